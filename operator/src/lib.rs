@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The operator, in the order in which it works.
+//!
+//! | step    | file                | may touch            |
+//! |---------|---------------------|----------------------|
+//! | check   | `tenant/check.rs`   | nothing              |
+//! | observe | `tenant/observe.rs` | the cluster, reading |
+//! | plan    | `tenant/plan.rs`    | nothing              |
+//! | apply   | `tenant/apply.rs`   | the cluster          |
+//! | status  | `tenant/status.rs`  | nothing              |
+//!
+//! All clients are in [`io`]; the clock and the environment are read in `main.rs` only. What runs inside the
+//! tenants' pods is [`agent`]: the same binary, and nothing of the rest.
+
+pub mod agent;
+pub mod backoff;
+pub mod controllers;
+pub mod error;
+pub mod http;
+pub mod io;
+pub mod lease;
+pub mod log;
+pub mod metrics;
+pub mod pki;
+pub mod segmentation;
+pub mod settings;
+pub mod tenant;
+pub mod uninstall;

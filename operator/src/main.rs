@@ -1,3 +1,279 @@
-//! Placeholder.
+//! `valv`: the operator, what its pods run, and what people run.
+//!
+//! The only file that reads the clock, the environment, the command line and the operator's settings, and the
+//! only one that knows `anyhow`. What it reads it hands down as arguments.
 
-fn main() {}
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+use kube::{Client, Config};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
+use valv::{
+    agent, controllers,
+    error::chain,
+    http::{self, Health},
+    lease::{self, Elector, End, Lost, Timing},
+    log,
+    metrics::Metrics,
+    settings::Settings,
+    uninstall,
+};
+
+/// The Lease of the operators of one cluster, in their namespace.
+const LEASE: &str = "valv-operator";
+
+/// Threads of the operator. It waits far more than it computes; two keep health alive while one computes.
+const THREADS: usize = 2;
+
+/// How long reconciliations under way may take to finish. With the release of the Lease and the last answers
+/// over HTTP it must stay below the pod's `terminationGracePeriodSeconds`: 40 there leaves room.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// How long the last requests over HTTP may take.
+const HTTP_GRACE: Duration = Duration::from_secs(3);
+
+/// Time between two beats of the heart that `/livez` listens to.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// How long a connection to the API server may take, so that a dead address does not use up a whole term.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an answer of the API server may be silent: longer than the longest silence of a healthy watch, which
+/// the server ends after 290 s.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Exit code of an operator that lost its Lease. The kubelet starts it again, as a follower.
+const LOST_THE_LEASE: u8 = 3;
+
+/// Journals for many care providers, each walled off, backed up and proven restorable
+#[derive(Debug, Parser)]
+#[command(name = "valv", version, about)]
+struct Valv {
+    /// How log lines look. They go to standard error
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: log::Format,
+
+    /// Which log lines are written, e.g. `info,valv::tenant=debug`
+    #[arg(long, global = true, default_value = "info", env = "VALV_LOG")]
+    log_filter: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring every tenant to what it asks for, for as long as this runs
+    Operator(Operator),
+
+    /// What the containers of a tenant run
+    #[command(subcommand)]
+    Agent(agent::Command),
+
+    /// Stop the operator and let go of the tenants, which stay: run before the chart is removed
+    Uninstall(Uninstall),
+}
+
+#[derive(Args, Debug)]
+struct Operator {
+    /// The settings, a YAML file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// The namespace that the operator runs in
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: String,
+
+    /// The name that the Lease shows while this process leads; a suffix makes it unique to the process
+    #[arg(long, env = "POD_NAME")]
+    identity: String,
+
+    /// Where health and metrics are served
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+}
+
+#[derive(Args, Debug)]
+struct Uninstall {
+    /// The namespace that the operator runs in
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: String,
+
+    /// How many seconds the operator's pods have to go
+    #[arg(long, default_value_t = 60)]
+    patience_seconds: u32,
+}
+
+fn main() -> ExitCode {
+    let Valv { log_format, log_filter, command } = Valv::parse();
+    match log::start(log_format, &log_filter).context("failed to start").and_then(|()| run(command)) {
+        Ok(code) => code,
+        Err(failure) => {
+            let error = chain(failure.as_ref());
+            // The log may be what failed.
+            if tracing::enabled!(tracing::Level::ERROR) {
+                error!(error, "failed");
+            } else {
+                eprintln!("{error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        bail!("failed to choose ring for TLS: something else was chosen before");
+    }
+    match command {
+        Command::Operator(arguments) => {
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(THREADS)
+                .thread_name("valv")
+                .enable_all()
+                .build()
+                .context("failed to start the runtime")?;
+            let code = runtime.block_on(operator(arguments));
+            // Whatever still runs was given its time.
+            runtime.shutdown_background();
+            code
+        }
+        Command::Agent(command) => one_thread()?.block_on(async {
+            match agent::run(command).await {
+                Ok(()) => Ok(ExitCode::SUCCESS),
+                Err(error) => {
+                    error!(error = chain(&error), "the agent failed");
+                    Ok(ExitCode::from(error.exit_code()))
+                }
+            }
+        }),
+        Command::Uninstall(arguments) => one_thread()?.block_on(async {
+            let patience = Duration::from_secs(arguments.patience_seconds.into());
+            let report = uninstall::run(&client().await?, &arguments.namespace, patience).await?;
+            print!("{report}");
+            Ok(ExitCode::SUCCESS)
+        }),
+    }
+}
+
+fn one_thread() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("failed to start the runtime")
+}
+
+async fn operator(arguments: Operator) -> anyhow::Result<ExitCode> {
+    let stop = asked_to_stop()?;
+    let settings = Arc::new(read_settings(&arguments.config, &arguments.namespace)?);
+    let client = client().await?;
+    let identity = format!("{}_{:08x}", arguments.identity, rand::random::<u32>());
+    let elector =
+        Elector::new(client.clone(), &arguments.namespace, LEASE, &identity, Timing::default(), now);
+    let leadership = elector.leadership();
+    let metrics = Arc::new(Metrics::new(leadership.clone()));
+    let health = Arc::new(Health::new(leadership.clone()));
+
+    let listener = http::listen(arguments.listen).await?;
+    let (stop_serving, asked) = oneshot::channel::<()>();
+    let mut server =
+        tokio::spawn(http::serve(listener, health.clone(), metrics.clone(), async { drop(asked.await) }));
+    tokio::spawn(beat(health.clone()));
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        lease.identity = identity,
+        address = %arguments.listen,
+        "started"
+    );
+
+    let runtime = controllers::Runtime { client, settings, leadership, metrics, now, health };
+    let term = lease::lead(elector, stop, GRACE, |stop| controllers::run(runtime, stop));
+    let end = tokio::select! {
+        end = term => end,
+        served = &mut server => {
+            served.context("failed to keep the server of health and metrics running")??;
+            bail!("the server of health and metrics ended by itself");
+        }
+    };
+
+    // Last of all, so that whoever asks meanwhile is told that this process is not ready.
+    drop(stop_serving);
+    if timeout(HTTP_GRACE, server).await.is_err() {
+        warn!("some requests over http were not answered in time");
+    }
+    match end {
+        End::Stopped => {
+            info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        End::StoppedUnfinished => {
+            warn!("stopped before all reconciliations were done; the lease is left to expire");
+            Ok(ExitCode::SUCCESS)
+        }
+        End::Lost(lost) => {
+            let why = match &lost {
+                Lost::TakenOver { .. } => "the lease names another",
+                Lost::NotRenewed { .. } => "the lease could not be renewed in time",
+            };
+            warn!(reason = why, ?lost, "lost the leadership; ending, to start again as a follower");
+            Ok(ExitCode::from(LOST_THE_LEASE))
+        }
+        End::WorkEnded(Err(error)) => Err(error).context("failed to run the controllers"),
+        End::WorkEnded(Ok(())) => bail!("the controllers ended though nobody asked them to"),
+    }
+}
+
+fn read_settings(path: &Path, namespace: &str) -> anyhow::Result<Settings> {
+    let yaml = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    Settings::parse(&yaml, namespace).with_context(|| format!("failed to use {}", path.display()))
+}
+
+/// The client of everything.
+///
+/// It resends nothing by itself, as kube's would after 429, 503 and 504: a write that is resent seconds after
+/// the fence let it pass may be that of a leader no more. Reconciliations have a backoff of their own.
+async fn client() -> anyhow::Result<Client> {
+    let mut config = Config::infer().await.context("failed to find the cluster")?;
+    config.default_retry = false;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    Client::try_from(config).context("failed to make a client of the cluster")
+}
+
+/// Completes at the first SIGTERM (the kubelet) or SIGINT (a terminal).
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("asked to stop by SIGTERM"),
+            _ = interrupt.recv() => info!("asked to stop by SIGINT"),
+        }
+    })
+}
+
+async fn beat(health: Arc<Health>) {
+    loop {
+        health.beat();
+        sleep(HEARTBEAT).await;
+    }
+}
+
+/// The clock.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

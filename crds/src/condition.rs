@@ -1,0 +1,202 @@
+//! Conditions: their types and reasons are API, their messages are not.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `type` of a condition. Scripts wait on these.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum ConditionType {
+    /// The whole object is as its spec asks, by the rules of kstatus.
+    Ready,
+    /// The operator is still bringing the object there (kstatus; present only while it does).
+    Reconciling,
+    /// The operator cannot go on until somebody acts (kstatus; present only while it is so).
+    Stalled,
+    /// The namespace `journal-<name>` is there and is this tenant's.
+    NamespaceReady,
+    /// Every Secret, class and image the tenant needs is there.
+    ReferencesResolved,
+    /// Every generated Secret is there, unchanged since it was made.
+    SecretsIntact,
+    /// The certificates are valid and are renewed in time.
+    CertificatesValid,
+    /// The volumes have the size that the spec asks for.
+    VolumesReady,
+    /// The database answers, over TLS.
+    DatabaseReady,
+    /// The schema is what the wanted image needs.
+    SchemaCurrent,
+    /// The wanted version of the journal answers its probes.
+    JournalReady,
+    /// Passwords are those of the wanted generation, everywhere.
+    PasswordsCurrent,
+    /// The host name is this tenant's alone.
+    HostGranted,
+}
+
+/// `reason` of a condition.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Reason {
+    /// It is as the spec asks.
+    AsAsked,
+    /// It is being brought there; look again soon.
+    Progressing,
+    /// `spec.suspended` is true: journal and database are scaled to zero, the data are kept.
+    Suspended,
+    /// The annotation `valv.eu/paused` is there: the operator writes nothing for this tenant.
+    Paused,
+    /// The tenant is being deleted.
+    Deleting,
+    /// The namespace exists and was never this tenant's: it is neither adopted nor touched.
+    NamespaceTaken,
+    /// The namespace is being deleted; the tenant continues when it is gone.
+    NamespaceTerminating,
+    /// The volumes and Secrets of an earlier tenant of this name were taken over again.
+    Adopted,
+    /// An older tenant has the same host name.
+    HostTaken,
+    /// A Secret that the spec names is not there, or lacks a key.
+    SecretMissing,
+    /// A ConfigMap that the spec names is not there.
+    ConfigMapMissing,
+    /// A storage class, ingress class, gateway or their API is not there.
+    ClassMissing,
+    /// An image cannot be pulled.
+    ImageMissing,
+    /// A generated Secret is gone. No new password is made silently: put the Secret back, or ask for new
+    /// passwords by raising `spec.database.passwordRotation.generation`.
+    SecretLost,
+    /// The certificates end soon and could not be renewed.
+    CertificateExpiring,
+    /// The certificate in the named Secret cannot be used.
+    CertificateInvalid,
+    /// A new certificate authority is being trusted everywhere before it is used.
+    AuthorityOverlapping,
+    /// The storage class cannot expand volumes: restore into a tenant with a larger one.
+    ExpansionUnsupported,
+    /// The volume is being expanded.
+    Expanding,
+    /// The database's pod is not up.
+    DatabaseUnavailable,
+    /// The database's volume is empty although the database existed: no new one is made silently.
+    VolumeEmpty,
+    /// The database refused to start; the message has its last words.
+    DatabaseFailed,
+    /// The database is an external server, which Valv does not run.
+    External,
+    /// The migration is running; the version before it serves.
+    Migrating,
+    /// The migration failed; the version before it serves. The message has the last log lines.
+    MigrationFailed,
+    /// An older image runs on a schema that a newer one migrated: a schema does not go back.
+    SchemaNewer,
+    /// `spec.journal.migrate` is absent: the journal migrates by itself, or not at all.
+    NotManaged,
+    /// The journal's pods are not up.
+    JournalUnavailable,
+    /// New passwords are being taken into use.
+    Rotating,
+    /// Passwords cannot be rotated: the server is external, or a step failed.
+    RotationFailed,
+    /// The apiserver refused an object (quota, admission, quantity); the message says which and why.
+    Refused,
+    /// The spec contradicts what runs, in a way only the cluster could show.
+    InvalidSpec,
+}
+
+impl ConditionType {
+    /// The name as it stands in `type`.
+    pub fn as_str(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// `status` of a condition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Truth {
+    /// It is so.
+    True,
+    /// It is not so.
+    False,
+    /// It cannot be known now.
+    Unknown,
+}
+
+/// What a condition says, before it is dated.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Saying {
+    /// Of what.
+    pub kind: ConditionType,
+    /// Whether it is so.
+    pub truth: Truth,
+    /// Why, as one word for machines.
+    pub reason: Reason,
+    /// Why, as a sentence for people.
+    pub message: String,
+}
+
+impl Saying {
+    /// `kind` is so.
+    pub fn yes(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+        Self { kind, truth: Truth::True, reason, message: message.into() }
+    }
+
+    /// `kind` is not so.
+    pub fn no(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+        Self { kind, truth: Truth::False, reason, message: message.into() }
+    }
+
+    /// Whether `kind` is so cannot be known.
+    pub fn unknown(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+        Self { kind, truth: Truth::Unknown, reason, message: message.into() }
+    }
+
+    /// The condition to write, given those that stand now.
+    ///
+    /// `lastTransitionTime` moves only if `status` does, so that an unchanged tenant makes an unchanged
+    /// object and no new watch event.
+    pub fn dated(&self, standing: &[Condition], generation: Option<i64>, now: Timestamp) -> Condition {
+        let type_ = self.kind.as_str();
+        let status = format!("{:?}", self.truth);
+        let since = standing
+            .iter()
+            .find(|condition| condition.type_ == type_ && condition.status == status)
+            .map_or(Time(seconds(now)), |condition| condition.last_transition_time.clone());
+        Condition {
+            type_,
+            status,
+            reason: format!("{:?}", self.reason),
+            message: self.message.clone(),
+            observed_generation: generation,
+            last_transition_time: since,
+        }
+    }
+}
+
+/// The API stores times to the second; anything finer would never compare equal again.
+fn seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_keeps_its_time_while_its_status_stands() {
+        let monday: Timestamp = "2026-03-02T00:00:00Z".parse().unwrap();
+        let tuesday: Timestamp = "2026-03-03T00:00:00Z".parse().unwrap();
+        let waiting = Saying::no(ConditionType::Ready, Reason::Progressing, "");
+        let failed = Saying::no(ConditionType::Ready, Reason::MigrationFailed, "");
+        let done = Saying::yes(ConditionType::Ready, Reason::AsAsked, "");
+
+        let first = waiting.dated(&[], Some(1), monday);
+        let same = failed.dated(std::slice::from_ref(&first), Some(2), tuesday);
+        let changed = done.dated(std::slice::from_ref(&same), Some(2), tuesday);
+
+        assert_eq!(same.last_transition_time.0, monday);
+        assert_eq!(changed.last_transition_time.0, tuesday);
+    }
+}

@@ -1,0 +1,32 @@
+//! Names that several kinds share: labels, annotations, namespaces.
+
+/// Prefix of a tenant's namespace.
+pub const NAMESPACE_PREFIX: &str = "journal-";
+
+/// Label on everything that belongs to a tenant; its value is the tenant's name.
+pub const TENANT_LABEL: &str = "valv.eu/tenant";
+
+/// Label on a pod: what part it plays. Network policies select by it.
+pub const ROLE_LABEL: &str = "valv.eu/role";
+
+/// Label on a pod that a Service may send traffic to.
+pub const SERVING_LABEL: &str = "valv.eu/serving";
+
+/// Annotation on a tenant: while it is there, the operator writes nothing for it.
+pub const PAUSED_ANNOTATION: &str = "valv.eu/paused";
+
+/// Annotation on a tenant whose `deletionPolicy` is `Delete`: its value must be the tenant's name before the
+/// API lets it be deleted.
+pub const CONFIRM_DELETION_ANNOTATION: &str = "valv.eu/confirm-deletion";
+
+/// Annotation on what is kept after its tenant was deleted: when that was.
+pub const RETAINED_ANNOTATION: &str = "valv.eu/retained-since";
+
+/// Annotation on an object that the operator applies: digest of its whole opinion.
+pub const APPLIED_ANNOTATION: &str = "valv.eu/applied";
+
+/// Annotation on a tenant: run a failed migration again. Any new value runs it once more.
+pub const RETRY_MIGRATION_ANNOTATION: &str = "valv.eu/retry-migration";
+
+/// Finalizer on a tenant.
+pub const FINALIZER: &str = "valv.eu/tenant";

@@ -1,0 +1,33 @@
+//! How the agent fails.
+
+use super::{init, install, rotate, run};
+
+/// Why a command of the agent stopped. Says what was being done; the sources say why it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `agent install`.
+    #[error("failed to install the agent")]
+    Install(#[source] install::Error),
+
+    /// `agent database init`.
+    #[error("failed to prepare the database")]
+    Init(#[source] init::Error),
+
+    /// `agent database run`.
+    #[error("failed to run the database")]
+    Run(#[source] run::Error),
+
+    /// `agent database roles`.
+    #[error("failed to change the database's roles")]
+    Roles(#[source] rotate::Error),
+}
+
+impl Error {
+    /// What the process should end with: PostgreSQL's own status where it was PostgreSQL that ended, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Run(run::Error::Ended { code }) => *code,
+            Self::Install(_) | Self::Init(_) | Self::Run(_) | Self::Roles(_) => 1,
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Every client of the outside: nothing else in this crate opens a connection.
+
+pub mod cache;
+pub mod cluster;
+pub mod difference;
+pub mod kind;

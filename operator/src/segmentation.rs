@@ -1,0 +1,134 @@
+//! The walls around a tenant, and the openings it needs.
+//!
+//! Input: the tenant, what the settings say of the network. Output: network policies. Pure. Everything is
+//! denied both ways first; each opening is one policy, named for what it lets through.
+
+use serde_json::{Value, json};
+use valv_crds::reference::ROLE_LABEL;
+
+use crate::{
+    settings::{Network, Pods},
+    tenant::check::Tenant,
+};
+
+/// What part a pod plays: the value of its label `valv.eu/role`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// The journal system.
+    Journal,
+    /// The migration of its schema.
+    Migration,
+    /// The database server.
+    Database,
+    /// The change of its roles.
+    Roles,
+}
+
+impl Role {
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Journal => "journal",
+            Self::Migration => "migration",
+            Self::Database => "database",
+            Self::Roles => "database-roles",
+        }
+    }
+}
+
+/// The network policies of `tenant`, by name: each a `spec`.
+pub fn policies(tenant: &Tenant, network: &Network) -> Vec<(&'static str, Value)> {
+    let mut policies = vec![
+        ("deny-all", json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] })),
+        ("allow-dns", dns(network)),
+        ("allow-users-to-journal", users(tenant, network)),
+    ];
+    let clients = [Role::Journal, Role::Migration, Role::Roles];
+    match tenant.external_database() {
+        Some(external) => {
+            let blocks: Vec<_> =
+                external.addresses.iter().map(|block| json!({ "ipBlock": { "cidr": block } })).collect();
+            policies.push(("allow-external-database", json!({
+                "podSelector": one_of(&clients),
+                "policyTypes": ["Egress"],
+                "egress": [{ "to": blocks, "ports": [port(external.port)] }],
+            })));
+        }
+        None => policies.extend([
+            ("allow-to-database", json!({
+                "podSelector": one_of(&clients),
+                "policyTypes": ["Egress"],
+                "egress": [{ "to": [{ "podSelector": is(Role::Database) }], "ports": [port(5432)] }],
+            })),
+            ("allow-database-clients", json!({
+                "podSelector": is(Role::Database),
+                "policyTypes": ["Ingress"],
+                "ingress": [{ "from": [{ "podSelector": one_of(&clients) }], "ports": [port(5432)] }],
+            })),
+        ]),
+    }
+    policies
+}
+
+/// Names are asked of the cluster's own servers only.
+fn dns(network: &Network) -> Value {
+    let udp = json!({ "port": 53, "protocol": "UDP" });
+    json!({
+        "podSelector": one_of(&[Role::Journal, Role::Migration, Role::Roles]),
+        "policyTypes": ["Egress"],
+        "egress": [{ "to": [pods(&network.dns)], "ports": [udp, port(53)] }],
+    })
+}
+
+/// Users come through an ingress controller where one is named, else from outside the cluster.
+fn users(tenant: &Tenant, network: &Network) -> Value {
+    let through_controller =
+        tenant.access.as_ref().is_some_and(|access| access.gateway.is_some() || access.ingress.is_some());
+    let from: Vec<Value> = if through_controller {
+        network.ingress_controllers.iter().map(pods).collect()
+    } else {
+        outside(network)
+    };
+    let ingress = if from.is_empty() {
+        json!([])
+    } else {
+        json!([{ "from": from, "ports": [port(tenant.serving_port())] }])
+    };
+    json!({ "podSelector": is(Role::Journal), "policyTypes": ["Ingress"], "ingress": ingress })
+}
+
+/// Everything but the cluster's own networks.
+fn outside(network: &Network) -> Vec<Value> {
+    let family = |all: &str, is_v4: bool| {
+        let own = network.cluster_cidrs.iter().filter(|cidr| cidr.address().is_ipv4() == is_v4);
+        let own: Vec<_> = own.map(ToString::to_string).collect();
+        let mut block = json!({ "ipBlock": { "cidr": all } });
+        if !own.is_empty() {
+            block["ipBlock"]["except"] = json!(own);
+        }
+        block
+    };
+    let has_v6 = network.cluster_cidrs.iter().any(|cidr| cidr.address().is_ipv6());
+    let v6 = has_v6.then(|| family("::/0", false));
+    [family("0.0.0.0/0", true)].into_iter().chain(v6).collect()
+}
+
+fn pods(pods: &Pods) -> Value {
+    json!({
+        "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": pods.namespace } },
+        "podSelector": { "matchLabels": pods.pod_labels },
+    })
+}
+
+fn is(role: Role) -> Value {
+    json!({ "matchLabels": { ROLE_LABEL: role.as_str() } })
+}
+
+fn one_of(roles: &[Role]) -> Value {
+    let values: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+    json!({ "matchExpressions": [{ "key": ROLE_LABEL, "operator": "In", "values": values }] })
+}
+
+fn port(number: i32) -> Value {
+    json!({ "port": number, "protocol": "TCP" })
+}

@@ -1,0 +1,64 @@
+//! Tells which of the things that a spec names are not there. Pure.
+
+use valv_crds::condition::{ConditionType, Reason, Saying};
+
+use super::{check::Tenant, observe::Observed};
+use crate::io::kind::{Key, Kind};
+
+/// What `ReferencesResolved` says.
+pub fn references(tenant: &Tenant, observed: &Observed) -> Saying {
+    let kind = ConditionType::ReferencesResolved;
+    if let Some((key, _)) = observed.references.iter().find(|(_, found)| found.is_none()) {
+        let reason = if key.kind == Kind::Secret { Reason::SecretMissing } else { Reason::ConfigMapMissing };
+        return Saying::no(kind, reason, format!(
+            "the {} {} is not in the namespace {}: it is taken up when it appears", key.kind, key.name, tenant.namespace
+        ));
+    }
+    if let Some(missing) = missing_key(tenant, observed) {
+        return missing;
+    }
+    let access = tenant.access.clone().unwrap_or_default();
+    if let Some(ingress) = access.ingress.filter(|_| observed.ingress_class_missing) {
+        return Saying::no(kind, Reason::ClassMissing, format!("the IngressClass {} is not there", ingress.class_name));
+    }
+    if access.gateway.is_some() && !observed.has_gateway_api {
+        let message = "this cluster has no Gateway API (gateway.networking.k8s.io/v1 HTTPRoute): install it and restart the operator, or name an ingress class or a node port";
+        return Saying::no(kind, Reason::ClassMissing, message);
+    }
+    if let Some(image) = missing_image(observed) {
+        return image;
+    }
+    Saying::yes(kind, Reason::AsAsked, "all that the spec names is there")
+}
+
+fn missing_key(tenant: &Tenant, observed: &Observed) -> Option<Saying> {
+    let external = tenant.external_database()?;
+    let needed = [(&external.secret_ref.name, "user"), (&external.secret_ref.name, "password"), (&external.ca_secret_ref.name, "ca.crt")];
+    needed.into_iter().find_map(|(name, key)| {
+        let found = observed.references.get(&Key::new(Kind::Secret, name.clone()))?.as_ref()?;
+        (!found.keys.iter().any(|there| there == key)).then(|| {
+            Saying::no(ConditionType::ReferencesResolved, Reason::SecretMissing, format!(
+                "the Secret {name} lacks the key {key}"
+            ))
+        })
+    })
+}
+
+/// An image that a node could not get: the pods' own word for it.
+fn missing_image(observed: &Observed) -> Option<Saying> {
+    let reasons = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"];
+    observed.all(Kind::Pod).find_map(|pod| {
+        let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
+        let statuses = lists.iter().filter_map(|list| pod.data.pointer(list)?.as_array()).flatten();
+        statuses.into_iter().find_map(|status| {
+            let reason = status.pointer("/state/waiting/reason")?.as_str()?;
+            reasons.contains(&reason).then(|| {
+                let image = status["image"].as_str().unwrap_or_default();
+                let pod = pod.metadata.name.clone().unwrap_or_default();
+                Saying::unknown(ConditionType::ReferencesResolved, Reason::ImageMissing, format!(
+                    "the image {image} cannot be had for the pod {pod} ({reason}): it is tried again and again"
+                ))
+            })
+        })
+    })
+}

@@ -1,0 +1,461 @@
+//! Takes the operator out of a cluster and leaves the tenants: what the chart's pre-delete hook runs.
+//!
+//! The operator is stopped first, else it would put its finalizers back. Then the finalizer is taken from every
+//! tenant, else a tenant could never be deleted again. Nothing of a tenant is deleted: its namespace, database
+//! and volumes stay as they are, and an operator that is installed again finds them.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use futures::{StreamExt, TryStreamExt, pin_mut, stream};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta, Patch, PatchParams},
+    core::GroupVersionKind,
+    runtime::watcher::{self, Event, watcher},
+};
+use serde_json::json;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::error::chain;
+
+/// What the operator holds a tenant with while it must clean up after it.
+pub const FINALIZER: &str = "valv.eu/tenant";
+
+/// The operator's Deployment and its pods. The pod of the hook itself must not be labelled so.
+const OPERATOR: &str = "app.kubernetes.io/name=valv,app.kubernetes.io/component=operator";
+
+/// Tenants in one answer of the API server.
+const PAGE: u32 = 500;
+
+/// Tenants that are released at once.
+const AT_ONCE: usize = 8;
+
+/// How often one tenant is tried again that somebody else changes at the same time.
+const TRIES: u8 = 5;
+
+/// The operator could not be taken out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Deployments of the operator could not be listed.
+    #[error("failed to list the operator's Deployments in {namespace}")]
+    ListDeployments {
+        /// Where.
+        namespace: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// One could not be scaled to nothing.
+    #[error("failed to stop Deployment {namespace}/{name}")]
+    Stop {
+        /// Where.
+        namespace: String,
+        /// Which.
+        name: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// Its pods did not go.
+    #[error(
+        "failed to see the operator's pods in {namespace} go within {} s: {} left; no finalizer was removed",
+        after.as_secs(),
+        left.join(", ")
+    )]
+    StillRunning {
+        /// Where.
+        namespace: String,
+        /// The pods that remain.
+        left: Vec<String>,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The tenants could not be listed.
+    #[error("failed to list JournalTenants")]
+    ListTenants(#[source] Box<kube::Error>),
+    /// The finalizer could not be taken from one.
+    #[error("failed to remove the finalizer of JournalTenant {name}")]
+    Release {
+        /// Which.
+        name: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+}
+
+/// What was left in the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Tenants that stay, by name. Without an operator nobody looks after them.
+    pub kept: BTreeSet<String>,
+    /// Tenants whose deletion had been asked for and now goes through.
+    pub deleting: BTreeSet<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kept, deleting } = self;
+        writeln!(f, "The operator is stopped. {} tenants stay, with their namespaces and data:", kept.len())?;
+        for name in kept {
+            writeln!(f, "  JournalTenant {name}, namespace journal-{name}")?;
+        }
+        if !deleting.is_empty() {
+            writeln!(
+                f,
+                "{} tenants were being deleted; what the operator had not cleaned up yet may remain:",
+                deleting.len()
+            )?;
+            for name in deleting {
+                writeln!(f, "  namespace journal-{name}")?;
+            }
+        }
+        writeln!(f, "From now on nothing reconciles them. Install the chart again to take them up.")
+    }
+}
+
+/// Stops the operator in `namespace`, waits at most `patience` for its pods to go, and takes the finalizer from
+/// every tenant. Running it again does what is left to do.
+///
+/// # Errors
+/// See [`Error`]. If the pods do not go, no finalizer is removed: a running operator would put it back.
+pub async fn run(client: &Client, namespace: &str, patience: Duration) -> Result<Report, Error> {
+    stop_operator(client, namespace).await?;
+    await_pods_gone(client, namespace, patience).await?;
+    release_tenants(client).await
+}
+
+async fn stop_operator(client: &Client, namespace: &str) -> Result<(), Error> {
+    let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
+    let found =
+        deployments.list_metadata(&ListParams::default().labels(OPERATOR)).await.map_err(|source| {
+            Error::ListDeployments { namespace: namespace.to_owned(), source: Box::new(source) }
+        })?;
+    for deployment in found {
+        let name = deployment.name_any();
+        let nothing = Patch::Merge(json!({ "spec": { "replicas": 0 } }));
+        deployments.patch_scale(&name, &PatchParams::default(), &nothing).await.map_err(|source| {
+            Error::Stop { namespace: namespace.to_owned(), name: name.clone(), source: Box::new(source) }
+        })?;
+        info!(object.name = name, "scaled the operator to nothing");
+    }
+    Ok(())
+}
+
+/// Pods that ended by themselves (evicted, completed) may stay: they run no more.
+async fn await_pods_gone(client: &Client, namespace: &str, patience: Duration) -> Result<(), Error> {
+    let mut left = BTreeSet::new();
+    match timeout(patience, watch_until_gone(client, namespace, &mut left)).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Error::StillRunning {
+            namespace: namespace.to_owned(),
+            left: left.into_iter().collect(),
+            after: patience,
+        }),
+    }
+}
+
+/// `left` names the pods that are known to remain at any time.
+async fn watch_until_gone(client: &Client, namespace: &str, left: &mut BTreeSet<String>) {
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    let events = watcher(pods, watcher::Config::default().labels(OPERATOR));
+    pin_mut!(events);
+    let mut listed = Listed::InPart;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => {
+                left.clear();
+                listed = Listed::InPart;
+            }
+            Ok(Event::InitApply(pod) | Event::Apply(pod)) => {
+                if is_running(&pod) {
+                    left.insert(pod.name_any());
+                } else {
+                    left.remove(&pod.name_any());
+                }
+            }
+            Ok(Event::Delete(pod)) => {
+                left.remove(&pod.name_any());
+            }
+            Ok(Event::InitDone) => listed = Listed::Whole,
+            // The watcher tries again by itself; the deadline ends it.
+            Err(error) => {
+                warn!(error = chain(&error), "failed to watch the operator's pods");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        if listed == Listed::Whole && left.is_empty() {
+            return;
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum Listed {
+    InPart,
+    Whole,
+}
+
+fn is_running(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+async fn release_tenants(client: &Client) -> Result<Report, Error> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("valv.eu", "v1alpha1", "JournalTenant"));
+    let tenants = Api::<DynamicObject>::all_with(client.clone(), &kind);
+    let mut report = Report::default();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = match tenants.list_metadata(&page).await {
+            Ok(list) => list,
+            // The kind itself is gone: so are all tenants.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(report),
+            Err(source) => return Err(Error::ListTenants(Box::new(source))),
+        };
+        for tenant in &list.items {
+            let of_its_sort = if tenant.metadata.deletion_timestamp.is_some() {
+                &mut report.deleting
+            } else {
+                &mut report.kept
+            };
+            of_its_sort.insert(tenant.name_any());
+        }
+        let next = list.metadata.continue_.clone().filter(|token| !token.is_empty());
+        stream::iter(list.items)
+            .map(|tenant| release(&tenants, tenant))
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        match next {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(report),
+        }
+    }
+}
+
+/// Takes the finalizer from `tenant`, and nothing else. One that is gone is as good as released.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is no write of the operator: it is stopped, and nobody leads; the resourceVersion is the fence"
+)]
+async fn release(
+    tenants: &Api<DynamicObject>,
+    mut tenant: PartialObjectMeta<DynamicObject>,
+) -> Result<(), Error> {
+    let name = tenant.name_any();
+    let failed = |source| Error::Release { name: name.clone(), source: Box::new(source) };
+    let mut tries = 0;
+    loop {
+        let finalizers = tenant.metadata.finalizers.clone().unwrap_or_default();
+        let rest: Vec<&String> = finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+        if rest.len() == finalizers.len() {
+            return Ok(());
+        }
+        let patch = Patch::Merge(json!({
+            "metadata": { "resourceVersion": tenant.metadata.resource_version, "finalizers": rest },
+        }));
+        match tenants.patch(&name, &PatchParams::default(), &patch).await {
+            Ok(_) => {
+                info!(tenant.name = name, "removed the finalizer");
+                return Ok(());
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 && tries < TRIES => tries += 1,
+            Err(source) => return Err(failed(source)),
+        }
+        match tenants.get_metadata_opt(&name).await.map_err(failed)? {
+            Some(as_it_is_now) => tenant = as_it_is_now,
+            None => return Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use ::http::{Method, Request, Response, StatusCode};
+    use kube::client::Body;
+    use serde_json::Value;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(300);
+
+    /// An API server with one Deployment, its pods, and tenants whose `resourceVersion` it enforces.
+    #[derive(Clone, Default)]
+    struct FakeCluster(Arc<Mutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        replicas: i64,
+        stuck_pods: Vec<&'static str>,
+        tenants: BTreeMap<String, Value>,
+        conflicts_to_come: u32,
+        kind_is_gone: bool,
+    }
+
+    impl FakeCluster {
+        fn with_tenants(names: &[&str]) -> Self {
+            let tenant = |name: &str| {
+                json!({
+                    "apiVersion": "valv.eu/v1alpha1", "kind": "JournalTenant",
+                    "metadata": {
+                        "name": name, "resourceVersion": "1",
+                        "finalizers": ["example.com/other", FINALIZER],
+                    },
+                })
+            };
+            let tenants = names.iter().map(|name| ((*name).to_owned(), tenant(name))).collect();
+            Self(Arc::new(Mutex::new(State { replicas: 2, tenants, ..State::default() })))
+        }
+
+        fn change(&self, change: impl FnOnce(&mut State)) {
+            change(&mut self.0.lock().unwrap());
+        }
+
+        fn finalizers(&self, name: &str) -> Value {
+            self.0.lock().unwrap().tenants[name]["metadata"]["finalizers"].clone()
+        }
+
+        fn client(&self) -> Client {
+            let cluster = self.clone();
+            Client::new(
+                tower::service_fn(move |request| {
+                    let cluster = cluster.clone();
+                    async move { Ok::<_, Infallible>(cluster.serve(request).await) }
+                }),
+                "default",
+            )
+        }
+
+        async fn serve(&self, request: Request<Body>) -> Response<Body> {
+            let (parts, body) = request.into_parts();
+            let body = body.collect_bytes().await.unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            if parts.uri.query().unwrap_or_default().contains("watch=") {
+                return std::future::pending().await;
+            }
+            self.0.lock().unwrap().handle(&parts.method, parts.uri.path(), &body)
+        }
+    }
+
+    impl State {
+        fn handle(&mut self, method: &Method, path: &str, body: &Value) -> Response<Body> {
+            match path.rsplit('/').next().unwrap() {
+                "deployments" => list(vec![json!({ "metadata": { "name": "valv-operator" } })]),
+                "scale" => {
+                    self.replicas = body["spec"]["replicas"].as_i64().unwrap();
+                    respond(StatusCode::OK, &json!({ "metadata": { "name": "valv-operator" } }))
+                }
+                "pods" => {
+                    list(self.stuck_pods.iter().map(|pod| json!({ "metadata": { "name": pod } })).collect())
+                }
+                "journaltenants" if self.kind_is_gone => refuse(StatusCode::NOT_FOUND),
+                "journaltenants" => list(self.tenants.values().cloned().collect()),
+                name if *method == Method::PATCH => self.patch(name, body),
+                name => respond(StatusCode::OK, &self.tenants[name]),
+            }
+        }
+
+        fn patch(&mut self, name: &str, body: &Value) -> Response<Body> {
+            assert_eq!(self.replicas, 0, "the operator still runs");
+            let metadata = &mut self.tenants.get_mut(name).unwrap()["metadata"];
+            if self.conflicts_to_come > 0 {
+                self.conflicts_to_come -= 1;
+                metadata["resourceVersion"] = json!(format!("conflict-{}", self.conflicts_to_come));
+            }
+            if body["metadata"]["resourceVersion"] != metadata["resourceVersion"] {
+                return refuse(StatusCode::CONFLICT);
+            }
+            metadata["finalizers"] = body["metadata"]["finalizers"].clone();
+            respond(StatusCode::OK, &self.tenants[name])
+        }
+    }
+
+    fn list(items: Vec<Value>) -> Response<Body> {
+        respond(StatusCode::OK, &json!({ "metadata": { "resourceVersion": "9" }, "items": items }))
+    }
+
+    fn refuse(code: StatusCode) -> Response<Body> {
+        let status = json!({ "status": "Failure", "message": "no", "reason": "no", "code": code.as_u16() });
+        respond(code, &status)
+    }
+
+    fn respond(status: StatusCode, body: &Value) -> Response<Body> {
+        Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_tenant_is_released_and_kept_and_others_finalizers_stay() {
+        let cluster = FakeCluster::with_tenants(&["ada", "bo"]);
+
+        let report = run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
+
+        assert_eq!(cluster.finalizers("ada"), json!(["example.com/other"]));
+        assert_eq!(cluster.finalizers("bo"), json!(["example.com/other"]));
+        assert!(report.to_string().contains("JournalTenant ada, namespace journal-ada"), "{report}");
+    }
+
+    #[tokio::test]
+    async fn an_operator_that_does_not_stop_keeps_its_finalizers() {
+        let cluster = FakeCluster::with_tenants(&["ada"]);
+        cluster.change(|state| state.stuck_pods = vec!["valv-operator-7d4"]);
+
+        let error = run(&cluster.client(), "valv-system", PATIENCE).await.unwrap_err();
+
+        assert!(
+            matches!(&error, Error::StillRunning { left, .. } if left == &["valv-operator-7d4"]),
+            "{error}"
+        );
+        assert_eq!(cluster.finalizers("ada"), json!(["example.com/other", FINALIZER]));
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_somebody_changes_meanwhile_is_tried_again() {
+        let cluster = FakeCluster::with_tenants(&["ada"]);
+        cluster.change(|state| state.conflicts_to_come = 2);
+
+        run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
+
+        assert_eq!(cluster.finalizers("ada"), json!(["example.com/other"]));
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_is_being_deleted_is_reported_apart() {
+        let cluster = FakeCluster::with_tenants(&["ada"]);
+        cluster.change(|state| {
+            let metadata = &mut state.tenants.get_mut("ada").unwrap()["metadata"];
+            metadata["deletionTimestamp"] = json!("2026-03-01T12:00:00Z");
+        });
+
+        let report = run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
+
+        assert!(report.kept.is_empty());
+        assert_eq!(report.deleting, BTreeSet::from(["ada".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn running_it_again_changes_nothing_more() {
+        let cluster = FakeCluster::with_tenants(&["ada"]);
+
+        let once = run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
+        let twice = run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
+
+        assert_eq!(once, twice);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_without_the_kind_has_no_tenants() {
+        let cluster = FakeCluster::with_tenants(&[]);
+        cluster.change(|state| state.kind_is_gone = true);
+
+        let report = run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
+
+        assert_eq!(report, Report::default());
+    }
+}

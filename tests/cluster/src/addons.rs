@@ -1,0 +1,39 @@
+//! What runs in the cluster from the beginning: names and local volumes.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::folder;
+use crate::kubectl::Kubectl;
+use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::wait::Wait;
+
+const COREDNS: &str = include_str!("../manifests/coredns.yaml");
+const LOCAL_PATH: &str = include_str!("../manifests/local-path.yaml");
+
+/// Stands in a manifest for the folder of local volumes.
+const VOLUMES: &str = "@VOLUMES@";
+
+/// Two small pods, whose images are there.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Applies both.
+pub fn apply(kubectl: &Kubectl, settings: &Settings) -> Result<()> {
+    let volumes = folder::volumes_mount(&settings.state).display().to_string();
+    kubectl.apply(COREDNS)?;
+    kubectl.apply(&LOCAL_PATH.replace(VOLUMES, &volumes))
+}
+
+/// Waits until both are ready.
+pub fn await_ready(kubectl: &Kubectl, progress: &Progress) -> Result<()> {
+    for (namespace, name) in [("kube-system", "coredns"), ("local-path-storage", "local-path-provisioner")] {
+        let step = progress.step(&format!("{name} is ready"));
+        let (namespace, deployment) = (format!("--namespace={namespace}"), format!("deployment/{name}"));
+        let get = [&namespace, "get", &deployment, "--output=jsonpath={.status.readyReplicas}"];
+        kubectl.wait(Wait::new(format!("{name} is ready"), DEADLINE), &get, |ready| ready == "1")?;
+        step.done();
+    }
+    Ok(())
+}

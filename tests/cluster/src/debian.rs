@@ -1,0 +1,174 @@
+//! What comes from Debian: programs for the host, and root file systems for images.
+//!
+//! The mirror is the one that the host's apt uses, asked for at run time; the host's own sources are
+//! read and never changed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::Uid;
+
+use crate::cache::Cache;
+use crate::digest::Inputs;
+use crate::process;
+use crate::progress::Progress;
+
+/// What the cluster runs of Debian's, on the host. Debian 12 and later have all of it.
+const HOST_PACKAGES: [&str; 14] = [
+    "busybox-static",
+    "catatonit",
+    "clang-19",
+    "conntrack",
+    "containerd",
+    "containernetworking-plugins",
+    "etcd-server",
+    "iproute2",
+    "ipset",
+    "iptables",
+    "llvm-19",
+    "mmdebstrap",
+    "runc",
+    "util-linux",
+];
+
+/// The release that images are made of. Its libc is newer than that of any host we build on, so what
+/// was linked there runs here.
+const IMAGE_SUITE: &str = "trixie";
+
+/// While this answers 101, Debian's packages start no service when they are installed.
+const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs what the host lacks.
+///
+/// # Errors
+/// If something is missing and we are not root: names it.
+pub fn install_host_packages(cache: &Cache, progress: &Progress) -> Result<()> {
+    let missing = missing_packages()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !Uid::effective().is_root() {
+        bail!("these Debian packages are missing, and only root can install them: {}", missing.join(" "));
+    }
+    let what = format!("installing Debian packages: {}", missing.join(" "));
+    let step = progress.long_step(&what, Duration::from_secs(60));
+    let log = cache.log("apt");
+    let _policy = ServicePolicy::none_starts()?;
+    process::run_logged(Command::new("apt-get").args(["-q", "update"]), &log, &step)?;
+    let mut install = Command::new("apt-get");
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    install.args(["-q", "install", "--yes", "--no-install-recommends"]).args(&missing);
+    process::run_logged(&mut install, &log, &step)?;
+    step.done();
+    Ok(())
+}
+
+/// What the cluster needs of Debian's and the host does not have.
+pub fn missing_packages() -> Result<Vec<&'static str>> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat=${Package} ${db:Status-Status}\n"]).args(HOST_PACKAGES);
+    // It exits with 1 if it does not know one of them, and still prints the others.
+    let known = query.output().context("failed to run dpkg-query: the local cluster needs a Debian host")?;
+    let known = String::from_utf8_lossy(&known.stdout).into_owned();
+    let installed = |package: &&str| known.lines().any(|line| line == format!("{package} installed"));
+    Ok(HOST_PACKAGES.into_iter().filter(|package| !installed(package)).collect())
+}
+
+/// Keeps packages from starting their services while it lives: the cluster starts what it needs itself.
+struct ServicePolicy {
+    ours: bool,
+}
+
+impl ServicePolicy {
+    fn none_starts() -> Result<Self> {
+        if Path::new(SERVICE_POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        fs::write(SERVICE_POLICY, "#!/bin/sh\nexit 101\n").context("failed to hold services back")?;
+        let policy = Self { ours: true };
+        fs::set_permissions(SERVICE_POLICY, fs::Permissions::from_mode(0o755))?;
+        Ok(policy)
+    }
+}
+
+impl Drop for ServicePolicy {
+    fn drop(&mut self) {
+        if self.ours {
+            // Nothing can be done about a failure here, and the next install does not depend on it.
+            let _ = fs::remove_file(SERVICE_POLICY);
+        }
+    }
+}
+
+/// A root file system of Debian packages, none of whose maintainer scripts has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// libc and certificates: what a Rust program needs. No shell.
+    Base,
+    /// PostgreSQL 17 with its client programs, and a shell with the usual tools.
+    Postgres,
+}
+
+impl Root {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Postgres => "postgres",
+        }
+    }
+
+    fn packages(self) -> &'static str {
+        match self {
+            Self::Base => "base-files,ca-certificates,libc6,libgcc-s1,netbase,tzdata",
+            Self::Postgres => {
+                "base-files,bash,ca-certificates,coreutils,dash,diffutils,findutils,grep,gzip,hostname,libc-bin,\
+                 netbase,postgresql-17,postgresql-client-17,procps,sed,tar,tzdata,util-linux,zstd"
+            }
+        }
+    }
+
+    /// Of the recipe, not of what the mirror has today: a root is made once and stays.
+    pub fn key(self) -> Result<String> {
+        let inputs = Inputs::default().add(IMAGE_SUITE).add(self.packages()).add(FINISH);
+        Ok(inputs.digest()?.short(16).to_owned())
+    }
+
+    /// The root as a tar, made if it is not there.
+    pub fn tar(self, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
+        let name = self.name();
+        let place = cache.root(name, &self.key()?);
+        cache.fill(&place, |draft| {
+            let what = format!("making a root of Debian packages: {name}");
+            let step = progress.long_step(&what, Duration::from_secs(20));
+            let mut make = Command::new("mmdebstrap");
+            make.args(["--variant=extract", "--format=tar"]);
+            make.arg(format!("--include={}", self.packages()));
+            make.arg(format!("--extract-hook={FINISH}"));
+            make.arg(IMAGE_SUITE).arg(draft).arg(mirror()?);
+            make.env("SOURCE_DATE_EPOCH", "0");
+            process::run_logged(&mut make, &cache.log(name), &step)?;
+            step.done();
+            Ok(())
+        })?;
+        Ok(place)
+    }
+}
+
+/// What makes an extracted root usable.
+const FINISH: &str = include_str!("../roots/base.sh");
+
+/// The mirror from which the host itself takes Debian.
+fn mirror() -> Result<String> {
+    let mut targets = Command::new("apt-get");
+    targets.args(["indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)", "Identifier: Packages"]);
+    let targets = process::output(&mut targets)?;
+    targets
+        .lines()
+        .find_map(|line| line.strip_prefix("Debian main "))
+        .map(|mirror| mirror.trim_end_matches('/').to_owned())
+        .context("the host's apt knows no Debian mirror")
+}

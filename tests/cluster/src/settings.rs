@@ -1,0 +1,79 @@
+//! Where the cluster keeps what it builds and what it runs.
+//!
+//! The only file that reads the environment.
+
+use std::env::var_os;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+/// Where programs and images are built once. Environment: `VALV_CACHE`.
+pub const CACHE_VARIABLE: &str = "VALV_CACHE";
+
+/// Where a running cluster writes. Environment: `VALV_STATE`.
+pub const STATE_VARIABLE: &str = "VALV_STATE";
+
+/// Not below `/var/lib` or `/run`: those are the node's own, inside the node.
+const DEFAULT_STATE: &str = "/var/tmp/valv-cluster";
+
+/// The two folders of the local cluster, both outside the checkout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Programs and images: built once, keyed by the content of their inputs.
+    pub cache: PathBuf,
+    /// Everything that a run writes; `down` removes it.
+    pub state: PathBuf,
+}
+
+impl Settings {
+    /// The folders that the environment names, or the defaults: `$XDG_CACHE_HOME/valv`, else
+    /// `$HOME/.cache/valv`, and `/var/tmp/valv-cluster`.
+    pub fn from_env() -> Result<Self> {
+        let cache = match path(CACHE_VARIABLE) {
+            Some(cache) => cache,
+            None => path("XDG_CACHE_HOME")
+                .or_else(|| path("HOME").map(|home| home.join(".cache")))
+                .map(|caches| caches.join("valv"))
+                .context("HOME is not set: name a folder for the cluster's programs with VALV_CACHE")?,
+        };
+        let state = path(STATE_VARIABLE).unwrap_or_else(|| PathBuf::from(DEFAULT_STATE));
+        Ok(Self { cache: std::path::absolute(cache)?, state: std::path::absolute(state)? })
+    }
+
+    /// The lock of the state: beside it, for it outlives it.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.beside_state(".lock")
+    }
+
+    /// The logs of the last cluster that was taken down.
+    pub fn last_logs(&self) -> PathBuf {
+        self.beside_state(".last-logs")
+    }
+
+    fn beside_state(&self, suffix: &str) -> PathBuf {
+        let mut path = self.state.clone().into_os_string();
+        path.push(suffix);
+        PathBuf::from(path)
+    }
+}
+
+/// The kubeconfig that the caller chose, if any.
+pub(crate) fn kubeconfig_of_caller() -> Option<PathBuf> {
+    path("KUBECONFIG")
+}
+
+/// The cargo that runs us, or the one on the path.
+pub(crate) fn cargo() -> PathBuf {
+    path("CARGO").unwrap_or_else(|| PathBuf::from("cargo"))
+}
+
+/// The caller's search path, with the folders where Debian keeps what only root runs.
+pub(crate) fn search_path() -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = var_os("PATH").iter().flat_map(std::env::split_paths).collect();
+    folders.extend(["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from));
+    folders
+}
+
+fn path(variable: &str) -> Option<PathBuf> {
+    var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}

@@ -1,0 +1,66 @@
+//! Stopping.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Body, Method, StatusCode};
+use serde_json::json;
+
+use crate::program::Serving;
+use crate::world::{Site, World, answer};
+
+#[tokio::test]
+async fn a_journal_asked_to_stop_serves_on_until_it_has_drained() {
+    let world = World::of_release(2).await;
+    let mut environment = world.service(2);
+    environment.insert("JOURNAL_DRAIN_SECONDS", String::from("2"));
+    let site = Site::over_http(Serving::start(&environment));
+    let patient = site.create_patient().await;
+
+    let asked = Instant::now();
+    site.serving.ask_to_stop();
+    site.serving.wait_for_log("asked to stop, serving on");
+
+    let ready = answer(site.anonymous(Method::GET, "/readyz")).await;
+    assert_eq!(ready, (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "stopping" })));
+    let request = site.request(Method::GET, &format!("/api/patients/{patient}"));
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["connection"], "close");
+    assert!(site.serving.wait().success());
+    assert!(asked.elapsed() >= Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_finished() {
+    let world = World::of_release(2).await;
+    let site = world.serve(2);
+    let patient = site.create_patient().await;
+    let (sender, receiver) = futures::channel::mpsc::unbounded::<Result<&'static [u8], std::io::Error>>();
+    sender.unbounded_send(Ok(b"first, ")).unwrap();
+    let path = format!("/api/patients/{patient}/attachments?name=x.txt");
+    let upload = site.request(Method::POST, &path).body(Body::wrap_stream(receiver));
+    let upload = tokio::spawn(answer(upload));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    site.serving.ask_to_stop();
+    site.serving.wait_for_log("finishing what is in flight");
+    sender.unbounded_send(Ok(b"last")).unwrap();
+    drop(sender);
+
+    let (status, attachment) = upload.await.unwrap();
+    assert_eq!((status, &attachment["size_bytes"]), (StatusCode::CREATED, &json!(11)));
+    assert!(site.serving.wait().success());
+}
+
+#[tokio::test]
+async fn an_idle_connection_does_not_delay_the_stop() {
+    let world = World::of_release(2).await;
+    let site = world.serve(2);
+    answer(site.anonymous(Method::GET, "/livez")).await;
+
+    let asked = Instant::now();
+    site.serving.ask_to_stop();
+
+    assert!(site.serving.wait().success());
+    assert!(asked.elapsed() < Duration::from_secs(5));
+}
