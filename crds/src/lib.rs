@@ -7,6 +7,7 @@ pub mod condition;
 pub mod database;
 pub mod journal;
 pub mod reference;
+pub mod reference_page;
 pub mod resources;
 pub mod tenant;
 

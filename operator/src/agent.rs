@@ -8,7 +8,7 @@
 //! |-----------------------------|--------------------------------------|-----------------|
 //! | `agent install PATH`        | init container, Valv's own image     | [`install`]     |
 //! | `agent database init`       | init container, the PostgreSQL image | [`init`]        |
-//! | `agent database run`        | the database container, as PID 1     | [`run`]         |
+//! | `agent database run`        | the database container, as PID 1     | [`run`](mod@run) |
 //! | `agent database roles`      | Job                                  | [`rotate`]      |
 //!
 //! There is no readiness command: the pod's probe is `pg_isready -h <socket folder>`, which speaks only the

@@ -10,6 +10,8 @@ pub mod passwords;
 pub mod plan;
 pub mod resolve;
 pub mod secret;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod upgrade;
 pub mod volumes;

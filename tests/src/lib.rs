@@ -1,1 +1,35 @@
-//! Placeholder.
+//! What tests, demo and bench need to use Valv on a real cluster, as its users do.
+//!
+//! | to find | open |
+//! |---|---|
+//! | how a test begins and ends | `test.rs` |
+//! | the cluster, and who acts on it | `world.rs`, `actor.rs`, `kind.rs` |
+//! | a tenant: its manifest, conditions, objects | `tenant.rs`, `manifest.rs`, `tenants/*.yaml` |
+//! | what users do | `journal.rs`, `writer.rs` |
+//! | the operator: its pods, its Lease, its processes, its chart | `operator.rs`, `process.rs`, `helm.rs` |
+//! | what was asked of the API server | `audit.rs` |
+//! | trying what must not work | `probe.rs` |
+//! | waiting | `eventually.rs` |
+
+pub mod actor;
+pub mod audit;
+pub mod eventually;
+pub mod helm;
+pub mod journal;
+pub mod kind;
+pub mod manifest;
+pub mod operator;
+pub mod probe;
+pub mod process;
+pub mod tenant;
+pub mod test;
+pub mod world;
+pub mod writer;
+
+pub use actor::{Actor, refusal};
+pub use eventually::{Seen, eventually};
+pub use journal::JournalClient;
+pub use tenant::Tenant;
+pub use test::{Test, run};
+pub use world::World;
+pub use writer::Writer;

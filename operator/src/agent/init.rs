@@ -203,7 +203,12 @@ pub async fn init(init: &Init) -> Result<Report, Error> {
     };
 
     let system_identifier = programs.system_identifier(&volume.data()).await.map_err(Error::Programs)?;
-    Ok(Report { system_identifier: system_identifier.to_string(), version, outcome })
+    Ok(Report {
+        system_identifier: system_identifier.to_string(),
+        version,
+        outcome,
+        roles_digest: file.digest,
+    })
 }
 
 /// Makes the database, where there never was one.

@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// For every session: what a tenant's owner may have set for the database must not change what we do in it.
 const SESSION: &str = "-c search_path=pg_catalog -c default_transaction_read_only=off -c role=none \
-                       -c event_triggers=off -c statement_timeout=0 -c client_min_messages=warning \
+                       -c event_triggers=off -c statement_timeout=0 -c client_min_messages=error \
                        -c log_min_messages=error";
 
 /// The temporary server failed.

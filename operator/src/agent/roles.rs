@@ -171,6 +171,8 @@ pub struct RolesFile {
     pub roles: Roles,
     /// The text of the marker that says that these roles were applied.
     pub marker: String,
+    /// The file's [`digest`].
+    pub digest: String,
 }
 
 impl RolesFile {
@@ -187,16 +189,19 @@ impl RolesFile {
             column: error.column(),
             category: error.classify(),
         })?;
-        Ok(Self { roles, marker: marker(&text) })
+        Ok(Self { roles, marker: marker(&text), digest: digest(&text) })
     }
 }
 
 /// What says that the roles in `text` were applied: the SHA-256 of the file, as `sha256sum` writes it, and
 /// which rights came with them.
 fn marker(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    format!("{hex}  roles.json\nrights {RIGHTS_REVISION}\n")
+    format!("{}  roles.json\nrights {RIGHTS_REVISION}\n", digest(text))
+}
+
+/// SHA-256 of a roles file, in lower-case hexadecimal: by it operator and agent know which file was applied.
+pub fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ impl Error {
 
 /// Sets all logins and passwords of the roles file, in one transaction.
 pub async fn rotate(rotate: &Rotate) -> Result<Report, Error> {
-    let roles = RolesFile::read(&rotate.roles).map_err(Error::RolesFile)?.roles;
+    let RolesFile { roles, digest, .. } = RolesFile::read(&rotate.roles).map_err(Error::RolesFile)?;
     if !matches!(roles.roles.get(&Role::ValvRoles), Some(Some(_))) {
         return Err(Error::NoVerifier);
     }
@@ -162,7 +162,7 @@ pub async fn rotate(rotate: &Rotate) -> Result<Report, Error> {
     let transaction = client.transaction().await.map_err(Error::sql(doing))?;
     transaction.batch_execute(&rights::logins_sql(&roles)).await.map_err(Error::sql(doing))?;
     transaction.commit().await.map_err(Error::sql(doing))?;
-    describe(&client).await
+    describe(&client, digest).await
 }
 
 /// The passwords that `valv_roles` may have now.
@@ -185,14 +185,14 @@ impl Passwords {
 }
 
 /// Which database it is that was changed.
-async fn describe(client: &Client) -> Result<Report, Error> {
+async fn describe(client: &Client, roles_digest: String) -> Result<Report, Error> {
     let doing = "ask the database for its version and system identifier";
     let query = "SELECT system_identifier::text, current_setting('server_version') FROM pg_control_system()";
     let row = client.query_one(query, &[]).await.map_err(Error::sql(doing))?;
     let system_identifier = row.try_get(0).map_err(Error::sql(doing))?;
     let version: &str = row.try_get(1).map_err(Error::sql(doing))?;
     let version = version.split_whitespace().next().unwrap_or_default().to_owned();
-    Ok(Report { system_identifier, version, outcome: Outcome::RolesApplied })
+    Ok(Report { system_identifier, version, outcome: Outcome::RolesApplied, roles_digest })
 }
 
 /// TLS that trusts the tenant's own CA and nobody else.

@@ -27,6 +27,10 @@ pub struct Report {
 
     /// What was done.
     pub outcome: Outcome,
+
+    /// [`super::roles::digest`] of the roles file that is in force.
+    #[serde(default)]
+    pub roles_digest: String,
 }
 
 /// What a command did to the database.
@@ -94,11 +98,12 @@ mod tests {
             system_identifier: "7571234567890123456".into(),
             version: "17.5".into(),
             outcome: Outcome::RolesApplied,
+            roles_digest: "ab12".into(),
         };
 
         assert_eq!(
             encode(&Message::Done(report)),
-            r#"{"systemIdentifier":"7571234567890123456","version":"17.5","outcome":"RolesApplied"}"#,
+            r#"{"systemIdentifier":"7571234567890123456","version":"17.5","outcome":"RolesApplied","rolesDigest":"ab12"}"#,
         );
     }
 

@@ -147,7 +147,25 @@ async fn fulfil(
     settings: &Settings,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let (secret, replaces) = match order {
+    let (mut secret, replaces) = make(tenant, order, settings, now)?;
+    match replaces {
+        None => cluster.create_secret(&tenant.namespace, &secret).await,
+        Some(standing) => {
+            secret.metadata.resource_version = standing.resource_version();
+            cluster.replace_secret(&tenant.namespace, &secret).await
+        }
+    }
+    .map_err(Error::Cluster)
+}
+
+/// The Secret that `order` asks for, and the one that it replaces.
+pub(super) fn make<'a>(
+    tenant: &Tenant,
+    order: &'a Order,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<(Secret, Option<&'a Secret>), Error> {
+    Ok(match order {
         Order::Login { role, generation, replaces } => {
             (login(tenant, *role, *generation, replaces.as_ref()), replaces.as_ref())
         }
@@ -180,16 +198,7 @@ async fn fulfil(
             ];
             (generated(tenant, name, *signer, data, &notes), replaces.as_ref())
         }
-    };
-    match replaces {
-        None => cluster.create_secret(&tenant.namespace, &secret).await,
-        Some(standing) => {
-            let mut secret = secret;
-            secret.metadata.resource_version = standing.resource_version();
-            cluster.replace_secret(&tenant.namespace, &secret).await
-        }
-    }
-    .map_err(Error::Cluster)
+    })
 }
 
 /// A login with a new password. The one before it stays beside it: a change of the role's own password may have

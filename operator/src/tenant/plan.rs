@@ -31,7 +31,7 @@ use super::{
     workload,
 };
 use crate::{
-    agent::roles::Roles,
+    agent::roles::{self, Roles},
     io::{
         cluster::Finalizer,
         kind::{Key, Kind},
@@ -133,7 +133,7 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
     }
     let applied = state.roles_applied.clone();
     let in_force = |roles: &Roles| {
-        let digest = objects::digest(credentials::roles_file(roles).as_bytes());
+        let digest = roles::digest(&credentials::roles_file(roles));
         let job = observed.job(&database::roles_job_name(roles)) == JobSeen::Succeeded;
         let at_start = report.as_ref().is_some_and(|report| report.roles_digest == digest);
         applied.as_deref() == Some(&digest) || job || at_start
@@ -236,30 +236,30 @@ fn the_database(
         plan.password_generation = Some(passwords.generation);
     }
     plan.delete.extend(passwords.retired.iter().map(|role| Key::new(Kind::Secret, login_name(*role))));
-    let Some(roles) = &passwords.roles else {
+    let Some(wanted) = &passwords.roles else {
         // Without every login the file would lock somebody out: it stands as it is.
         if observed.has(Kind::StatefulSet, "database") && passwords.orders.is_empty() {
             plan.apply.extend(database::database(tenant, settings, observed, replicas, passwords.recover));
         }
         return;
     };
-    plan.apply.push(credentials::roles(tenant, roles));
+    plan.apply.push(credentials::roles(tenant, wanted));
     let has_certificate = observed.secrets.contains_key(certificates::DATABASE_TLS);
     if has_certificate {
         plan.apply.extend(database::database(tenant, settings, observed, replicas, passwords.recover));
     }
-    let job = database::roles_job_name(roles);
-    let applied = in_force(roles);
+    let job = database::roles_job_name(wanted);
+    let applied = in_force(wanted);
     if applied {
-        state.roles_applied = Some(objects::digest(credentials::roles_file(roles).as_bytes()));
+        state.roles_applied = Some(roles::digest(&credentials::roles_file(wanted)));
     } else if workload::database(tenant, observed).truth == Truth::True
         && observed.job(&job) == JobSeen::Absent
     {
-        plan.apply.push(database::roles_job(tenant, settings, roles));
+        plan.apply.push(database::roles_job(tenant, settings, wanted));
     }
     // A Job is kept until what it did is recorded.
     let recorded = observed.state().roles_applied;
-    let digest = objects::digest(credentials::roles_file(roles).as_bytes());
+    let digest = roles::digest(&credentials::roles_file(wanted));
     let old_jobs = observed.all(Kind::Job).filter_map(|job| job.metadata.name.clone()).filter(|name| {
         name.starts_with(database::ROLES_PREFIX) && (*name != job || recorded.as_deref() == Some(&digest))
     });

@@ -30,9 +30,9 @@ const USER: u32 = 999;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What Kubernetes does before it starts a container, and then becomes that container's first process.
-/// Process 2 is another container's, as in a pod whose containers share their processes.
+/// Process 2 is another container's of the same user, as in a pod whose containers share their processes.
 const CONTAINER: &str = r#"
-    tail -f /dev/null > /dev/null 2>&1 &
+    setpriv --reuid=999 --regid=999 --clear-groups tail -f /dev/null > /dev/null 2>&1 &
     mount --bind "$POSTGRES_ROOT/usr" "$ROOT/usr"
     mount --rbind /dev "$ROOT/dev"
     mount -t proc proc "$ROOT/proc"
@@ -205,7 +205,7 @@ impl Pod {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");
         command
-            .args(["--mount", "--pid", "--ipc", "--fork", "--kill-child", "--propagation", "private"])
+            .args(["--mount", "--pid", "--ipc", "--fork", "--propagation", "private"])
             .args(["sh", "-ec", CONTAINER, "container", program])
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -372,10 +372,9 @@ impl Started {
     }
 
     /// What a power cut does.
-    pub fn kill(mut self) {
-        let status = Command::new("kill").args(["-KILL", &self.agent().to_string()]).status().unwrap();
-        assert!(status.success());
-        self.child.wait().unwrap();
+    pub fn kill(self) {
+        self.agent();
+        drop(self);
     }
 
     /// Ends the database, well.
@@ -396,7 +395,13 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // The pod's first process, and with it all of the pod; `unshare` waits for it and ends.
+        let list = format!("/proc/{0}/task/{0}/children", self.child.id());
+        while matches!(self.child.try_wait(), Ok(None)) {
+            for pid in fs::read_to_string(&list).unwrap_or_default().split_whitespace() {
+                let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }

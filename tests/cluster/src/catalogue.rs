@@ -15,11 +15,11 @@ use crate::debian::Root;
 use crate::digest::{Digest, Inputs};
 use crate::image::{self, Image, Layer, Mode, Start};
 use crate::process;
-use crate::program::{Component, Programs};
+use crate::program::Programs;
 use crate::progress::Progress;
 
 /// Changes when the way images are written does: it is part of every key.
-const SHAPE: &str = "1";
+const SHAPE: &str = "2";
 
 /// The registry part of every reference. No such registry exists: what is not imported is not there.
 const REGISTRY: &str = "valv.local";
@@ -53,15 +53,22 @@ pub struct Catalogue {
 impl Catalogue {
     /// Makes what is not there. A second call makes nothing but what has changed.
     pub fn build(cache: &Cache, progress: &Progress) -> Result<Self> {
-        let mut catalogue = Self::of_packages(cache, &Programs::build(cache, progress)?, progress)?;
+        let mut catalogue = Self::of_cluster(cache, &Programs::build(cache, progress)?, progress)?;
+        catalogue.extend(Self::of_packages(cache, progress)?);
         catalogue.extend(Self::of_workspace(cache, progress)?);
         Ok(catalogue)
     }
 
-    /// The images that the cluster itself needs, and those that are made of packages alone.
-    pub fn of_packages(cache: &Cache, programs: &Programs, progress: &Progress) -> Result<Self> {
+    /// The images that the cluster itself needs.
+    pub fn of_cluster(cache: &Cache, programs: &Programs, progress: &Progress) -> Result<Self> {
         let mut bench = Bench { cache, progress, images: Vec::new() };
         bench.cluster_images(programs)?;
+        Ok(Self { images: bench.images })
+    }
+
+    /// The images that are made of Debian's packages.
+    pub fn of_packages(cache: &Cache, progress: &Progress) -> Result<Self> {
+        let mut bench = Bench { cache, progress, images: Vec::new() };
         bench.postgres()?;
         Ok(Self { images: bench.images })
     }
@@ -127,35 +134,30 @@ impl Bench<'_> {
     /// What the cluster itself runs: one program each, and nothing else.
     fn cluster_images(&mut self, programs: &Programs) -> Result<()> {
         let catatonit = process::find("catatonit")?;
-        let pause = ["/catatonit".to_owned(), "-P".to_owned()];
-        self.single_program("pause", &catatonit, "catatonit", pause.to_vec())?;
+        self.single_program("pause", &catatonit, &["catatonit", "-P"])?;
         self.busybox()?;
-        for (name, component) in
-            [("coredns", Component::CoreDns), ("local-path-provisioner", Component::LocalPath)]
-        {
-            let program = programs.folder(component)?.join(name);
-            self.single_program(name, &program, name, vec![format!("/{name}")])?;
-        }
-        Ok(())
+        let coredns = programs.find("coredns")?;
+        self.single_program("coredns", &coredns, &["coredns"])?;
+        let provisioner = programs.find("local-path-provisioner")?;
+        self.single_program("local-path-provisioner", &provisioner, &["local-path-provisioner"])
     }
 
-    fn single_program(
-        &mut self,
-        name: &str,
-        program: &Path,
-        path: &str,
-        entrypoint: Vec<String>,
-    ) -> Result<()> {
-        let key = Inputs::default().add(SHAPE).add_file(program)?.digest()?;
+    /// An image with nothing but one statically linked program.
+    fn single_program(&mut self, name: &str, program: &Path, entrypoint: &[&str]) -> Result<()> {
+        let key = Inputs::default().add(SHAPE).add(content(program)?).digest()?;
+        let file = program.file_name().context("a program has a name")?.to_string_lossy();
         self.make(&Recipe {
             name: name.to_owned(),
             references: vec![plain(name, "1")],
             key: key.short(16).to_owned(),
             root: None,
-            start: Start { entrypoint, ..Start::default() },
+            start: Start {
+                entrypoint: entrypoint.iter().map(ToString::to_string).collect(),
+                ..Start::default()
+            },
             fill: &|layer| {
                 layer.folder("tmp", Mode::Scratch)?;
-                layer.file(path, program, Mode::Run)
+                layer.file(&format!("usr/local/bin/{file}"), program, Mode::Run)
             },
         })
     }

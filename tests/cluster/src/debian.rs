@@ -109,7 +109,7 @@ impl Drop for ServicePolicy {
 pub enum Root {
     /// libc and certificates: what a Rust program needs. No shell.
     Base,
-    /// PostgreSQL 17 with its client programs, and a shell with the usual tools.
+    /// `PostgreSQL` 17 with its client programs, and a shell with the usual tools.
     Postgres,
 }
 

@@ -28,7 +28,7 @@ impl NodeFolder {
             fs::remove_dir_all(&self.node)
                 .with_context(|| format!("failed to empty {}", self.node.display()))?;
         }
-        for folder in ["cni", "cni-bin", "etc", "exits", "log", "podlogs", "volumes", "var-log"] {
+        for folder in ["cni", "cni-bin", "etc", "exits", "log/pods", "volumes", "var-log"] {
             self.make(folder)?;
         }
         for folder in

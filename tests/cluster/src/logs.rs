@@ -34,7 +34,7 @@ fn find(settings: &Settings, part: Option<&str>, node: Option<&str>) -> Result<V
         }
         for (file, path) in sorted(&folder)? {
             let name = file.trim_end_matches(".log");
-            if part.is_none_or(|part| part == name) {
+            if path.is_file() && part.is_none_or(|part| part == name) {
                 found.push(path);
             }
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 
 use crate::catalogue::Catalogue;
 use crate::cgroup::Layout;
@@ -89,12 +89,20 @@ impl Node {
                 Event::Failed(why) => bail!("{} did not come up: {why}", self.name()),
                 Event::Reached(milestone) => {
                     progress.say(&format!("{}: {}", self.name(), milestone.text()));
-                    reached(milestone)?;
+                    reached(milestone).map_err(|error| self.own_failure(told).unwrap_or(error))?;
                     next = milestone;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Why the node has failed, if it has: what was done with it then fails too, and says less.
+    fn own_failure(&self, told: usize) -> Option<Error> {
+        event::after(&self.folder.events(), told).into_iter().find_map(|event| match event {
+            Event::Failed(why) => Some(anyhow!("{} did not come up: {why}", self.name())),
+            Event::Reached(_) => None,
+        })
     }
 
     fn next_event(&self, init: Identity, told: usize) -> Result<Option<Event>> {

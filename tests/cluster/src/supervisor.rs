@@ -155,9 +155,10 @@ impl Supervisor<'_> {
     fn apply_kinds_of_cilium(&self) -> Result<()> {
         let mut kinds = String::new();
         for (_, folder) in image::sorted(&self.site.programs.folder(Component::Cilium)?.join("crds"))? {
-            for (_, file) in image::sorted(&folder)? {
-                kinds.push_str("---\n");
+            // Beside the manifests lies the Go file that embeds them.
+            for (_, file) in image::sorted(&folder)?.iter().filter(|(name, _)| name.ends_with(".yaml")) {
                 kinds.push_str(&fs::read_to_string(file)?);
+                kinds.push('\n');
             }
         }
         self.kubectl()?.apply(&kinds)

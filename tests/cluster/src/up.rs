@@ -40,7 +40,9 @@ pub fn up(settings: &Settings, program: &Path, nodes: u8, progress: &Progress) -
     let cache = Cache::new(settings);
     debian::install_host_packages(&cache, progress)?;
     let programs = Programs::build(&cache, progress)?;
-    let mut catalogue = Catalogue::of_packages(&cache, &programs, progress)?;
+    let needed = Catalogue::of_cluster(&cache, &programs, progress)?;
+    let mut catalogue = needed.clone();
+    catalogue.extend(Catalogue::of_packages(&cache, progress)?);
     let of_workspace = Catalogue::of_workspace(&cache, progress);
     interrupt::check()?;
     let failed = of_workspace.map(|images| catalogue.extend(images)).err();
@@ -48,7 +50,7 @@ pub fn up(settings: &Settings, program: &Path, nodes: u8, progress: &Progress) -
         progress.say(&format!("going on without the images of this workspace: {error:#}"));
     }
     let cluster = Cluster::at(settings.clone())?;
-    let builder = Builder { settings, program, progress, cluster: &cluster, programs, catalogue };
+    let builder = Builder { settings, program, progress, cluster: &cluster, programs, needed, catalogue };
     builder.first_node()?;
     builder.further_nodes(nodes)?;
     builder.load_images()?;
@@ -64,6 +66,9 @@ struct Builder<'a> {
     progress: &'a Progress,
     cluster: &'a Cluster,
     programs: Programs,
+    /// The images without which no node comes up.
+    needed: Catalogue,
+    /// All images.
     catalogue: Catalogue,
 }
 
@@ -134,7 +139,7 @@ impl Builder<'_> {
         record.nodes.push(NodeRecord { number, init, stage: Stage::Starting });
         record.write(self.settings)?;
         node.follow(init, self.progress, |milestone| match milestone {
-            Milestone::Containerd => node.load(&self.catalogue, &self.programs, self.progress),
+            Milestone::Containerd => node.load(&self.needed, &self.programs, self.progress),
             Milestone::ApiServer if number == 1 => addons::apply(&self.cluster.kubectl(), self.settings),
             Milestone::ApiServer | Milestone::Registered | Milestone::Network | Milestone::Ready => Ok(()),
         })?;

@@ -1,1 +1,238 @@
+//! The ground that the cluster stands on: what `up` and `down` do to this machine.
+//!
+//! Needs root and no cluster that is up, and takes minutes: run by name only,
+//! `cargo test -p valv-cluster --test ground`.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+
+/// The tests share one machine.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// The machine for one test, without a cluster.
+fn machine() -> MutexGuard<'static, ()> {
+    assert!(Uid::effective().is_root(), "run as root");
+    let guard = MACHINE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    cluster("down");
+    guard
+}
+
+fn command(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cluster"));
+    command.args(arguments.split_whitespace());
+    command
+}
+
+/// Runs `cluster`, which must succeed.
+fn cluster(arguments: &str) -> String {
+    let output = command(arguments).output().unwrap();
+    assert!(output.status.success(), "cluster {arguments}: {}", errors(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What of this machine the cluster could have changed, by kind.
+fn ground() -> BTreeMap<&'static str, BTreeSet<String>> {
+    BTreeMap::from([
+        ("links", printed("ip", &["-oneline", "link"])),
+        ("addresses", printed("ip", &["-oneline", "address"])),
+        ("routes", printed("ip", &["route", "show", "table", "all"])),
+        ("rules", printed("ip", &["rule"])),
+        ("filters", printed("iptables-save", &[])),
+        ("filters of v6", printed("ip6tables-save", &[])),
+        ("mounts", fs::read_to_string("/proc/self/mountinfo").unwrap().lines().map(str::to_owned).collect()),
+        ("control groups", groups(Path::new("/sys/fs/cgroup"))),
+        ("processes", processes()),
+        ("settings", settings()),
+    ])
+}
+
+fn printed(program: &str, arguments: &[&str]) -> BTreeSet<String> {
+    let output = Command::new(program).args(arguments).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+fn groups(folder: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            found.insert(entry.path().display().to_string());
+            found.extend(groups(&entry.path()));
+        }
+    }
+    found
+}
+
+/// The processes of the cluster's programs, and of any whose network is not the host's. Others come and
+/// go on every machine.
+fn processes() -> BTreeSet<String> {
+    let network = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|net| net.ino());
+    let own = network("self");
+    let pids = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    pids.filter(|pid| pid.bytes().all(|digit| digit.is_ascii_digit()))
+        .filter(|pid| network(pid).is_some() && network(pid) != own)
+        .map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " "))
+        .collect()
+}
+
+/// Kernel settings that are the whole machine's and that kubelet or Cilium would set.
+fn settings() -> BTreeSet<String> {
+    let names = [
+        "kernel/keys/root_maxbytes",
+        "kernel/keys/root_maxkeys",
+        "kernel/panic",
+        "kernel/panic_on_oops",
+        "kernel/timer_migration",
+        "kernel/unprivileged_bpf_disabled",
+        "net/core/bpf_jit_enable",
+        "net/ipv4/ip_forward",
+        "vm/overcommit_memory",
+        "vm/panic_on_oom",
+    ];
+    let value = |name: &str| fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default();
+    names.iter().map(|name| format!("{name} {}", value(name).trim())).collect()
+}
+
+/// Starts `up` and waits until it says `sign`.
+fn up_until(sign: &str) -> Child {
+    let log = std::env::temp_dir().join(format!("valv-cluster-ground-{}", std::process::id()));
+    let up = command("up").stderr(fs::File::create(&log).unwrap()).stdout(Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    while !fs::read_to_string(&log).unwrap().contains(sign) {
+        assert!(started.elapsed() < Duration::from_secs(120), "{}", fs::read_to_string(&log).unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    fs::remove_file(log).unwrap();
+    up
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+}
+
+/// The number of node-1's init, from `status`.
+fn init_of_first_node() -> u32 {
+    let status = cluster("status");
+    let line = status.lines().find(|line| line.starts_with("node-1")).unwrap();
+    line.split_whitespace().nth(3).unwrap().parse().unwrap()
+}
+
+/// Kills a part of node-1 from inside: its number is the node's.
+fn kill_part(name: &str) {
+    let status = cluster("status");
+    let line = status.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+    let inner = line.split_whitespace().nth(3).unwrap().to_owned();
+    let target = init_of_first_node().to_string();
+    let enter = ["--target", &target, "--pid", "--mount", "--", "/bin/kill", "-KILL", &inner];
+    assert!(Command::new("nsenter").args(enter).status().unwrap().success());
+}
+
+/// `status`, once it fails: a part's end is noted some milliseconds after it.
+fn status_that_fails() -> String {
+    let started = Instant::now();
+    loop {
+        let output = command("status").output().unwrap();
+        if !output.status.success() {
+            return errors(&output);
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "status does not fail");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn down_leaves_the_machine_as_it_was() {
+    let _machine = machine();
+    cluster("programs");
+    let before = ground();
+
+    cluster("up --nodes 2");
+    let during = ground();
+    cluster("down");
+
+    assert_ne!(during["control groups"], before["control groups"]);
+    assert_eq!(during["settings"], before["settings"]);
+    assert_eq!(ground(), before);
+    assert!(!Path::new("/var/tmp/valv-cluster").exists());
+}
+
+#[test]
+fn up_on_a_cluster_that_is_up_changes_nothing_and_is_quick() {
+    let _machine = machine();
+    cluster("up");
+    let init = init_of_first_node();
+
+    let started = Instant::now();
+    cluster("up");
+
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert_eq!(init_of_first_node(), init);
+    cluster("down");
+}
+
+#[test]
+fn a_part_that_dies_makes_status_fail_and_the_next_up_starts_clean() {
+    let _machine = machine();
+    cluster("up");
+
+    kill_part("scheduler");
+
+    let error = status_that_fails();
+    assert!(error.contains("scheduler on node-1 has ended"), "{error}");
+    cluster("up");
+    cluster("status");
+    cluster("down");
+}
+
+#[test]
+fn after_the_init_is_killed_the_next_up_starts_clean() {
+    let _machine = machine();
+    cluster("up");
+
+    signal(init_of_first_node(), Signal::SIGKILL);
+
+    assert!(status_that_fails().contains("node-1 has ended"));
+    cluster("up");
+    cluster("status");
+    cluster("down");
+}
+
+#[test]
+fn an_interrupted_up_leaves_nothing() {
+    let _machine = machine();
+    cluster("programs");
+    let before = ground();
+
+    let mut up = up_until("containerd answers");
+    signal(up.id(), Signal::SIGINT);
+
+    assert!(!up.wait().unwrap().success());
+    assert_eq!(ground(), before);
+}
+
+#[test]
+fn after_up_itself_is_killed_the_next_up_starts_clean() {
+    let _machine = machine();
+    cluster("up");
+    cluster("down");
+
+    let mut up = up_until("containerd answers");
+    signal(up.id(), Signal::SIGKILL);
+    up.wait().unwrap();
+
+    cluster("up");
+    cluster("status");
+    cluster("down");
+}

@@ -55,17 +55,24 @@ function chromiumInPath() {
   throw new Error("there is no chromium in PATH: install Debian's package chromium");
 }
 
-/** What axe finds on the page that is shown. */
+/** What axe finds on the page that is shown, and whether it has to be scrolled sideways. */
 async function violations(page) {
   await page.evaluate(axe);
   return page.evaluate(async () => {
     const { violations } = await window.axe.run(document);
-    return violations.map(({ id, impact, help, nodes }) => ({
+    const list = violations.map(({ id, impact, help, nodes }) => ({
       id,
       impact,
       help,
       where: nodes.map((node) => node.target.join(" ")),
     }));
+    // axe does not look at reflow.
+    const { scrollWidth, clientWidth } = document.documentElement;
+    if (scrollWidth > clientWidth) {
+      const help = `the page is ${scrollWidth} px wide in a window of ${clientWidth} px`;
+      list.push({ id: "reflow", impact: "serious", help, where: ["html"] });
+    }
+    return list;
   });
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use clap::Args;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -29,6 +30,8 @@ use crate::personnummer::{Personnummer, published, same_series};
 const FILLER: &str = "SE2321000016-FILL";
 /// Patients in one transaction.
 const BATCH: usize = 100;
+/// Attachments being written at once: each waits for the disk, and is whole in memory.
+const AT_ONCE: usize = 8;
 /// How long to wait for the database before each batch.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -40,6 +43,13 @@ pub struct FillArguments {
     /// The volume with the attachments.
     #[arg(long, env = "JOURNAL_ATTACHMENTS_DIR")]
     attachments_dir: PathBuf,
+    #[command(flatten)]
+    amount: Amount,
+}
+
+/// How much, and from which seed.
+#[derive(Args)]
+struct Amount {
     /// How many patients, at most 36520: there are no more test personnummer.
     #[arg(long)]
     patients: usize,
@@ -83,7 +93,7 @@ struct Draft {
 /// Writes them, and prints what was written as one line of JSON.
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
 pub async fn fill(arguments: FillArguments) -> Result<(), FillError> {
-    let numbers = draw(arguments.seed, arguments.patients)?;
+    let numbers = draw(arguments.amount.seed, arguments.amount.patients)?;
     let database = Database::open(arguments.database).map_err(|source| FillError::Database { source })?;
     let folder = arguments.attachments_dir;
     let store =
@@ -93,15 +103,14 @@ pub async fn fill(arguments: FillArguments) -> Result<(), FillError> {
     let (mut created, mut attachments) = (0, 0);
 
     for batch in numbers.chunks(BATCH) {
-        let mut drafts = Vec::with_capacity(batch.len());
-        for personnummer in batch {
-            let mut random = Random::of(arguments.seed, personnummer.digits());
-            let story = Story::invent(&mut random, personnummer.sex(), arguments.notes_per_patient);
-            let attachment = attach(&store, &mut random, arguments.attachment_bytes).await?;
-            attachments += usize::from(attachment.is_some());
-            let draft = Draft { personnummer: personnummer.clone(), story, attachment };
+        let drafts: Vec<Draft> = stream::iter(batch)
+            .map(|personnummer| draft(&store, personnummer, &arguments.amount))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        for draft in &drafts {
             draft.add_to(&mut content);
-            drafts.push(draft);
+            attachments += usize::from(draft.attachment.is_some());
         }
         created += write(&database, filler.clone(), &drafts).await?;
         tracing::info!(created, "wrote a batch of patients");
@@ -114,9 +123,9 @@ pub async fn fill(arguments: FillArguments) -> Result<(), FillError> {
             "patients": patients,
             "created": created,
             "already_there": patients - created,
-            "notes": patients * arguments.notes_per_patient,
+            "notes": patients * arguments.amount.notes_per_patient,
             "attachments": attachments,
-            "attachment_bytes": attachments * arguments.attachment_bytes,
+            "attachment_bytes": attachments * arguments.amount.attachment_bytes,
             "content_sha256": finish(content),
         })
     );
@@ -137,6 +146,17 @@ fn draw(seed: u64, count: usize) -> Result<Vec<Personnummer>, FillError> {
     Ok(first.into_iter().chain(rest).take(count).collect())
 }
 
+async fn draft(
+    store: &AttachmentStore,
+    personnummer: &Personnummer,
+    amount: &Amount,
+) -> Result<Draft, FillError> {
+    let mut random = Random::of(amount.seed, personnummer.digits());
+    let story = Story::invent(&mut random, personnummer.sex(), amount.notes_per_patient);
+    let attachment = attach(store, &mut random, amount.attachment_bytes).await?;
+    Ok(Draft { personnummer: personnummer.clone(), story, attachment })
+}
+
 async fn attach(
     store: &AttachmentStore,
     random: &mut Random,
@@ -146,7 +166,7 @@ async fn attach(
         return Ok(None);
     }
     let content = Bytes::from(random.bytes(bytes));
-    let stream = futures::stream::iter([Ok::<_, std::convert::Infallible>(content)]);
+    let stream = stream::iter([Ok::<_, std::convert::Infallible>(content)]);
     store.keep(stream).await.map(Some).map_err(|source| FillError::Keep { source })
 }
 

@@ -95,7 +95,7 @@ async fn apply_missing(connection: &mut Object, release: &Release) -> Result<Out
             Applied::Now => {
                 tracing::info!(
                     migration.name,
-                    duration_ms = begun.elapsed().as_millis(),
+                    duration_ms = begun.elapsed().as_millis() as u64,
                     "applied a migration"
                 );
                 applied.push(migration.version);

@@ -84,7 +84,7 @@ async fn around(State(journal): State<Arc<Journal>>, request: Request, next: Nex
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let route = route.as_deref().unwrap_or("none");
-    let (status, duration_ms) = (response.status().as_u16(), begun.elapsed().as_millis());
+    let (status, duration_ms) = (response.status().as_u16(), begun.elapsed().as_millis() as u64);
     if probes::PATHS.contains(&route) {
         tracing::debug!(http.method = %method, http.route = route, http.status = status, duration_ms, "answered");
     } else {

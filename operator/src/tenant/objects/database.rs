@@ -94,7 +94,6 @@ fn hba_conf(tenant: &Tenant) -> String {
          hostssl   replication  journal_replication           all      scram-sha-256\n\
          hostssl   replication  all                           all      reject\n\
          hostssl   {database}   journal_owner,journal_app_a,journal_app_b,journal_check,valv_roles  all  scram-sha-256\n\
-         hostssl   postgres     valv_roles                    all      scram-sha-256\n\
          host      all          all                           all      reject\n"
     )
 }
@@ -176,6 +175,7 @@ fn stateful_set(
                 "imagePullPolicy": policy,
                 "command": ["/valv/bin/valv", "agent", "database", "init",
                     "--volume", VOLUME, "--major", tenant.database.version.to_string(),
+                    "--config-file", "/etc/valv/database/postgresql.conf",
                     "--roles", "/etc/valv/roles/roles.json", "--scratch", "/valv/run"],
                 "env": [{ "name": "VALV_EXPECT_SYSTEM_IDENTIFIER", "valueFrom": { "configMapKeyRef": {
                     "name": STATE_NAME, "key": "systemIdentifier", "optional": true,
@@ -185,6 +185,7 @@ fn stateful_set(
                 "volumeMounts": [
                     read("agent", "/valv/bin"), mount("data", VOLUME), read("roles", "/etc/valv/roles"),
                     mount("run", "/valv/run"), mount("temporary", "/tmp"), mount("shared-memory", "/dev/shm"),
+                    read("config", "/etc/valv/database"), read("tls", "/etc/valv/tls"),
                 ],
             },
         ],

@@ -50,7 +50,7 @@ fn config(site: &Site) -> Result<Value> {
         "clusterDNS": [DNS_SERVICE],
         "clusterDomain": "cluster.local",
         "resolvConf": resolver,
-        "podLogsDir": site.folder.path("podlogs"),
+        "podLogsDir": site.folder.path("log/pods"),
         "volumePluginDir": site.folder.path("kubelet/plugins"),
         // An image that is collected cannot be pulled again.
         "imageGCHighThresholdPercent": 100,

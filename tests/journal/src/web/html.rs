@@ -58,14 +58,16 @@ pub fn patients(who: &HsaId, patients: &[Patient], release: &Release) -> Markup 
 
 fn patient_table(patients: &[Patient]) -> Markup {
     html! {
-        table {
-            thead { tr { th scope="col" { "Namn" } th scope="col" { "Personnummer" } th scope="col" { "Upplagd" } } }
-            tbody {
-                @for patient in patients {
-                    tr {
-                        td { a href={ "/patients/" (patient.id) } { (patient.name) } }
-                        td { (patient.personnummer_for_people()) }
-                        td { (moment(patient.created_at)) }
+        div.wide role="region" aria-label="Patienter" tabindex="0" {
+            table {
+                thead { tr { th scope="col" { "Namn" } th scope="col" { "Personnummer" } th scope="col" { "Upplagd" } } }
+                tbody {
+                    @for patient in patients {
+                        tr {
+                            td { a href={ "/patients/" (patient.id) } { (patient.name) } }
+                            td { (patient.personnummer_for_people()) }
+                            td { (moment(patient.created_at)) }
+                        }
                     }
                 }
             }
@@ -128,22 +130,24 @@ fn signature_line(note: &Note, signature: &Signature) -> Markup {
 
 fn attachment_table(attachments: &[Attachment]) -> Markup {
     html! {
-        table {
-            thead {
-                tr {
-                    th scope="col" { "Fil" }
-                    th scope="col" { "Byte" }
-                    th scope="col" { "Tillagd" }
-                    th scope="col" { "SHA-256" }
-                }
-            }
-            tbody {
-                @for attachment in attachments {
+        div.wide role="region" aria-label="Bilagor" tabindex="0" {
+            table {
+                thead {
                     tr {
-                        td { a href={ "/attachments/" (attachment.id) } { (attachment.name) } }
-                        td { (attachment.size_bytes) }
-                        td { (moment(attachment.attached_at)) ", " (attachment.attached_by) }
-                        td { code { (attachment.sha256) } }
+                        th scope="col" { "Fil" }
+                        th scope="col" { "Byte" }
+                        th scope="col" { "Tillagd" }
+                        th scope="col" { "SHA-256" }
+                    }
+                }
+                tbody {
+                    @for attachment in attachments {
+                        tr {
+                            td { a href={ "/attachments/" (attachment.id) } { (attachment.name) } }
+                            td { (attachment.size_bytes) }
+                            td { (moment(attachment.attached_at)) ", " (attachment.attached_by) }
+                            td { code { (attachment.sha256) } }
+                        }
                     }
                 }
             }
@@ -164,25 +168,27 @@ pub fn access_log(
             Some(id) => p { "För " a href={ "/patients/" (id) } { "patient " (id) } "." },
             None => p { "För alla patienter, det senaste först." },
         }
-        table {
-            thead {
-                tr {
-                    th scope="col" { "När" }
-                    th scope="col" { "Vem" }
-                    th scope="col" { "Vad" }
-                    th scope="col" { "Patient" }
-                }
-            }
-            tbody {
-                @for entry in entries {
+        div.wide role="region" aria-label="Åtkomster" tabindex="0" {
+            table {
+                thead {
                     tr {
-                        td { (moment(entry.at)) }
-                        td { (entry.who) }
-                        td { (action_in_swedish(&entry.action)) }
-                        td {
-                            @match entry.patient_id {
-                                Some(id) => a href={ "/patients/" (id) } { (id) },
-                                None => "alla",
+                        th scope="col" { "När" }
+                        th scope="col" { "Vem" }
+                        th scope="col" { "Vad" }
+                        th scope="col" { "Patient" }
+                    }
+                }
+                tbody {
+                    @for entry in entries {
+                        tr {
+                            td { (moment(entry.at)) }
+                            td { (entry.who) }
+                            td { (action_in_swedish(&entry.action)) }
+                            td {
+                                @match entry.patient_id {
+                                    Some(id) => a href={ "/patients/" (id) } { (id) },
+                                    None => "alla",
+                                }
                             }
                         }
                     }
