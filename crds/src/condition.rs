@@ -153,6 +153,11 @@ impl Saying {
         Self { kind, truth: Truth::Unknown, reason, message: message.into() }
     }
 
+    /// Whether it is so.
+    pub fn is_true(&self) -> bool {
+        self.truth == Truth::True
+    }
+
     /// The condition to write, given those that stand now.
     ///
     /// `lastTransitionTime` moves only if `status` does, so that an unchanged tenant makes an unchanged

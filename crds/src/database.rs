@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{
-    api::core::v1::LocalObjectReference,
-    apimachinery::pkg::api::resource::Quantity,
-};
+use k8s_openapi::{api::core::v1::LocalObjectReference, apimachinery::pkg::api::resource::Quantity};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,7 +79,8 @@ pub struct Database {
 #[allow(dead_code, reason = "names the schema only")]
 #[schemars(transparent)]
 pub struct Size(
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[1-9][0-9]*(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)$"))] String,
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[1-9][0-9]*(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)$"))]
+    String,
 );
 
 /// Parameters that may be set, with their bounds left to PostgreSQL.

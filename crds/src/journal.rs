@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{
-    EnvFromSource, EnvVar, LocalObjectReference, Probe, Toleration,
-};
+use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, Probe, Toleration};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -18,8 +18,8 @@ pub use tenant::{JournalTenant, JournalTenantSpec, JournalTenantStatus};
 pub const GROUP: &str = "valv.eu";
 
 /// The custom resource definitions, in the order in which they are installed.
-pub fn definitions() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>
-{
+pub fn definitions()
+-> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
     use kube::CustomResourceExt;
     vec![JournalTenant::crd()]
 }

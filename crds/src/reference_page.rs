@@ -22,14 +22,22 @@ pub fn render() -> Result<String, fmt::Error> {
         writeln!(page, "\n## {}\n", definition.spec.names.kind)?;
         let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
         let schema = serde_json::to_value(schema).unwrap_or_default();
-        writeln!(page, "{} Scope: {}.\n", text(&schema["properties"]["spec"]["description"]), definition.spec.scope)?;
+        writeln!(
+            page,
+            "{} Scope: {}.\n",
+            text(&schema["properties"]["spec"]["description"]),
+            definition.spec.scope
+        )?;
         rules(&mut page, &schema)?;
         for part in ["spec", "status"] {
             writeln!(page, "\n### `{part}`\n\n| field | type | what it is |\n|---|---|---|")?;
             fields(&mut page, part, &schema["properties"][part])?;
         }
     }
-    writeln!(page, "\n## Conditions\n\nConditions merge by `type`; `lastTransitionTime` moves only when `status` does.\n")?;
+    writeln!(
+        page,
+        "\n## Conditions\n\nConditions merge by `type`; `lastTransitionTime` moves only when `status` does.\n"
+    )?;
     words::<ConditionType>(&mut page, "type")?;
     writeln!(page, "\n## Reasons\n")?;
     words::<Reason>(&mut page, "reason")?;
@@ -46,9 +54,18 @@ fn rules(page: &mut String, schema: &Value) -> fmt::Result {
 /// One row a field. Shapes that Kubernetes itself documents are named, not unfolded.
 fn fields(page: &mut String, path: &str, schema: &Value) -> fmt::Result {
     const FOREIGN: [&str; 9] = [
-        "env", "envFrom", "tolerations", "ready", "live", "startup", "conditions", "imagePullSecrets", "validations",
+        "env",
+        "envFrom",
+        "tolerations",
+        "ready",
+        "live",
+        "startup",
+        "conditions",
+        "imagePullSecrets",
+        "validations",
     ];
-    let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<_> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
         let needed = if required.contains(&name.as_str()) { ", required" } else { "" };
@@ -69,7 +86,8 @@ fn kind(field: &Value) -> String {
     }
     match field["enum"].as_array() {
         Some(values) => {
-            let values: Vec<_> = values.iter().filter_map(Value::as_str).map(|value| format!("`{value}`")).collect();
+            let values: Vec<_> =
+                values.iter().filter_map(Value::as_str).map(|value| format!("`{value}`")).collect();
             values.join(", ")
         }
         None => base.to_owned(),

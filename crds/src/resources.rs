@@ -47,7 +47,9 @@ struct Cores(
 #[derive(JsonSchema)]
 #[allow(dead_code, reason = "names the schema only")]
 #[schemars(transparent)]
-struct Bytes(#[schemars(length(min = 1, max = 32), regex(pattern = r"^[1-9][0-9]*(Mi|Gi|Ti|M|G|T)$"))] String);
+struct Bytes(
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[1-9][0-9]*(Mi|Gi|Ti|M|G|T)$"))] String,
+);
 
 impl Resources {
     /// As a container has them, with `default` where nothing is said.

@@ -136,11 +136,8 @@ async fn watched_kinds(client: &Client) -> Result<Vec<Kind>, Error> {
     let mut kinds = Kind::WATCHED.to_vec();
     let has_gateway_api = match discovery::group(client, "gateway.networking.k8s.io").await {
         Ok(group) => {
-            let served: Vec<_> = group
-                .versioned_resources("v1")
-                .into_iter()
-                .map(|(resource, _)| resource.kind)
-                .collect();
+            let served: Vec<_> =
+                group.versioned_resources("v1").into_iter().map(|(resource, _)| resource.kind).collect();
             Kind::GATEWAY.iter().all(|kind| served.iter().any(|served| served == kind.as_str()))
         }
         Err(kube::Error::Discovery(_)) => false,

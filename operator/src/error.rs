@@ -28,9 +28,6 @@ mod tests {
     fn the_chain_names_every_cause_once() {
         let text = chain(&Outer(std::fmt::Error));
 
-        assert_eq!(
-            text,
-            "failed to apply ConfigMap a/b: an error occurred when formatting an argument"
-        );
+        assert_eq!(text, "failed to apply ConfigMap a/b: an error occurred when formatting an argument");
     }
 }

@@ -102,9 +102,8 @@ pub fn facts(pem: &[u8]) -> Result<Facts, Error> {
     let time = |seconds| Timestamp::from_second(seconds).map_err(|error| unreadable(&error));
     let names = certificate.subject_alternative_name().map_err(|error| unreadable(&error))?;
     let names = names.map(|extension| extension.value.general_names.clone()).unwrap_or_default();
-    let dns = names.iter().filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        _ => None,
+    let dns = names.iter().filter_map(|name| {
+        if let GeneralName::DNSName(name) = name { Some((*name).to_owned()) } else { None }
     });
     Ok(Facts {
         not_before: time(certificate.validity().not_before.timestamp())?,

@@ -48,23 +48,32 @@ pub fn policies(tenant: &Tenant, network: &Network) -> Vec<(&'static str, Value)
         Some(external) => {
             let blocks: Vec<_> =
                 external.addresses.iter().map(|block| json!({ "ipBlock": { "cidr": block } })).collect();
-            policies.push(("allow-external-database", json!({
-                "podSelector": one_of(&clients),
-                "policyTypes": ["Egress"],
-                "egress": [{ "to": blocks, "ports": [port(external.port)] }],
-            })));
+            policies.push((
+                "allow-external-database",
+                json!({
+                    "podSelector": one_of(&clients),
+                    "policyTypes": ["Egress"],
+                    "egress": [{ "to": blocks, "ports": [port(external.port)] }],
+                }),
+            ));
         }
         None => policies.extend([
-            ("allow-to-database", json!({
-                "podSelector": one_of(&clients),
-                "policyTypes": ["Egress"],
-                "egress": [{ "to": [{ "podSelector": is(Role::Database) }], "ports": [port(5432)] }],
-            })),
-            ("allow-database-clients", json!({
-                "podSelector": is(Role::Database),
-                "policyTypes": ["Ingress"],
-                "ingress": [{ "from": [{ "podSelector": one_of(&clients) }], "ports": [port(5432)] }],
-            })),
+            (
+                "allow-to-database",
+                json!({
+                    "podSelector": one_of(&clients),
+                    "policyTypes": ["Egress"],
+                    "egress": [{ "to": [{ "podSelector": is(Role::Database) }], "ports": [port(5432)] }],
+                }),
+            ),
+            (
+                "allow-database-clients",
+                json!({
+                    "podSelector": is(Role::Database),
+                    "policyTypes": ["Ingress"],
+                    "ingress": [{ "from": [{ "podSelector": one_of(&clients) }], "ports": [port(5432)] }],
+                }),
+            ),
         ]),
     }
     policies

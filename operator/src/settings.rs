@@ -291,9 +291,11 @@ impl Default for Database {
 impl Database {
     /// What the database of one tenant asks for: its own word first.
     pub fn resources_of(&self, database: &valv_crds::database::Database) -> ResourceRequirements {
-        let own = database.resources.clone().unwrap_or_default().or(&valv_crds::resources::Resources::default());
+        let own =
+            database.resources.clone().unwrap_or_default().or(&valv_crds::resources::Resources::default());
         let default = ResourceRequirements::from(&self.resources);
-        let merge = |own: Option<BTreeMap<String, AnyQuantity>>, default: Option<BTreeMap<String, AnyQuantity>>| {
+        let merge = |own: Option<BTreeMap<String, AnyQuantity>>,
+                     default: Option<BTreeMap<String, AnyQuantity>>| {
             let mut merged = default.unwrap_or_default();
             merged.extend(own.unwrap_or_default());
             Some(merged)

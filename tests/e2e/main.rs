@@ -1,3 +1,3 @@
-//! Placeholder.
+//! Valv on a real cluster: each test is a sentence that a user of Valv relies on.
 
-fn main() {}
+mod ready;

@@ -38,7 +38,12 @@ impl Cache {
     /// the cache to move.
     pub fn start(client: &Client, kinds: &[Kind]) -> (Self, impl Stream<Item = String> + Send + use<>) {
         let (tell, synced) = watch::channel(0);
-        let cache = Self { tenants: Arc::default(), synced, kinds: kinds.len(), gateway: kinds.contains(&Kind::HttpRoute) };
+        let cache = Self {
+            tenants: Arc::default(),
+            synced,
+            kinds: kinds.len(),
+            gateway: kinds.contains(&Kind::HttpRoute),
+        };
         let (changed, changes) = mpsc::unbounded_channel();
         let watches: Vec<_> = kinds
             .iter()
@@ -112,7 +117,11 @@ impl Cache {
                 }
                 Ok(watcher::Event::Delete(object)) => self.drop_object(kind, &object),
                 Err(error) => {
-                    warn!(object.kind = kind.as_str(), error = chain(&error), "failed to watch, trying again");
+                    warn!(
+                        object.kind = kind.as_str(),
+                        error = chain(&error),
+                        "failed to watch, trying again"
+                    );
                     vec![]
                 }
             };

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::{ByteString, api::core::v1::{Namespace, Secret}};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Namespace, Secret},
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
@@ -71,13 +74,8 @@ pub enum Error {
 impl Error {
     /// What the apiserver answered, if it did.
     pub fn status(&self) -> Option<&kube::core::Status> {
-        match self {
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status),
-                _ => None,
-            },
-            Self::Fenced { .. } => None,
-        }
+        let Self::Api { source, .. } = self else { return None };
+        if let kube::Error::Api(status) = source.as_ref() { Some(status) } else { None }
     }
 
     /// Whether the object had moved on: look again at once.
@@ -128,8 +126,13 @@ impl Cluster {
             wanted["metadata"]["resourceVersion"] = json!(standing.resource_version());
         }
         let namespace = wanted["metadata"]["namespace"].as_str().map(str::to_owned);
-        self.patch(key, namespace.as_deref(), &Patch::Apply(&wanted), PatchParams::apply(FIELD_MANAGER).force())
-            .await?;
+        self.patch(
+            key,
+            namespace.as_deref(),
+            &Patch::Apply(&wanted),
+            PatchParams::apply(FIELD_MANAGER).force(),
+        )
+        .await?;
         info!(object.kind = %key.kind, object.name = key.name, difference = why, "applied");
         Ok(Applied::Written)
     }
@@ -255,17 +258,16 @@ impl Cluster {
         }
     }
 
-    /// Sets or removes annotations of an object, in the version that was seen.
+    /// Sets or removes annotations of an object.
     pub async fn annotate(
         &self,
         key: &Key,
         namespace: Option<&str>,
-        resource_version: Option<String>,
         annotations: &[(&str, Option<String>)],
     ) -> Result<(), Error> {
         let annotations: serde_json::Map<_, _> =
             annotations.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        let patch = json!({ "metadata": { "annotations": annotations, "resourceVersion": resource_version } });
+        let patch = json!({ "metadata": { "annotations": annotations } });
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         self.patch(key, namespace, &Patch::Merge(&patch), params).await
     }
@@ -283,7 +285,6 @@ impl Cluster {
         self.fence("patch", &tenant_key(tenant), "the cluster")?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let api = Api::<JournalTenant>::all(self.client.clone());
-        #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let patched = api.patch_metadata(&tenant.name_any(), &params, &Patch::Merge(&patch)).await;
         match patched {
             Ok(_) => Ok(()),

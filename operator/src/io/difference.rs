@@ -105,7 +105,8 @@ mod tests {
 
         let edited = json!({ "spec": { "ports": [{ "port": 444 }], "selector": { "a": "b" } } });
         let lost = json!({ "spec": { "ports": [{ "port": 443 }] } });
-        let added = json!({ "spec": { "ports": [{ "port": 443 }, { "port": 80 }], "selector": { "a": "b" } } });
+        let added =
+            json!({ "spec": { "ports": [{ "port": 443 }, { "port": 80 }], "selector": { "a": "b" } } });
 
         assert_eq!(difference(&wanted, &edited).unwrap(), ".spec.ports[0].port");
         assert_eq!(difference(&wanted, &lost).unwrap(), ".spec.selector");

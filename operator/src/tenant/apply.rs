@@ -7,7 +7,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{ResourceExt, api::ObjectMeta};
 use rand::{RngExt, distr::Alphanumeric};
 use secrecy::{ExposeSecret, SecretString};
-use valv_crds::reference::{RETAINED_ANNOTATION, TENANT_LABEL};
+use valv_crds::reference::{CONFIRM_DELETION_ANNOTATION, RETAINED_ANNOTATION, TENANT_LABEL};
 
 use super::{
     check::Tenant,
@@ -72,6 +72,7 @@ pub async fn apply(
         apply,
         delete,
         retain,
+        adopt,
         sayings: _,
         certificates: _,
         migrated: _,
@@ -98,19 +99,26 @@ pub async fn apply(
         outcome.heed(cluster.apply(&wanted.key, &wanted.value, standing.as_ref()).await.map(|_| ()))?;
     }
     for key in delete {
-        let secret = observed.secrets.get(&key.name).filter(|_| key.kind == Kind::Secret).and_then(as_dynamic);
+        let secret =
+            observed.secrets.get(&key.name).filter(|_| key.kind == Kind::Secret).and_then(as_dynamic);
         let standing = secret.or_else(|| observed.objects.get(key).map(|object| object.as_ref().clone()));
         if let Some(standing) = standing {
             outcome.heed(cluster.delete(key, &standing).await)?;
         }
     }
-    for key in retain {
+    let since = [(RETAINED_ANNOTATION, Some(now.to_string()))];
+    let taken_over = [(RETAINED_ANNOTATION, None), (CONFIRM_DELETION_ANNOTATION, None)];
+    let marks =
+        retain.iter().map(|key| (key, &since[..])).chain(adopt.iter().map(|key| (key, &taken_over[..])));
+    for (key, annotations) in marks {
         let namespace = (key.kind != Kind::Namespace).then_some(tenant.namespace.as_str());
-        let version = observed.objects.get(key).and_then(|object| object.resource_version());
-        let since = [(RETAINED_ANNOTATION, Some(now.to_string()))];
-        cluster.annotate(key, namespace, version, &since).await.map_err(Error::Cluster)?;
+        // No version: a claim's status may have moved, and what is said of it is true all the same.
+        outcome.heed(cluster.annotate(key, namespace, annotations).await)?;
     }
-    if let Some(finalizer) = finalizer {
+    // What could not be marked or stopped keeps the tenant: the next look tries again.
+    if let Some(finalizer) = finalizer
+        && outcome == Outcome::default()
+    {
         cluster.set_finalizer(&tenant.object, *finalizer).await.map_err(Error::Cluster)?;
     }
     Ok(outcome)
@@ -187,8 +195,7 @@ pub(super) fn make<'a>(
                 certificate: secret::value(authority, "tls.crt").unwrap_or_default(),
                 key: secret::value(authority, "tls.key").unwrap_or_default(),
             };
-            let issued =
-                pki::server(names, &signing, now, settings.certificates.lifetime).map_err(failed)?;
+            let issued = pki::server(names, &signing, now, settings.certificates.lifetime).map_err(failed)?;
             let mut data = certificate_data(&issued);
             data.insert("ca.crt".to_owned(), bytes(&signing.certificate));
             let asked = secret::number(authority, secret::ASKED_ANNOTATION).unwrap_or_default();

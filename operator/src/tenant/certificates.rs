@@ -19,11 +19,7 @@ use super::{
     observe::Observed,
     secret::{self, ASKED_ANNOTATION, Order, SIGNED_BY_ANNOTATION, authority_name},
 };
-use crate::{
-    io::kind::Kind,
-    pki,
-    settings::Certificates as Settings,
-};
+use crate::{io::kind::Kind, pki, settings::Certificates as Settings};
 
 /// Name of the Secret with the database's certificate.
 pub const DATABASE_TLS: &str = "database-tls";
@@ -55,7 +51,12 @@ pub struct Certificates {
 }
 
 /// What is to happen with the certificates of `tenant`.
-pub fn certificates(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timestamp) -> Certificates {
+pub fn certificates(
+    tenant: &Tenant,
+    observed: &Observed,
+    settings: &Settings,
+    now: Timestamp,
+) -> Certificates {
     let asked = tenant.certificates.rotation.generation;
     let mut authorities: Vec<(i64, &Secret)> = observed
         .secrets
@@ -108,7 +109,8 @@ pub fn certificates(tenant: &Tenant, observed: &Observed, settings: &Settings, n
         }
     }
     let retired = retired(&authorities, &leaves, now);
-    let renewals = leaves.iter().filter_map(|leaf| leaf.facts()).map(|facts| facts.not_after - settings.renew_before);
+    let renewals =
+        leaves.iter().filter_map(|leaf| leaf.facts()).map(|facts| facts.not_after - settings.renew_before);
     let overlapping = authorities.len() > 1;
     let look_again_at = renewals.chain(overlapping.then(|| now + Duration::from_secs(15))).min();
     let own = user_certificate(tenant, observed, now);
@@ -131,7 +133,8 @@ struct Leaf<'a> {
 }
 
 fn leaves<'a>(tenant: &Tenant, observed: &'a Observed) -> Vec<Leaf<'a>> {
-    let leaf = |name: &'static str, names: Vec<String>| Leaf { name, names, secret: observed.secrets.get(name) };
+    let leaf =
+        |name: &'static str, names: Vec<String>| Leaf { name, names, secret: observed.secrets.get(name) };
     let database = tenant.has_builtin_database().then(|| leaf(DATABASE_TLS, tenant.database_names()));
     let journal =
         tenant.certificates.journal_secret_ref.is_none().then(|| leaf(JOURNAL_TLS, tenant.journal_names()));
@@ -216,9 +219,13 @@ fn status(leaves: &[Leaf<'_>], newest: Option<(i64, &Secret)>) -> CertificateSta
 fn saying(lost: &[String], leaves: &[Leaf<'_>], newest: Option<i64>, now: Timestamp) -> Saying {
     let kind = ConditionType::CertificatesValid;
     if let Some(name) = lost.first() {
-        return Saying::no(kind, Reason::SecretLost, format!(
-            "the Secret {name} is lost: put it back from a backup, or raise spec.certificates.rotation.generation for a new authority"
-        ));
+        return Saying::no(
+            kind,
+            Reason::SecretLost,
+            format!(
+                "the Secret {name} is lost: put it back from a backup, or raise spec.certificates.rotation.generation for a new authority"
+            ),
+        );
     }
     let missing = leaves.iter().find(|leaf| leaf.facts().is_none());
     let ended = leaves.iter().find(|leaf| leaf.facts().is_some_and(|facts| facts.not_after <= now));
@@ -247,7 +254,11 @@ fn user_certificate(tenant: &Tenant, observed: &Observed, now: Timestamp) -> Opt
     // A Secret that is not there is told by ReferencesResolved.
     let reference = observed.references.get(&key)?.as_ref()?;
     let invalid = |why: String| {
-        Some(Saying::no(kind, Reason::CertificateInvalid, format!("the certificate in the Secret {name} {why}")))
+        Some(Saying::no(
+            kind,
+            Reason::CertificateInvalid,
+            format!("the certificate in the Secret {name} {why}"),
+        ))
     };
     let Some(pem) = reference.data.get("tls.crt") else { return invalid("lacks the key tls.crt".to_owned()) };
     if !reference.data.contains_key("tls.key") {

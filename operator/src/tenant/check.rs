@@ -33,7 +33,9 @@ pub enum Invalid {
     #[error("the journal's environment variable {0} is given twice")]
     VariableTwice(String),
     /// The URL's template has an unknown placeholder.
-    #[error("journal.database.urlTemplate has an unknown placeholder {{{0}}}: known are user, password, host, port, database, caFile")]
+    #[error(
+        "journal.database.urlTemplate has an unknown placeholder {{{0}}}: known are user, password, host, port, database, caFile"
+    )]
     UnknownPlaceholder(String),
     /// An address is not a CIDR block.
     #[error("database.external.addresses has {0:?}, which is no CIDR block such as 10.1.2.3/32")]
@@ -89,7 +91,12 @@ impl Tenant {
     /// Names in the database's certificate.
     pub fn database_names(&self) -> Vec<String> {
         let service = self.database_host();
-        vec![service.clone(), format!("{service}.cluster.local"), "database".to_owned(), "localhost".to_owned()]
+        vec![
+            service.clone(),
+            format!("{service}.cluster.local"),
+            "database".to_owned(),
+            "localhost".to_owned(),
+        ]
     }
 
     /// Whether the operator is to write nothing for it.
@@ -117,9 +124,7 @@ pub fn check(object: Arc<JournalTenant>) -> Result<Tenant, Invalid> {
     placeholders(&tenant.journal.database.url_template)?;
     if let Some(external) = tenant.external_database() {
         for address in &external.addresses {
-            address
-                .parse::<crate::settings::Cidr>()
-                .map_err(|_| Invalid::NoCidr(address.clone()))?;
+            address.parse::<crate::settings::Cidr>().map_err(|_| Invalid::NoCidr(address.clone()))?;
         }
     }
     Ok(tenant)
@@ -132,7 +137,8 @@ fn folders(tenant: &Tenant) -> Result<(), Invalid> {
     let files = journal.files.iter().map(|files| files.mount_path.clone());
     let folder = journal.database.folder.iter().cloned();
     let ca = journal.database.ca_file.rsplit_once('/').map(|(folder, _)| folder.to_owned());
-    let all = attachments.chain(files).chain(journal.writable_folders.iter().cloned()).chain(folder).chain(ca);
+    let all =
+        attachments.chain(files).chain(journal.writable_folders.iter().cloned()).chain(folder).chain(ca);
     for folder in all {
         let folder = folder.trim_end_matches('/').to_owned();
         if !seen.insert(folder.clone()) {
@@ -144,9 +150,8 @@ fn folders(tenant: &Tenant) -> Result<(), Invalid> {
 
 fn variables(tenant: &Tenant) -> Result<(), Invalid> {
     let names = &tenant.journal.database.env;
-    let connection = [
-        &names.url, &names.host, &names.port, &names.database, &names.user, &names.password, &names.ca_file,
-    ];
+    let connection =
+        [&names.url, &names.host, &names.port, &names.database, &names.user, &names.password, &names.ca_file];
     let connection = connection.into_iter().flatten().map(|name| name.0.clone());
     let own = tenant.journal.env.iter().map(|variable| variable.name.clone());
     let mut seen = BTreeSet::new();

@@ -173,8 +173,7 @@ async fn references(tenant: &Tenant, cluster: &Cluster, observed: &mut Observed)
             let map = cluster.get::<ConfigMap>(Kind::ConfigMap, namespace, name).await?;
             map.map(|map| {
                 let text = map.data.unwrap_or_default().into_iter();
-                let mut data: BTreeMap<_, _> =
-                    text.map(|(key, value)| (key, value.into_bytes())).collect();
+                let mut data: BTreeMap<_, _> = text.map(|(key, value)| (key, value.into_bytes())).collect();
                 let binary = map.binary_data.unwrap_or_default().into_iter();
                 data.extend(binary.map(|(key, value)| (key, value.0)));
                 reference(data, Keep::Digest)
@@ -239,7 +238,10 @@ async fn classes(tenant: &Tenant, cluster: &Cluster, observed: &mut Observed) ->
 }
 
 fn is_default(class: &StorageClass) -> bool {
-    class.annotations().get("storageclass.kubernetes.io/is-default-class").is_some_and(|value| value == "true")
+    class
+        .annotations()
+        .get("storageclass.kubernetes.io/is-default-class")
+        .is_some_and(|value| value == "true")
 }
 
 /// A claim as it stands.
@@ -322,7 +324,12 @@ impl Observed {
         let all = number("/status/replicas");
         let updated = number("/status/updatedReplicas");
         let ready = number("/status/readyReplicas");
-        if !seen || (kind == Kind::StatefulSet && wanted > 0 && workload.data.pointer("/status/updateRevision") != workload.data.pointer("/status/currentRevision")) {
+        if !seen
+            || (kind == Kind::StatefulSet
+                && wanted > 0
+                && workload.data.pointer("/status/updateRevision")
+                    != workload.data.pointer("/status/currentRevision"))
+        {
             return Rollout::Progressing { ready };
         }
         if all == wanted && ready == wanted && (updated == wanted || kind == Kind::StatefulSet) {

@@ -48,7 +48,8 @@ pub struct Passwords {
 }
 
 /// Logins that every database has, apart from the journal's own two.
-const STANDING: [Role; 4] = [Role::JournalOwner, Role::JournalReplication, Role::JournalCheck, Role::ValvRoles];
+const STANDING: [Role; 4] =
+    [Role::JournalOwner, Role::JournalReplication, Role::JournalCheck, Role::ValvRoles];
 
 /// Whether the roles of a digest are in force in the database.
 pub type InForce<'a> = &'a dyn Fn(&Roles) -> bool;
@@ -85,7 +86,8 @@ pub fn passwords(tenant: &Tenant, observed: &Observed, in_force: InForce<'_>) ->
     if rotating && migrating {
         orders.clear();
     }
-    let both = if rotating || !journal_rolled_out(observed) { vec![in_use, other(in_use)] } else { vec![target] };
+    let both =
+        if rotating || !journal_rolled_out(observed) { vec![in_use, other(in_use)] } else { vec![target] };
     let roles = (lost.is_empty() && orders.is_empty()).then(|| roles(tenant, observed, &both)).flatten();
     let applied = roles.as_ref().is_some_and(in_force);
 
@@ -100,7 +102,12 @@ pub fn passwords(tenant: &Tenant, observed: &Observed, in_force: InForce<'_>) ->
     Passwords {
         login: if moves { target } else { in_use },
         generation: if moves { wanted } else { generation },
-        saying: saying(&lost, settled, initialised, wanted),
+        saying: if settled && lost.is_empty() {
+            let message = format!("passwords of generation {wanted} are in use everywhere");
+            Saying::yes(ConditionType::PasswordsCurrent, Reason::AsAsked, message)
+        } else {
+            unsettled(&lost, initialised.then_some(wanted))
+        },
         recover: observed
             .secrets
             .get(login_name(Role::ValvRoles))
@@ -112,20 +119,20 @@ pub fn passwords(tenant: &Tenant, observed: &Observed, in_force: InForce<'_>) ->
     }
 }
 
-fn saying(lost: &[&str], settled: bool, initialised: bool, wanted: i64) -> Saying {
+/// What is said while not everybody uses the wanted passwords; `rotating` is absent while there are none yet.
+fn unsettled(lost: &[&str], rotating: Option<i64>) -> Saying {
     let kind = ConditionType::PasswordsCurrent;
-    match () {
-        () if !lost.is_empty() => {
+    match rotating {
+        _ if !lost.is_empty() => {
             Saying::unknown(kind, Reason::SecretLost, "cannot be known while a login's Secret is lost")
         }
-        () if settled => {
-            Saying::yes(kind, Reason::AsAsked, format!("passwords of generation {wanted} are in use everywhere"))
-        }
-        () if !initialised => Saying::no(kind, Reason::Progressing, "the first passwords are being made"),
-        () => Saying::no(
+        None => Saying::no(kind, Reason::Progressing, "the first passwords are being made"),
+        Some(generation) => Saying::no(
             kind,
             Reason::Rotating,
-            format!("passwords of generation {wanted} are being taken into use; the ones before still work"),
+            format!(
+                "passwords of generation {generation} are being taken into use; the ones before still work"
+            ),
         ),
     }
 }
@@ -139,9 +146,9 @@ fn in_use(observed: &Observed, wanted: i64) -> (Role, i64) {
         (Some("journal_app_b"), Some(generation)) => (Role::JournalAppB, generation),
         // Not written yet, or gone: the newest login is the one to use.
         _ => {
-            let newest = [Role::JournalAppA, Role::JournalAppB].into_iter().filter_map(|role| {
-                observed.login(role).map(|secret| (secret::generation(secret), role))
-            });
+            let newest = [Role::JournalAppA, Role::JournalAppB]
+                .into_iter()
+                .filter_map(|role| observed.login(role).map(|secret| (secret::generation(secret), role)));
             newest.max().map_or((Role::JournalAppA, wanted), |(generation, role)| (role, generation))
         }
     }

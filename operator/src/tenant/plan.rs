@@ -13,16 +13,16 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use serde_json::json;
 use valv_crds::{
-    condition::{ConditionType, Reason, Saying, Truth},
-    reference::FINALIZER,
+    condition::{ConditionType, Reason, Saying},
+    reference::{FINALIZER, RETAINED_ANNOTATION},
     tenant::{CertificateStatus, DeletionPolicy},
 };
 
 use super::{
     certificates::{self, Certificates},
     check::Tenant,
-    observe::{JobSeen, NamespaceSeen, Observed, STATE_NAME, State},
     objects::{self, Wanted, access, credentials, database, foundation, journal, migration},
+    observe::{JobSeen, NamespaceSeen, Observed, STATE_NAME, State},
     passwords::{self, Passwords},
     resolve,
     secret::{Order, login_name},
@@ -54,6 +54,8 @@ pub struct Plan {
     pub delete: Vec<Key>,
     /// Objects to mark as kept after their tenant.
     pub retain: Vec<Key>,
+    /// Objects that were kept after an earlier tenant and are taken over: the mark is taken off.
+    pub adopt: Vec<Key>,
     /// What the conditions say, but for `Ready`.
     pub sayings: Vec<Saying>,
     /// The certificates in use.
@@ -77,8 +79,12 @@ const WAITING: Duration = Duration::from_secs(5);
 /// The plan for `tenant` at `now`.
 pub fn plan(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     if tenant.is_paused() {
-        let message = "the annotation valv.eu/paused is there: nothing is written for this tenant, not even repairs";
-        return Plan::only(Saying::unknown(ConditionType::Ready, Reason::Paused, message), settings.reconcile.resync);
+        let message =
+            "the annotation valv.eu/paused is there: nothing is written for this tenant, not even repairs";
+        return Plan::only(
+            Saying::unknown(ConditionType::Ready, Reason::Paused, message),
+            settings.reconcile.resync,
+        );
     }
     if tenant.object.metadata.deletion_timestamp.is_some() {
         return farewell(tenant, observed);
@@ -87,7 +93,8 @@ pub fn plan(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Time
         return Plan { finalizer: Some(Finalizer::Present), look_again_after: SOON, ..Plan::default() };
     }
     if let Some(owner) = &observed.host_owner {
-        let message = format!("the tenant {owner} is older and has the host {}: give this one another", tenant.host);
+        let message =
+            format!("the tenant {owner} is older and has the host {}: give this one another", tenant.host);
         let saying = Saying::no(ConditionType::HostGranted, Reason::HostTaken, message);
         return Plan::only(saying, settings.reconcile.resync.min(Duration::from_secs(30)));
     }
@@ -101,22 +108,35 @@ pub fn plan(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Time
             )
         },
         NamespaceSeen::Foreign => Plan::only(
-            Saying::no(ConditionType::NamespaceReady, Reason::NamespaceTaken, format!(
-                "the namespace {} was not made for this tenant and is not touched: remove it, or name the tenant otherwise",
-                tenant.namespace
-            )),
+            Saying::no(
+                ConditionType::NamespaceReady,
+                Reason::NamespaceTaken,
+                format!(
+                    "the namespace {} was not made for this tenant and is not touched: remove it, or name the tenant otherwise",
+                    tenant.namespace
+                ),
+            ),
             WAITING,
         ),
         NamespaceSeen::Terminating => Plan::only(
-            Saying::no(ConditionType::NamespaceReady, Reason::NamespaceTerminating, format!(
-                "the namespace {} is being deleted; the tenant is made again when it is gone", tenant.namespace
-            )),
+            Saying::no(
+                ConditionType::NamespaceReady,
+                Reason::NamespaceTerminating,
+                format!(
+                    "the namespace {} is being deleted; the tenant is made again when it is gone",
+                    tenant.namespace
+                ),
+            ),
             WAITING,
         ),
         NamespaceSeen::Ours if !observed.has(Kind::RoleBinding, foundation::ROLE_BINDING) => Plan {
             apply: vec![foundation::namespace(tenant), foundation::role_binding(tenant, settings)],
             ..Plan::only(
-                Saying::no(ConditionType::NamespaceReady, Reason::Progressing, "the operator's access is being made"),
+                Saying::no(
+                    ConditionType::NamespaceReady,
+                    Reason::Progressing,
+                    "the operator's access is being made",
+                ),
                 SOON,
             )
         },
@@ -145,8 +165,16 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
 
     let mut plan = Plan {
         sayings: vec![
-            Saying::yes(ConditionType::HostGranted, Reason::AsAsked, format!("{} is this tenant's", tenant.host)),
-            Saying::yes(ConditionType::NamespaceReady, Reason::AsAsked, format!("{} is this tenant's", tenant.namespace)),
+            Saying::yes(
+                ConditionType::HostGranted,
+                Reason::AsAsked,
+                format!("{} is this tenant's", tenant.host),
+            ),
+            Saying::yes(
+                ConditionType::NamespaceReady,
+                Reason::AsAsked,
+                format!("{} is this tenant's", tenant.namespace),
+            ),
             references.clone(),
             secrets_intact(passwords.as_ref(), &certificates),
             certificates.saying.clone(),
@@ -160,6 +188,7 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
     if let Some(at) = certificates.look_again_at {
         plan.look_by(at, now);
     }
+    plan.adopt = adopt(tenant, observed);
     plan.apply.push(foundation::namespace(tenant));
     plan.apply.push(foundation::role_binding(tenant, settings));
     plan.apply.extend(foundation::foundation(tenant, settings));
@@ -174,9 +203,11 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
     }
     plan.delete.extend(certificates.retired.iter().map(|name| Key::new(Kind::Secret, name.clone())));
     plan.apply.extend(foundation::claims(tenant, settings, &volumes.wanted()));
-    plan.apply.extend(access::access(tenant).into_iter().filter(|wanted| {
-        observed.has_gateway_api || !Kind::GATEWAY.contains(&wanted.key.kind)
-    }));
+    plan.apply.extend(
+        access::access(tenant)
+            .into_iter()
+            .filter(|wanted| observed.has_gateway_api || !Kind::GATEWAY.contains(&wanted.key.kind)),
+    );
     plan.delete.extend(obsolete_access(tenant, observed));
 
     let replicas = |wanted: i32| if tenant.suspended { 0 } else { wanted };
@@ -187,21 +218,24 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
     let roles_in_force =
         passwords.as_ref().is_none_or(|passwords| passwords.roles.as_ref().is_some_and(in_force));
     let settled = passwords.as_ref().is_none_or(|passwords| passwords.orders.is_empty());
-    let resolved = references.truth == Truth::True;
+    let resolved = references.is_true();
     let connected = connection(tenant, &tenant.journal.database, observed, passwords.as_ref()).is_some();
-    let start = match database.truth {
-        Truth::True
-            if roles_in_force && settled && resolved && connected && !tenant.suspended =>
-        {
-            Start::Now
-        }
-        _ => Start::Later,
-    };
+    let is_ready = database.is_true() && roles_in_force && settled && resolved && connected;
+    let start = if is_ready && !tenant.suspended { Start::Now } else { Start::Later };
     let upgrade = upgrade::upgrade(tenant, observed, &state, start);
     // While an earlier version serves, it is told of its database in its own way.
     let shape = upgrade.serving.as_ref().unwrap_or(&tenant.journal).database.clone();
     let connection = connection(tenant, &shape, observed, passwords.as_ref());
-    the_journal(&mut plan, tenant, observed, settings, &certificates, &upgrade, connection, replicas(tenant.journal.replicas), resolved);
+    the_journal(
+        &mut plan,
+        tenant,
+        observed,
+        settings,
+        &certificates,
+        &upgrade,
+        connection,
+        replicas(tenant.journal.replicas),
+    );
 
     state.migrated.clone_from(&upgrade.migrated);
     if resolved || state.serving.is_none() {
@@ -210,7 +244,7 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
     plan.apply.push(state_object(tenant, &state));
     plan.migrated = upgrade.migrated;
     plan.system_identifier = state.system_identifier;
-    if references.truth != Truth::True {
+    if !resolved {
         plan.look_again_after = plan.look_again_after.min(WAITING);
     }
     plan.sayings.push(database);
@@ -232,7 +266,7 @@ fn the_database(
     in_force: passwords::InForce<'_>,
 ) {
     plan.sayings.push(passwords.saying.clone());
-    if passwords.saying.truth == Truth::True {
+    if passwords.saying.is_true() {
         plan.password_generation = Some(passwords.generation);
     }
     plan.delete.extend(passwords.retired.iter().map(|role| Key::new(Kind::Secret, login_name(*role))));
@@ -252,9 +286,7 @@ fn the_database(
     let applied = in_force(wanted);
     if applied {
         state.roles_applied = Some(roles::digest(&credentials::roles_file(wanted)));
-    } else if workload::database(tenant, observed).truth == Truth::True
-        && observed.job(&job) == JobSeen::Absent
-    {
+    } else if workload::database(tenant, observed).is_true() && observed.job(&job) == JobSeen::Absent {
         plan.apply.push(database::roles_job(tenant, settings, wanted));
     }
     // A Job is kept until what it did is recorded.
@@ -277,7 +309,6 @@ fn the_journal(
     upgrade: &Upgrade,
     connection: Option<Connection>,
     replicas: i32,
-    resolved: bool,
 ) {
     plan.delete.extend(upgrade.finished.iter().map(|name| Key::new(Kind::Job, name.clone())));
     let Some(connection) = connection else { return };
@@ -296,7 +327,8 @@ fn the_journal(
         || observed.secrets.contains_key(certificates::JOURNAL_TLS);
     if let Some(serving) = &upgrade.serving
         && has_certificate
-        && resolved
+        && resolve::references(tenant, observed).reason != Reason::SecretMissing
+        && resolve::references(tenant, observed).reason != Reason::ConfigMapMissing
     {
         plan.apply.extend(journal::journal(tenant, serving, settings, observed, &inputs, replicas));
     }
@@ -319,13 +351,7 @@ fn connection(
         return Some(Connection { journal, migration });
     };
     Some(Connection {
-        journal: credentials::journal(
-            tenant,
-            shape,
-            observed,
-            passwords.login,
-            passwords.generation,
-        )?,
+        journal: credentials::journal(tenant, shape, observed, passwords.login, passwords.generation)?,
         migration: credentials::migration(tenant, observed)?,
     })
 }
@@ -334,15 +360,23 @@ fn secrets_intact(passwords: Option<&Passwords>, certificates: &Certificates) ->
     let kind = ConditionType::SecretsIntact;
     let lost: Vec<_> = passwords.iter().flat_map(|passwords| passwords.lost.iter().copied()).collect();
     if let Some(first) = lost.first() {
-        return Saying::no(kind, Reason::SecretLost, format!(
-            "the Secret {} is gone or was edited: put it back from a backup of the cluster, or raise spec.database.passwordRotation.generation to have new passwords made; what runs goes on with the ones it has",
-            if lost.len() == 1 { (*first).to_owned() } else { lost.join(", ") }
-        ));
+        return Saying::no(
+            kind,
+            Reason::SecretLost,
+            format!(
+                "the Secret {} is gone or was edited: put it back from a backup of the cluster, or raise spec.database.passwordRotation.generation to have new passwords made; what runs goes on with the ones it has",
+                if lost.len() == 1 { (*first).to_owned() } else { lost.join(", ") }
+            ),
+        );
     }
     if let Some(first) = certificates.lost.first() {
-        return Saying::no(kind, Reason::SecretLost, format!(
-            "the Secret {first} is gone or was edited: put it back from a backup of the cluster, or raise spec.certificates.rotation.generation to have a new authority made"
-        ));
+        return Saying::no(
+            kind,
+            Reason::SecretLost,
+            format!(
+                "the Secret {first} is gone or was edited: put it back from a backup of the cluster, or raise spec.certificates.rotation.generation to have a new authority made"
+            ),
+        );
     }
     Saying::yes(kind, Reason::AsAsked, "every generated Secret is there as it was made")
 }
@@ -365,9 +399,8 @@ fn obsolete_access(tenant: &Tenant, observed: &Observed) -> Vec<Key> {
 
 /// What is done for a tenant that is being deleted.
 fn farewell(tenant: &Tenant, observed: &Observed) -> Plan {
-    let waiting = |message: String| {
-        Plan::only(Saying::no(ConditionType::Ready, Reason::Deleting, message), SOON)
-    };
+    let waiting =
+        |message: String| Plan::only(Saying::no(ConditionType::Ready, Reason::Deleting, message), SOON);
     let done = Plan { finalizer: Some(Finalizer::Absent), look_again_after: SOON, ..Plan::default() };
     match (observed.namespace.clone(), tenant.deletion_policy) {
         (NamespaceSeen::Absent | NamespaceSeen::Foreign, _) => done,
@@ -383,16 +416,34 @@ fn farewell(tenant: &Tenant, observed: &Observed) -> Plan {
     }
 }
 
+/// What an earlier tenant left, if it did: the namespace last, by whose mark it is known.
+fn adopt(tenant: &Tenant, observed: &Observed) -> Vec<Key> {
+    let namespace = Key::new(Kind::Namespace, &tenant.namespace);
+    let is_marked = observed
+        .objects
+        .get(&namespace)
+        .is_some_and(|namespace| namespace.annotations().contains_key(RETAINED_ANNOTATION));
+    if is_marked { kept(observed).chain([namespace]).collect() } else { vec![] }
+}
+
+/// Claims and Secrets: what outlives a tenant.
+fn kept(observed: &Observed) -> impl Iterator<Item = Key> {
+    let claims = observed.objects.keys().filter(|key| key.kind == Kind::PersistentVolumeClaim).cloned();
+    let secrets = observed.secrets.keys().map(|name| Key::new(Kind::Secret, name.clone()));
+    claims.chain(secrets)
+}
+
 /// Stops what runs, marks what stays, and only then lets the tenant go.
-fn retain(
-    observed: &Observed,
-    namespace: &str,
-    done: Plan,
-    waiting: impl Fn(String) -> Plan,
-) -> Plan {
+fn retain(observed: &Observed, namespace: &str, done: Plan, waiting: impl Fn(String) -> Plan) -> Plan {
     let stops = [
-        Kind::Deployment, Kind::StatefulSet, Kind::Job, Kind::Service, Kind::PodDisruptionBudget, Kind::Ingress,
-        Kind::HttpRoute, Kind::BackendTlsPolicy,
+        Kind::Deployment,
+        Kind::StatefulSet,
+        Kind::Job,
+        Kind::Service,
+        Kind::PodDisruptionBudget,
+        Kind::Ingress,
+        Kind::HttpRoute,
+        Kind::BackendTlsPolicy,
     ];
     let delete: Vec<_> = observed.objects.keys().filter(|key| stops.contains(&key.kind)).cloned().collect();
     if !delete.is_empty() {
@@ -401,9 +452,7 @@ fn retain(
     if observed.all(Kind::Pod).next().is_some() {
         return waiting("waiting until the last pod has stopped".to_owned());
     }
-    let claims = observed.objects.keys().filter(|key| key.kind == Kind::PersistentVolumeClaim).cloned();
-    let secrets = observed.secrets.keys().map(|name| Key::new(Kind::Secret, name.clone()));
-    let retain = [Key::new(Kind::Namespace, namespace)].into_iter().chain(claims).chain(secrets).collect();
+    let retain = [Key::new(Kind::Namespace, namespace)].into_iter().chain(kept(observed)).collect();
     Plan { retain, ..done }
 }
 
@@ -425,4 +474,3 @@ impl Volumes {
         self.apply.iter().map(String::as_str).collect()
     }
 }
-

@@ -10,16 +10,25 @@ pub fn references(tenant: &Tenant, observed: &Observed) -> Saying {
     let kind = ConditionType::ReferencesResolved;
     if let Some((key, _)) = observed.references.iter().find(|(_, found)| found.is_none()) {
         let reason = if key.kind == Kind::Secret { Reason::SecretMissing } else { Reason::ConfigMapMissing };
-        return Saying::no(kind, reason, format!(
-            "the {} {} is not in the namespace {}: it is taken up when it appears", key.kind, key.name, tenant.namespace
-        ));
+        return Saying::no(
+            kind,
+            reason,
+            format!(
+                "the {} {} is not in the namespace {}: it is taken up when it appears",
+                key.kind, key.name, tenant.namespace
+            ),
+        );
     }
     if let Some(missing) = missing_key(tenant, observed) {
         return missing;
     }
     let access = tenant.access.clone().unwrap_or_default();
     if let Some(ingress) = access.ingress.filter(|_| observed.ingress_class_missing) {
-        return Saying::no(kind, Reason::ClassMissing, format!("the IngressClass {} is not there", ingress.class_name));
+        return Saying::no(
+            kind,
+            Reason::ClassMissing,
+            format!("the IngressClass {} is not there", ingress.class_name),
+        );
     }
     if access.gateway.is_some() && !observed.has_gateway_api {
         let message = "this cluster has no Gateway API (gateway.networking.k8s.io/v1 HTTPRoute): install it and restart the operator, or name an ingress class or a node port";
@@ -33,20 +42,27 @@ pub fn references(tenant: &Tenant, observed: &Observed) -> Saying {
 
 fn missing_key(tenant: &Tenant, observed: &Observed) -> Option<Saying> {
     let external = tenant.external_database()?;
-    let needed = [(&external.secret_ref.name, "user"), (&external.secret_ref.name, "password"), (&external.ca_secret_ref.name, "ca.crt")];
+    let needed = [
+        (&external.secret_ref.name, "user"),
+        (&external.secret_ref.name, "password"),
+        (&external.ca_secret_ref.name, "ca.crt"),
+    ];
     needed.into_iter().find_map(|(name, key)| {
         let found = observed.references.get(&Key::new(Kind::Secret, name.clone()))?.as_ref()?;
         (!found.keys.iter().any(|there| there == key)).then(|| {
-            Saying::no(ConditionType::ReferencesResolved, Reason::SecretMissing, format!(
-                "the Secret {name} lacks the key {key}"
-            ))
+            Saying::no(
+                ConditionType::ReferencesResolved,
+                Reason::SecretMissing,
+                format!("the Secret {name} lacks the key {key}"),
+            )
         })
     })
 }
 
 /// An image that a node could not get: the pods' own word for it.
 fn missing_image(observed: &Observed) -> Option<Saying> {
-    let reasons = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"];
+    let reasons =
+        ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"];
     observed.all(Kind::Pod).find_map(|pod| {
         let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
         let statuses = lists.iter().filter_map(|list| pod.data.pointer(list)?.as_array()).flatten();

@@ -105,13 +105,12 @@ impl Simulation {
             self.observed.secrets.insert(secret.name_any(), secret);
         }
         for wanted in &plan.apply {
-            match wanted.key.kind {
-                Kind::Secret => {
-                    let secret: Secret = serde_json::from_value(wanted.value.clone()).unwrap();
-                    self.observed.secrets.insert(wanted.key.name.clone(), secret);
-                }
-                Kind::Job if self.observed.objects.contains_key(&wanted.key) => {}
-                kind => self.put(kind, &wanted.value),
+            let kind = wanted.key.kind;
+            if kind == Kind::Secret {
+                let secret: Secret = serde_json::from_value(wanted.value.clone()).unwrap();
+                self.observed.secrets.insert(wanted.key.name.clone(), secret);
+            } else if kind != Kind::Job || !self.observed.objects.contains_key(&wanted.key) {
+                self.put(kind, &wanted.value);
             }
         }
         for key in &plan.delete {
@@ -144,23 +143,22 @@ impl Simulation {
         for key in keys {
             let mut object = self.observed.objects[&key].as_ref().clone();
             let replicas = object.data.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-            let status = match key.kind {
-                Kind::PersistentVolumeClaim => json!({
-                    "phase": "Bound", "capacity": object.data["spec"]["resources"]["requests"],
-                }),
-                Kind::Deployment | Kind::StatefulSet => json!({
+            let status = if key.kind == Kind::PersistentVolumeClaim {
+                json!({ "phase": "Bound", "capacity": object.data["spec"]["resources"]["requests"] })
+            } else if [Kind::Deployment, Kind::StatefulSet].contains(&key.kind) {
+                json!({
                     "observedGeneration": object.metadata.generation, "replicas": replicas,
                     "updatedReplicas": replicas, "readyReplicas": replicas,
                     "updateRevision": "r", "currentRevision": "r",
-                }),
-                Kind::Job => {
-                    let fails = key.name.starts_with("migrate-") && self.migration_fails;
-                    if key.name.starts_with("roles-") {
-                        self.accept_roles();
-                    }
-                    json!({ "conditions": [{ "type": if fails { "Failed" } else { "Complete" }, "status": "True" }] })
+                })
+            } else if key.kind == Kind::Job {
+                let fails = key.name.starts_with("migrate-") && self.migration_fails;
+                if key.name.starts_with("roles-") {
+                    self.accept_roles();
                 }
-                _ => continue,
+                json!({ "conditions": [{ "type": if fails { "Failed" } else { "Complete" }, "status": "True" }] })
+            } else {
+                continue;
             };
             object.data["status"] = status;
             self.observed.objects.insert(key, Arc::new(object));
@@ -182,7 +180,8 @@ impl Simulation {
 
     /// The database takes the roles file as it stands.
     fn accept_roles(&mut self) -> String {
-        let file = super::secret::value(&self.observed.secrets[credentials::ROLES_SECRET], "roles.json").unwrap();
+        let file =
+            super::secret::value(&self.observed.secrets[credentials::ROLES_SECRET], "roles.json").unwrap();
         let roles: Roles = serde_json::from_str(&file).unwrap();
         self.accepted = roles
             .roles
@@ -419,7 +418,12 @@ mod tests {
 
         let stopping = simulation.plan();
         assert_eq!(stopping.finalizer, None);
-        assert!(stopping.delete.iter().all(|key| key.kind != Kind::PersistentVolumeClaim && key.kind != Kind::Namespace));
+        assert!(
+            stopping
+                .delete
+                .iter()
+                .all(|key| key.kind != Kind::PersistentVolumeClaim && key.kind != Kind::Namespace)
+        );
         for key in stopping.delete {
             simulation.observed.objects.remove(&key);
         }

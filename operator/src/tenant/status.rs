@@ -38,8 +38,10 @@ pub fn status(
     });
     let unspoken: Vec<_> = unspoken.cloned().collect();
     conditions.extend(unspoken);
-    let node_port = observed.field(Kind::Service, "journal", "/spec/ports/0/nodePort").and_then(Value::as_i64);
-    let through_node = tenant.access.as_ref().is_none_or(|access| access.gateway.is_none() && access.ingress.is_none());
+    let node_port =
+        observed.field(Kind::Service, "journal", "/spec/ports/0/nodePort").and_then(Value::as_i64);
+    let through_node =
+        tenant.access.as_ref().is_none_or(|access| access.gateway.is_none() && access.ingress.is_none());
     let node_port = node_port.filter(|_| through_node).and_then(|port| i32::try_from(port).ok());
     JournalTenantStatus {
         observed_generation: generation,
@@ -51,15 +53,21 @@ pub fn status(
         journal: JournalStatus {
             image: observed.text(Kind::Deployment, "journal", workload::IMAGE).map(str::to_owned),
             image_digest: image_digest(observed, Role::Journal, "journal").or(standing.journal.image_digest),
-            migrated: if plan.migrated.is_empty() { standing.journal.migrated } else { plan.migrated.clone() },
-            ready_replicas: i32::try_from(observed.rollout(Kind::Deployment, "journal").ready()).unwrap_or_default(),
+            migrated: if plan.migrated.is_empty() {
+                standing.journal.migrated
+            } else {
+                plan.migrated.clone()
+            },
+            ready_replicas: i32::try_from(observed.rollout(Kind::Deployment, "journal").ready())
+                .unwrap_or_default(),
             node_port,
         },
         database: DatabaseStatus {
             version: workload::database_report(observed)
                 .map(|report| report.version)
                 .or(standing.database.version),
-            image_digest: image_digest(observed, Role::Database, "postgresql").or(standing.database.image_digest),
+            image_digest: image_digest(observed, Role::Database, "postgresql")
+                .or(standing.database.image_digest),
             system_identifier: plan.system_identifier.clone().or(standing.database.system_identifier),
             password_generation: plan.password_generation.or(standing.database.password_generation),
         },
@@ -90,7 +98,9 @@ fn ready(tenant: &Tenant, plan: &Plan, outcome: &Outcome) -> Saying {
     let mut wrong = plan.sayings.iter().filter(|saying| saying.truth != Truth::True);
     let worst = wrong.clone().find(|saying| is_stuck(saying.reason)).or_else(|| wrong.next());
     match worst {
-        Some(saying) => Saying::no(ConditionType::Ready, saying.reason, format!("{:?}: {}", saying.kind, saying.message)),
+        Some(saying) => {
+            Saying::no(ConditionType::Ready, saying.reason, format!("{:?}: {}", saying.kind, saying.message))
+        }
         None if plan.sayings.is_empty() => {
             Saying::no(ConditionType::Ready, Reason::Progressing, "the tenant is being taken up")
         }
@@ -100,7 +110,8 @@ fn ready(tenant: &Tenant, plan: &Plan, outcome: &Outcome) -> Saying {
 
 /// What kstatus wants beside `Ready`.
 fn kstatus(ready: &Saying) -> Option<Saying> {
-    let said = |kind| Saying { kind, truth: Truth::True, reason: ready.reason, message: ready.message.clone() };
+    let said =
+        |kind| Saying { kind, truth: Truth::True, reason: ready.reason, message: ready.message.clone() };
     match (ready.truth, ready.reason) {
         (Truth::True, _) | (_, Reason::Suspended | Reason::Paused) => None,
         (_, reason) if is_stuck(reason) => Some(said(ConditionType::Stalled)),
@@ -153,7 +164,8 @@ pub fn news(before: &[Condition], after: &[Condition]) -> Vec<(Tone, String, Str
             }) || standing.is_none() && condition.status != "True" && condition.reason != "Progressing"
         })
         .map(|condition| {
-            let bad = condition.status != "True" && !["Progressing", "Suspended", "Deleting"].contains(&condition.reason.as_str());
+            let bad = condition.status != "True"
+                && !["Progressing", "Suspended", "Deleting"].contains(&condition.reason.as_str());
             let tone = if bad { Tone::Warning } else { Tone::Normal };
             (tone, condition.reason.clone(), format!("{}: {}", condition.type_, condition.message))
         })

@@ -56,7 +56,11 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
             migration: None,
             finished: vec![],
             migrated: state.migrated.clone(),
-            saying: Saying::yes(kind, Reason::NotManaged, "spec.journal.migrate is absent: the journal sees to its schema by itself"),
+            saying: Saying::yes(
+                kind,
+                Reason::NotManaged,
+                "spec.journal.migrate is absent: the journal sees to its schema by itself",
+            ),
         };
     };
     let image = &wanted.image;
@@ -80,9 +84,13 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
             Saying::yes(kind, Reason::AsAsked, format!("the schema is what {image} made it"))
         } else {
             let newest = migrated.last().cloned().unwrap_or_default();
-            Saying::yes(kind, Reason::SchemaNewer, format!(
-                "{image} runs on the schema that {newest} made: a schema does not go back; to go back in the data too, restore a backup"
-            ))
+            Saying::yes(
+                kind,
+                Reason::SchemaNewer,
+                format!(
+                    "{image} runs on the schema that {newest} made: a schema does not go back; to go back in the data too, restore a backup"
+                ),
+            )
         };
         return Upgrade {
             serving: Some(wanted.clone()),
@@ -93,9 +101,12 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
         };
     }
     if let Some(running) = running {
-        return before(Reason::Migrating, format!(
-            "the migration {running} of an earlier image is running and is not interrupted; {image} comes after it"
-        ));
+        return before(
+            Reason::Migrating,
+            format!(
+                "the migration {running} of an earlier image is running and is not interrupted; {image} comes after it"
+            ),
+        );
     }
     match seen {
         JobSeen::Succeeded => {
@@ -110,23 +121,34 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
                 saying: Saying::yes(kind, Reason::AsAsked, format!("the schema is what {image} made it")),
             }
         }
-        JobSeen::Failed => before(Reason::MigrationFailed, format!(
-            "the migration to {image} failed; {}. Last lines: {}. Give another image, or annotate the tenant with valv.eu/retry-migration=<anything new>",
-            serving_now(state), last_words(observed, &job)
-        )),
+        JobSeen::Failed => before(
+            Reason::MigrationFailed,
+            format!(
+                "the migration to {image} failed; {}. Last lines: {}. Give another image, or annotate the tenant with valv.eu/retry-migration=<anything new>",
+                serving_now(state),
+                last_words(observed, &job)
+            ),
+        ),
         JobSeen::Active => Upgrade {
             migration: Some(job),
-            ..before(Reason::Migrating, format!("the migration to {image} is running; {}", serving_now(state)))
+            ..before(
+                Reason::Migrating,
+                format!("the migration to {image} is running; {}", serving_now(state)),
+            )
         },
         JobSeen::Absent => match start {
             Start::Now => Upgrade {
                 migration: Some(job.clone()),
                 finished: finished(observed, Some(&job)),
-                ..before(Reason::Migrating, format!("the migration to {image} starts; {}", serving_now(state)))
+                ..before(
+                    Reason::Migrating,
+                    format!("the migration to {image} starts; {}", serving_now(state)),
+                )
             },
-            Start::Later => before(Reason::Progressing, format!(
-                "the migration to {image} waits for the database; {}", serving_now(state)
-            )),
+            Start::Later => before(
+                Reason::Progressing,
+                format!("the migration to {image} waits for the database; {}", serving_now(state)),
+            ),
         },
     }
 }

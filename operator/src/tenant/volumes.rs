@@ -23,7 +23,11 @@ pub fn volumes(tenant: &Tenant, observed: &Observed) -> Volumes {
         let Some(standing) = observed.claim(&claim.name) else {
             let named = claim.class.clone().unwrap_or_default();
             if observed.classes.get(&named).is_some_and(Option::is_none) {
-                let what = if named.is_empty() { "a default storage class".to_owned() } else { format!("the storage class {named}") };
+                let what = if named.is_empty() {
+                    "a default storage class".to_owned()
+                } else {
+                    format!("the storage class {named}")
+                };
                 wrong.get_or_insert_with(|| Saying::no(kind, Reason::ClassMissing, format!(
                     "{what} is not there: make it, or name another in the spec before the volume {} is made", claim.name
                 )));
@@ -43,22 +47,29 @@ pub fn volumes(tenant: &Tenant, observed: &Observed) -> Volumes {
         let can_expand = class.as_ref().is_some_and(|class| class.can_expand);
         if grows && !can_expand {
             let class = standing.class.unwrap_or_else(|| "its storage class".to_owned());
-            wrong = Some(Saying::no(kind, Reason::ExpansionUnsupported, format!(
-                "{class} cannot expand volumes, so {} keeps its size: restore into a tenant with a larger one, or set the size back in spec", claim.name
-            )));
+            wrong = Some(Saying::no(
+                kind,
+                Reason::ExpansionUnsupported,
+                format!(
+                    "{class} cannot expand volumes, so {} keeps its size: restore into a tenant with a larger one, or set the size back in spec",
+                    claim.name
+                ),
+            ));
             continue;
         }
         apply.push(claim.name.clone());
         let enough = standing.capacity.is_some_and(|capacity| capacity >= claim.bytes());
         if standing.phase == "Bound" && !enough {
-            wrong.get_or_insert_with(|| Saying::no(kind, Reason::Expanding, format!(
-                "{} grows to {}", claim.name, claim.size
-            )));
+            wrong.get_or_insert_with(|| {
+                Saying::no(kind, Reason::Expanding, format!("{} grows to {}", claim.name, claim.size))
+            });
         }
         if standing.phase == "Lost" {
-            wrong = Some(Saying::no(kind, Reason::Refused, format!(
-                "the volume behind {} is gone: put it back, or restore", claim.name
-            )));
+            wrong = Some(Saying::no(
+                kind,
+                Reason::Refused,
+                format!("the volume behind {} is gone: put it back, or restore", claim.name),
+            ));
         }
     }
     let fine = || Saying::yes(kind, Reason::AsAsked, "the volumes have the sizes that the spec asks for");

@@ -58,9 +58,14 @@ fn init_message(pod: &DynamicObject) -> Option<&str> {
 pub fn database(tenant: &Tenant, observed: &Observed) -> Saying {
     let kind = ConditionType::DatabaseReady;
     if tenant.database.provider == Provider::External {
-        return Saying::yes(kind, Reason::External, format!(
-            "{} is somebody else's to run; the journal's readiness shows whether it answers", tenant.database_host()
-        ));
+        return Saying::yes(
+            kind,
+            Reason::External,
+            format!(
+                "{} is somebody else's to run; the journal's readiness shows whether it answers",
+                tenant.database_host()
+            ),
+        );
     }
     if tenant.suspended {
         return Saying::no(kind, Reason::Suspended, "spec.suspended is true: the database is scaled to zero");
@@ -69,10 +74,18 @@ pub fn database(tenant: &Tenant, observed: &Observed) -> Saying {
         Rollout::Complete { .. } => Saying::yes(kind, Reason::AsAsked, "the database answers"),
         Rollout::Absent => Saying::no(kind, Reason::Progressing, "the database is being made"),
         Rollout::Progressing { .. } => database_trouble(observed).unwrap_or_else(|| {
-            Saying::no(kind, Reason::DatabaseUnavailable, match database_pod(observed) {
-                Some(pod) => format!("the pod {} is not ready yet{}", pod.metadata.name.clone().unwrap_or_default(), pending(pod)),
-                None => "the database's pod is not there yet".to_owned(),
-            })
+            Saying::no(
+                kind,
+                Reason::DatabaseUnavailable,
+                match database_pod(observed) {
+                    Some(pod) => format!(
+                        "the pod {} is not ready yet{}",
+                        pod.metadata.name.clone().unwrap_or_default(),
+                        pending(pod)
+                    ),
+                    None => "the database's pod is not there yet".to_owned(),
+                },
+            )
         }),
     }
 }
@@ -91,9 +104,10 @@ fn database_trouble(observed: &Observed) -> Option<Saying> {
 /// Why a pod waits for a node, if it does.
 fn pending(pod: &DynamicObject) -> String {
     let conditions = pod.data.pointer("/status/conditions").and_then(Value::as_array);
-    let unscheduled = conditions.into_iter().flatten().find(|condition| {
-        condition["type"] == "PodScheduled" && condition["status"] == "False"
-    });
+    let unscheduled = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == "PodScheduled" && condition["status"] == "False");
     let message = unscheduled.and_then(|condition| condition["message"].as_str());
     message.map(|message| format!(": {message}")).unwrap_or_default()
 }
@@ -110,17 +124,24 @@ pub fn journal(tenant: &Tenant, observed: &Observed) -> Saying {
         Rollout::Complete { ready } if serving == tenant.journal.image => {
             Saying::yes(kind, Reason::AsAsked, format!("{ready} of {ready} pods of {serving} answer"))
         }
-        Rollout::Complete { ready } => Saying::no(kind, Reason::Progressing, format!(
-            "{ready} pods of {serving} answer; {} does not serve yet", tenant.journal.image
-        )),
+        Rollout::Complete { ready } => Saying::no(
+            kind,
+            Reason::Progressing,
+            format!("{ready} pods of {serving} answer; {} does not serve yet", tenant.journal.image),
+        ),
         Rollout::Progressing { ready } => {
             let refused = replica_failure(observed);
             let reason = if refused.is_some() { Reason::Refused } else { Reason::JournalUnavailable };
             let pending = pods(observed, Role::Journal).map(pending).find(|why| !why.is_empty());
             let why = refused.map(|why| format!(": {why}")).or(pending).unwrap_or_default();
-            Saying::no(kind, reason, format!(
-                "{ready} of {} pods answer; {serving} is being rolled out{why}", tenant.journal.replicas
-            ))
+            Saying::no(
+                kind,
+                reason,
+                format!(
+                    "{ready} of {} pods answer; {serving} is being rolled out{why}",
+                    tenant.journal.replicas
+                ),
+            )
         }
     }
 }

@@ -17,7 +17,7 @@ use valv_cluster::settings::Settings;
 use valv_cluster::{Cluster, debian, down, interrupt, logs, namespaces, node, status, supervisor, up};
 
 /// Runs a real Kubernetes cluster on this machine, in namespaces: `up` brings it up, `down` leaves the
-/// machine as it was. VALV_CACHE and VALV_STATE name its two folders.
+/// machine as it was. `VALV_CACHE` and `VALV_STATE` name its two folders.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -123,7 +123,7 @@ fn run(command: Command) -> Result<()> {
             if let Some(out) = out {
                 catalogue.copy_to(&out)?;
             }
-            print_references(&catalogue, json.then_some(Format::Json).unwrap_or(Format::Lines))?;
+            print_references(&catalogue, if json { Format::Json } else { Format::Lines })?;
         }
         Command::ExecWorld { command } => {
             require_root("exec-world")?;

@@ -15,7 +15,8 @@ pub fn access(tenant: &Tenant) -> Vec<Wanted> {
     let gateway = access.gateway.as_ref().map(|gateway| routes(tenant, gateway));
     let ingress = access.ingress.as_ref().map(|ingress| vec![self::ingress(tenant, ingress)]);
     let node_port = access.node_port.and_then(|node_port| node_port.port);
-    let exposed = if gateway.is_none() && ingress.is_none() { Exposed::NodePort(node_port) } else { Exposed::Inside };
+    let exposed =
+        if gateway.is_none() && ingress.is_none() { Exposed::NodePort(node_port) } else { Exposed::Inside };
     let routes = gateway.into_iter().chain(ingress).flatten();
     [service(tenant, exposed)].into_iter().chain(routes).collect()
 }
@@ -51,14 +52,19 @@ fn service(tenant: &Tenant, exposed: Exposed) -> Wanted {
 }
 
 fn ingress(tenant: &Tenant, ingress: &IngressRef) -> Wanted {
-    let mut wanted = object(tenant, Kind::Ingress, "journal", json!({ "spec": {
-        "ingressClassName": ingress.class_name,
-        "tls": [{ "hosts": [tenant.host], "secretName": tls_secret(tenant) }],
-        "rules": [{ "host": tenant.host, "http": { "paths": [{
-            "path": "/", "pathType": "Prefix",
-            "backend": { "service": { "name": "journal", "port": { "number": HTTPS } } },
-        }]}}],
-    }}));
+    let mut wanted = object(
+        tenant,
+        Kind::Ingress,
+        "journal",
+        json!({ "spec": {
+            "ingressClassName": ingress.class_name,
+            "tls": [{ "hosts": [tenant.host], "secretName": tls_secret(tenant) }],
+            "rules": [{ "host": tenant.host, "http": { "paths": [{
+                "path": "/", "pathType": "Prefix",
+                "backend": { "service": { "name": "journal", "port": { "number": HTTPS } } },
+            }]}}],
+        }}),
+    );
     if !ingress.annotations.is_empty() {
         wanted.value["metadata"]["annotations"] = json!(ingress.annotations);
     }
@@ -71,18 +77,28 @@ fn routes(tenant: &Tenant, gateway: &GatewayRef) -> Vec<Wanted> {
     if let Some(section) = &gateway.section_name {
         parent["sectionName"] = json!(section);
     }
-    let route = object(tenant, Kind::HttpRoute, "journal", json!({ "spec": {
-        "parentRefs": [parent],
-        "hostnames": [tenant.host],
-        "rules": [{ "backendRefs": [{ "name": "journal", "port": HTTPS }] }],
-    }}));
-    let policy = object(tenant, Kind::BackendTlsPolicy, "journal", json!({ "spec": {
-        "targetRefs": [{ "group": "", "kind": "Service", "name": "journal" }],
-        "validation": {
-            "caCertificateRefs": [{ "group": "", "kind": "ConfigMap", "name": AUTHORITIES }],
-            "hostname": tenant.host,
-        },
-    }}));
+    let route = object(
+        tenant,
+        Kind::HttpRoute,
+        "journal",
+        json!({ "spec": {
+            "parentRefs": [parent],
+            "hostnames": [tenant.host],
+            "rules": [{ "backendRefs": [{ "name": "journal", "port": HTTPS }] }],
+        }}),
+    );
+    let policy = object(
+        tenant,
+        Kind::BackendTlsPolicy,
+        "journal",
+        json!({ "spec": {
+            "targetRefs": [{ "group": "", "kind": "Service", "name": "journal" }],
+            "validation": {
+                "caCertificateRefs": [{ "group": "", "kind": "ConfigMap", "name": AUTHORITIES }],
+                "hostname": tenant.host,
+            },
+        }}),
+    );
     vec![route, policy]
 }
 

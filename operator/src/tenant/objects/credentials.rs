@@ -35,7 +35,12 @@ pub fn roles_file(roles: &Roles) -> String {
 
 /// The Secret with the roles file.
 pub fn roles(tenant: &Tenant, roles: &Roles) -> Wanted {
-    secret(tenant, ROLES_SECRET, 0, BTreeMap::from([("roles.json".to_owned(), roles_file(roles).into_bytes())]))
+    secret(
+        tenant,
+        ROLES_SECRET,
+        0,
+        BTreeMap::from([("roles.json".to_owned(), roles_file(roles).into_bytes())]),
+    )
 }
 
 /// The connection of the journal, which logs in as `role`.

@@ -106,19 +106,34 @@ pub fn database(
     replicas: i32,
     recover: Option<i64>,
 ) -> Vec<Wanted> {
-    let config = object(tenant, Kind::ConfigMap, "database-config", json!({ "data": {
-        "postgresql.conf": postgresql_conf(tenant),
-        "pg_hba.conf": hba_conf(tenant),
-    }}));
-    let service = object(tenant, Kind::Service, "database", json!({ "spec": {
-        "type": "ClusterIP",
-        "selector": serving(tenant, Role::Database),
-        "ports": [{ "name": "postgresql", "port": 5432, "targetPort": 5432, "protocol": "TCP" }],
-    }}));
-    let budget = object(tenant, Kind::PodDisruptionBudget, "database", json!({ "spec": {
-        "maxUnavailable": 1,
-        "selector": { "matchLabels": serving(tenant, Role::Database) },
-    }}));
+    let config = object(
+        tenant,
+        Kind::ConfigMap,
+        "database-config",
+        json!({ "data": {
+            "postgresql.conf": postgresql_conf(tenant),
+            "pg_hba.conf": hba_conf(tenant),
+        }}),
+    );
+    let service = object(
+        tenant,
+        Kind::Service,
+        "database",
+        json!({ "spec": {
+            "type": "ClusterIP",
+            "selector": serving(tenant, Role::Database),
+            "ports": [{ "name": "postgresql", "port": 5432, "targetPort": 5432, "protocol": "TCP" }],
+        }}),
+    );
+    let budget = object(
+        tenant,
+        Kind::PodDisruptionBudget,
+        "database",
+        json!({ "spec": {
+            "maxUnavailable": 1,
+            "selector": { "matchLabels": serving(tenant, Role::Database) },
+        }}),
+    );
     let stateful_set = |agent_image: &str| stateful_set(tenant, settings, agent_image, replicas, recover);
     // A new operator alone restarts no database: the agent's image is renewed with the next change.
     let standing = observed.get(Kind::StatefulSet, "database");
@@ -127,7 +142,9 @@ pub fn database(
         let wanted = stateful_set(image);
         let standing = serde_json::to_value(standing.as_ref()).ok()?;
         let template = |value: &Value| value.pointer("/spec/template").cloned().unwrap_or_default();
-        crate::io::difference::difference(&template(&wanted.value), &template(&standing)).is_none().then_some(wanted)
+        crate::io::difference::difference(&template(&wanted.value), &template(&standing))
+            .is_none()
+            .then_some(wanted)
     });
     let stateful_set = kept.unwrap_or_else(|| stateful_set(settings.images.valv.as_str()));
     vec![config, service, budget, stateful_set]
@@ -140,8 +157,12 @@ fn stateful_set(
     replicas: i32,
     recover: Option<i64>,
 ) -> Wanted {
-    let restart: Vec<_> =
-        tenant.database.parameters.iter().filter(|(name, _)| NEEDS_RESTART.contains(&name.as_str())).collect();
+    let restart: Vec<_> = tenant
+        .database
+        .parameters
+        .iter()
+        .filter(|(name, _)| NEEDS_RESTART.contains(&name.as_str()))
+        .collect();
     let restart = super::digest(json!(restart).to_string().as_bytes());
     let mut annotations = json!({ RESTART_ANNOTATION: restart });
     if let Some(generation) = recover {
@@ -222,15 +243,20 @@ fn stateful_set(
         ],
     });
     merge(&mut spec, parts);
-    object(tenant, Kind::StatefulSet, "database", json!({ "spec": {
-        "replicas": replicas,
-        "serviceName": "database",
-        "selector": { "matchLabels": serving(tenant, Role::Database) },
-        "template": {
-            "metadata": { "labels": pod_labels(tenant, Role::Database, Serving::Yes), "annotations": annotations },
-            "spec": spec,
-        },
-    }}))
+    object(
+        tenant,
+        Kind::StatefulSet,
+        "database",
+        json!({ "spec": {
+            "replicas": replicas,
+            "serviceName": "database",
+            "selector": { "matchLabels": serving(tenant, Role::Database) },
+            "template": {
+                "metadata": { "labels": pod_labels(tenant, Role::Database, Serving::Yes), "annotations": annotations },
+                "spec": spec,
+            },
+        }}),
+    )
 }
 
 /// `pg_isready` speaks only the first bytes of the protocol: it logs in as nobody.
@@ -253,42 +279,50 @@ pub fn roles_job(tenant: &Tenant, settings: &Settings, roles: &Roles) -> Wanted 
     let name = roles_job_name(roles);
     let read = |name: &str, path: &str| json!({ "name": name, "mountPath": path, "readOnly": true });
     let mut spec = pod(tenant.database.scheduling.as_ref());
-    merge(&mut spec, json!({
-        "serviceAccountName": "database",
-        "restartPolicy": "Never",
-        "securityContext": pod_security(65_532, 65_532),
-        "containers": [{
-            "name": "roles",
-            "image": settings.images.valv.as_str(),
-            "imagePullPolicy": settings.image_pull_policy.as_str(),
-            "args": ["agent", "database", "roles",
-                "--host", tenant.database_host(), "--ca-file", "/etc/valv/authorities/ca.crt",
-                "--password-file", "/etc/valv/login/password",
-                "--password-file", "/etc/valv/login/previous-password",
-                "--roles", "/etc/valv/roles/roles.json", "--deadline", "60s"],
-            "securityContext": container_security(),
-            "resources": {
-                "requests": { "cpu": "20m", "memory": "32Mi" }, "limits": { "cpu": "1", "memory": "128Mi" },
-            },
-            "volumeMounts": [
-                read("authorities", "/etc/valv/authorities"), read("login", "/etc/valv/login"),
-                read("roles", "/etc/valv/roles"),
+    merge(
+        &mut spec,
+        json!({
+            "serviceAccountName": "database",
+            "restartPolicy": "Never",
+            "securityContext": pod_security(65_532, 65_532),
+            "containers": [{
+                "name": "roles",
+                "image": settings.images.valv.as_str(),
+                "imagePullPolicy": settings.image_pull_policy.as_str(),
+                "args": ["agent", "database", "roles",
+                    "--host", tenant.database_host(), "--ca-file", "/etc/valv/authorities/ca.crt",
+                    "--password-file", "/etc/valv/login/password",
+                    "--password-file", "/etc/valv/login/previous-password",
+                    "--roles", "/etc/valv/roles/roles.json", "--deadline", "60s"],
+                "securityContext": container_security(),
+                "resources": {
+                    "requests": { "cpu": "20m", "memory": "32Mi" }, "limits": { "cpu": "1", "memory": "128Mi" },
+                },
+                "volumeMounts": [
+                    read("authorities", "/etc/valv/authorities"), read("login", "/etc/valv/login"),
+                    read("roles", "/etc/valv/roles"),
+                ],
+            }],
+            "volumes": [
+                { "name": "authorities", "configMap": { "name": credentials::AUTHORITIES } },
+                { "name": "login", "secret": {
+                    "secretName": login_name(crate::agent::roles::Role::ValvRoles), "defaultMode": 0o440 } },
+                { "name": "roles", "secret": { "secretName": credentials::ROLES_SECRET, "defaultMode": 0o440 } },
             ],
-        }],
-        "volumes": [
-            { "name": "authorities", "configMap": { "name": credentials::AUTHORITIES } },
-            { "name": "login", "secret": {
-                "secretName": login_name(crate::agent::roles::Role::ValvRoles), "defaultMode": 0o440 } },
-            { "name": "roles", "secret": { "secretName": credentials::ROLES_SECRET, "defaultMode": 0o440 } },
-        ],
-    }));
-    object(tenant, Kind::Job, &name, json!({ "spec": {
-        "backoffLimit": 6,
-        "template": {
-            "metadata": { "labels": pod_labels(tenant, Role::Roles, Serving::No) },
-            "spec": spec,
-        },
-    }}))
+        }),
+    );
+    object(
+        tenant,
+        Kind::Job,
+        &name,
+        json!({ "spec": {
+            "backoffLimit": 6,
+            "template": {
+                "metadata": { "labels": pod_labels(tenant, Role::Roles, Serving::No) },
+                "spec": spec,
+            },
+        }}),
+    )
 }
 
 /// Puts the fields of `more` into `value`.

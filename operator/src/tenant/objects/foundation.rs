@@ -46,14 +46,19 @@ pub fn namespace(tenant: &Tenant) -> Wanted {
 
 /// What lets the operator work in the namespace.
 pub fn role_binding(tenant: &Tenant, settings: &Settings) -> Wanted {
-    object(tenant, Kind::RoleBinding, ROLE_BINDING, json!({
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": settings.tenant_role,
-        },
-        "subjects": [{
-            "kind": "ServiceAccount", "name": settings.service_account, "namespace": settings.operator_namespace,
-        }],
-    }))
+    object(
+        tenant,
+        Kind::RoleBinding,
+        ROLE_BINDING,
+        json!({
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": settings.tenant_role,
+            },
+            "subjects": [{
+                "kind": "ServiceAccount", "name": settings.service_account, "namespace": settings.operator_namespace,
+            }],
+        }),
+    )
 }
 
 /// Quota, limits, service accounts and walls.
@@ -68,11 +73,16 @@ pub fn foundation(tenant: &Tenant, settings: &Settings) -> Vec<Wanted> {
     let mut wanted: Vec<_> = walls.collect();
     wanted.extend([
         quota(tenant),
-        object(tenant, Kind::LimitRange, "tenant", json!({ "spec": { "limits": [{
-            "type": "Container",
-            "default": { "cpu": "1", "memory": "256Mi" },
-            "defaultRequest": { "cpu": "20m", "memory": "64Mi" },
-        }]}})),
+        object(
+            tenant,
+            Kind::LimitRange,
+            "tenant",
+            json!({ "spec": { "limits": [{
+                "type": "Container",
+                "default": { "cpu": "1", "memory": "256Mi" },
+                "defaultRequest": { "cpu": "20m", "memory": "64Mi" },
+            }]}}),
+        ),
         account("journal"),
         account("database"),
     ]);
@@ -81,22 +91,27 @@ pub fn foundation(tenant: &Tenant, settings: &Settings) -> Vec<Wanted> {
 
 /// Twice what the tenant asks for, since a rolling update has old and new side by side, and room for agents.
 fn quota(tenant: &Tenant) -> Wanted {
-    let bytes = |quantity: Option<&Quantity>, default: i128| {
-        quantity.and_then(units).unwrap_or(default).max(default)
-    };
+    let bytes =
+        |quantity: Option<&Quantity>, default: i128| quantity.and_then(units).unwrap_or(default).max(default);
     let gibibyte = 1 << 30;
     let journal = tenant.journal.resources.as_ref().and_then(|resources| resources.limits.memory.as_ref());
     let database = tenant.database.resources.as_ref().and_then(|resources| resources.limits.memory.as_ref());
-    let memory = 2 * (bytes(journal, gibibyte) * i128::from(tenant.journal.replicas) + bytes(database, gibibyte))
+    let memory = 2
+        * (bytes(journal, gibibyte) * i128::from(tenant.journal.replicas) + bytes(database, gibibyte))
         + 4 * gibibyte;
     let storage: i128 = tenant.claims().iter().map(|claim| claim.bytes() / 1000).sum();
-    object(tenant, Kind::ResourceQuota, "tenant", json!({ "spec": { "hard": {
-        "pods": (2 * tenant.journal.replicas + 20).to_string(),
-        "limits.memory": format!("{}Mi", memory / (1 << 20)),
-        "requests.storage": format!("{}Mi", (2 * storage + gibibyte) / (1 << 20)),
-        "persistentvolumeclaims": "8",
-        "services.loadbalancers": "0",
-    }}}))
+    object(
+        tenant,
+        Kind::ResourceQuota,
+        "tenant",
+        json!({ "spec": { "hard": {
+            "pods": (2 * tenant.journal.replicas + 20).to_string(),
+            "limits.memory": format!("{}Mi", memory / (1 << 20)),
+            "requests.storage": format!("{}Mi", (2 * storage + gibibyte) / (1 << 20)),
+            "persistentvolumeclaims": "8",
+            "services.loadbalancers": "0",
+        }}}),
+    )
 }
 
 /// The claims, each at least as large as it stands: a size that cannot be had now is not asked for.
@@ -109,7 +124,10 @@ pub fn claims(tenant: &Tenant, settings: &Settings, grow: &[&str]) -> Vec<Wanted
         if let Some(class) = claim.class.clone().or_else(|| settings.storage_class_name.clone()) {
             spec["storageClassName"] = json!(class);
         }
-        (claim.name.clone(), object(tenant, Kind::PersistentVolumeClaim, &claim.name, json!({ "spec": spec })))
+        (
+            claim.name.clone(),
+            object(tenant, Kind::PersistentVolumeClaim, &claim.name, json!({ "spec": spec })),
+        )
     });
     claims.filter(|(name, _)| grow.contains(&name.as_str())).map(|(_, wanted)| wanted).collect()
 }

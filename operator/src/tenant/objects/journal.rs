@@ -16,9 +16,7 @@ use crate::{
     io::kind::{Key, Kind},
     segmentation::Role,
     settings::Settings,
-    tenant::{
-        certificates::JOURNAL_TLS, check::Tenant, claim::ATTACHMENTS_CLAIM, observe::Observed, secret,
-    },
+    tenant::{certificates::JOURNAL_TLS, check::Tenant, claim::ATTACHMENTS_CLAIM, observe::Observed, secret},
 };
 
 /// Annotation on the pod template: digest of the credentials that the pods read.
@@ -51,10 +49,15 @@ pub fn journal(
     inputs: &Inputs,
     replicas: i32,
 ) -> Vec<Wanted> {
-    let budget = object(tenant, Kind::PodDisruptionBudget, "journal", json!({ "spec": {
-        "maxUnavailable": 1,
-        "selector": { "matchLabels": serving(tenant, Role::Journal) },
-    }}));
+    let budget = object(
+        tenant,
+        Kind::PodDisruptionBudget,
+        "journal",
+        json!({ "spec": {
+            "maxUnavailable": 1,
+            "selector": { "matchLabels": serving(tenant, Role::Journal) },
+        }}),
+    );
     let mut annotations = json!({
         CREDENTIALS_ANNOTATION: inputs.credentials,
         AUTHORITIES_ANNOTATION: inputs.authorities,
@@ -70,9 +73,11 @@ pub fn journal(
         serving_container["args"] = json!(journal.args);
     }
     if journal.tls == Tls::Own {
-        serving_container["ports"] = json!([{ "name": "https", "containerPort": journal.port, "protocol": "TCP" }]);
+        serving_container["ports"] =
+            json!([{ "name": "https", "containerPort": journal.port, "protocol": "TCP" }]);
     }
-    let open = json!({ "tcpSocket": { "port": tenant.serving_port() }, "periodSeconds": 2, "failureThreshold": 3 });
+    let open =
+        json!({ "tcpSocket": { "port": tenant.serving_port() }, "periodSeconds": 2, "failureThreshold": 3 });
     let probes = &journal.probes;
     serving_container["readinessProbe"] = probes.ready.as_ref().map_or(open, |probe| json!(probe));
     if let Some(probe) = &probes.live {
@@ -84,16 +89,21 @@ pub fn journal(
     let proxy = (journal.tls == Tls::Proxy).then(|| proxy(journal, settings));
     template["containers"] = Value::Array([serving_container].into_iter().chain(proxy).collect());
     template["terminationGracePeriodSeconds"] = json!(journal.stop_grace_seconds);
-    let deployment = object(tenant, Kind::Deployment, "journal", json!({ "spec": {
-        "replicas": replicas,
-        "revisionHistoryLimit": 2,
-        "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
-        "selector": { "matchLabels": serving(tenant, Role::Journal) },
-        "template": {
-            "metadata": { "labels": pod_labels(tenant, Role::Journal, Serving::Yes), "annotations": annotations },
-            "spec": template,
-        },
-    }}));
+    let deployment = object(
+        tenant,
+        Kind::Deployment,
+        "journal",
+        json!({ "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 2,
+            "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
+            "selector": { "matchLabels": serving(tenant, Role::Journal) },
+            "template": {
+                "metadata": { "labels": pod_labels(tenant, Role::Journal, Serving::Yes), "annotations": annotations },
+                "spec": template,
+            },
+        }}),
+    );
     vec![budget, deployment]
 }
 
@@ -109,23 +119,30 @@ pub fn pod_template(tenant: &Tenant, journal: &Journal, settings: &Settings) -> 
             "secretName": credentials::JOURNAL_SECRET, "defaultMode": 0o440 } }));
     }
     if tenant.attachments.is_some() {
-        volumes.push(json!({ "name": "attachments", "persistentVolumeClaim": { "claimName": ATTACHMENTS_CLAIM } }));
+        volumes.push(
+            json!({ "name": "attachments", "persistentVolumeClaim": { "claimName": ATTACHMENTS_CLAIM } }),
+        );
     }
     for (index, files) in journal.files.iter().enumerate() {
         let name = format!("files-{index}");
         volumes.push(match (&files.secret_name, &files.config_map_name) {
-            (Some(secret), _) => json!({ "name": name, "secret": { "secretName": secret, "defaultMode": 0o440 } }),
+            (Some(secret), _) => {
+                json!({ "name": name, "secret": { "secretName": secret, "defaultMode": 0o440 } })
+            }
             (None, map) => json!({ "name": name, "configMap": { "name": map } }),
         });
     }
     for index in 0..journal.writable_folders.len() {
         volumes.push(json!({ "name": format!("writable-{index}"), "emptyDir": { "sizeLimit": "1Gi" } }));
     }
-    merge(&mut template, json!({
-        "serviceAccountName": "journal",
-        "securityContext": pod_security(journal.run_as.user, journal.run_as.group),
-        "volumes": volumes,
-    }));
+    merge(
+        &mut template,
+        json!({
+            "serviceAccountName": "journal",
+            "securityContext": pod_security(journal.run_as.user, journal.run_as.group),
+            "volumes": volumes,
+        }),
+    );
     if !journal.image_pull_secrets.is_empty() {
         template["imagePullSecrets"] = json!(journal.image_pull_secrets);
     }
@@ -170,14 +187,20 @@ pub fn container(
 pub fn environment(journal: &Journal, secret_name: &str) -> Vec<Value> {
     let ConnectionEnv { url, host, port, database, user, password, ca_file } = &journal.database.env;
     let from_secret = [
-        ("url", url), ("host", host), ("port", port), ("database", database), ("user", user),
+        ("url", url),
+        ("host", host),
+        ("port", port),
+        ("database", database),
+        ("user", user),
         ("password", password),
     ];
     let mut env: Vec<Value> = from_secret
         .into_iter()
         .filter_map(|(key, name)| {
             let name = &name.as_ref()?.0;
-            Some(json!({ "name": name, "valueFrom": { "secretKeyRef": { "name": secret_name, "key": key } } }))
+            Some(
+                json!({ "name": name, "valueFrom": { "secretKeyRef": { "name": secret_name, "key": key } } }),
+            )
         })
         .collect();
     env.extend(ca_file.as_ref().map(|name| json!({ "name": name.0, "value": journal.database.ca_file })));
@@ -199,7 +222,9 @@ fn mounts(tenant: &Tenant, journal: &Journal) -> Vec<Value> {
         mounts.push(json!({ "name": "attachments", "mountPath": attachments.mount_path }));
     }
     for (index, files) in journal.files.iter().enumerate() {
-        mounts.push(json!({ "name": format!("files-{index}"), "mountPath": files.mount_path, "readOnly": true }));
+        mounts.push(
+            json!({ "name": format!("files-{index}"), "mountPath": files.mount_path, "readOnly": true }),
+        );
     }
     for (index, folder) in journal.writable_folders.iter().enumerate() {
         mounts.push(json!({ "name": format!("writable-{index}"), "mountPath": folder }));

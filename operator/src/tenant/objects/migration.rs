@@ -29,13 +29,18 @@ pub fn migration(tenant: &Tenant, settings: &Settings, name: &str) -> Option<Wan
             volume["secret"]["secretName"] = json!(MIGRATION_SECRET);
         }
     }
-    Some(object(tenant, Kind::Job, name, json!({ "spec": {
-        // A migration that fails is not tried blindly again: somebody looks at it first.
-        "backoffLimit": 0,
-        "activeDeadlineSeconds": migrate.deadline_seconds,
-        "template": {
-            "metadata": { "labels": pod_labels(tenant, Role::Migration, Serving::No) },
-            "spec": template,
-        },
-    }})))
+    Some(object(
+        tenant,
+        Kind::Job,
+        name,
+        json!({ "spec": {
+            // A migration that fails is not tried blindly again: somebody looks at it first.
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": migrate.deadline_seconds,
+            "template": {
+                "metadata": { "labels": pod_labels(tenant, Role::Migration, Serving::No) },
+                "spec": template,
+            },
+        }}),
+    ))
 }

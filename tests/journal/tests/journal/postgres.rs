@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{fs, net};
 
@@ -139,7 +140,7 @@ impl Postgres {
     fn in_new_folder() -> Self {
         let folder = tempfile::tempdir().unwrap();
         hand_over(folder.path());
-        let port = net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         Self { folder, programs: programs(), port, process: None }
     }
 
@@ -208,6 +209,18 @@ fn programs() -> PathBuf {
         "these tests need PostgreSQL's initdb in /usr/lib/postgresql/*/bin or PATH: \
          install Debian's package postgresql (postgresql-15 or newer)",
     )
+}
+
+/// A port below those that Linux gives to clients, so that none takes it while the server is stopped.
+fn free_port() -> u16 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let place = std::process::id() * 37 + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (place % 12_000) as u16;
+        if net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// With owners and modes.

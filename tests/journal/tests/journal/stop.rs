@@ -64,3 +64,27 @@ async fn an_idle_connection_does_not_delay_the_stop() {
     assert!(site.serving.wait().success());
     assert!(asked.elapsed() < Duration::from_secs(5));
 }
+
+#[tokio::test]
+async fn no_request_is_lost_while_the_journal_stops() {
+    let world = World::of_release(2).await;
+    let mut environment = world.service(2);
+    environment.insert("JOURNAL_DRAIN_SECONDS", String::from("1"));
+    let site = Site::over_http(Serving::start(&environment));
+    let patient = site.create_patient().await;
+    site.serving.ask_to_stop();
+
+    let mut answered = 0;
+    let refused = loop {
+        match site.request(Method::GET, &format!("/api/patients/{patient}")).send().await {
+            Ok(response) => assert_eq!(response.status(), StatusCode::OK),
+            Err(error) => break error,
+        }
+        answered += 1;
+    };
+
+    // The end is that nobody listens, not that an answer fails to come.
+    assert!(refused.is_connect(), "{refused:?}");
+    assert!(answered > 10, "{answered}");
+    assert!(site.serving.wait().success());
+}

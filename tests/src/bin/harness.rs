@@ -1,0 +1,34 @@
+//! `harness`: what is done once before the tests, and after them.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use harness::helm::Helm;
+use harness::test::{block_on, world};
+use serde_json::json;
+
+/// Installs Valv on the cluster that the tests run on
+#[derive(Parser)]
+#[command(name = "harness")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the chart with the images that the cluster has, or upgrade it
+    Install,
+    /// Remove the chart; tenants stay
+    Uninstall,
+}
+
+fn main() -> Result<()> {
+    let Arguments { command } = Arguments::parse();
+    block_on(async {
+        let helm = Helm::of(world().await?);
+        match command {
+            Command::Install => helm.install(&json!({})).await,
+            Command::Uninstall => helm.uninstall().await,
+        }
+    })
+}

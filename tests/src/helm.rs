@@ -1,0 +1,101 @@
+//! The chart, as a platform engineer uses it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::actor::Change;
+use crate::kind;
+use crate::manifest::merge;
+use crate::operator::{NAME, NAMESPACE};
+use crate::world::World;
+
+/// Where the local cluster's own networks are; the nodes come to them.
+const LOCAL_CIDRS: [&str; 2] = ["10.244.0.0/16", "10.96.0.0/16"];
+
+/// How long a tenant is left alone, in tests: what no watch tells of is seen within this time.
+const RESYNC: &str = "30s";
+
+/// Helm.
+#[derive(Clone, Copy)]
+pub struct Helm {
+    world: &'static World,
+}
+
+impl Helm {
+    /// Helm on this cluster.
+    pub fn of(world: &'static World) -> Self {
+        Self { world }
+    }
+
+    /// `helm upgrade --install --wait`, with the values of the tests and, over them, these.
+    pub async fn install(self, values: &Value) -> Result<()> {
+        let mut all = self.values()?;
+        merge(&mut all, values.clone());
+        let text = serde_yaml::to_string(&all)?;
+        let chart = chart().display().to_string();
+        let arguments =
+            ["upgrade", "--install", NAME, &chart, "--create-namespace", "--wait", "--timeout=3m", "--values=-"];
+        self.helm(&arguments, text).await?;
+        // Helm makes a namespace without labels; the chart's README asks for this one.
+        let walled = json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } });
+        self.world.admin.change(kind::NAMESPACE, "", NAMESPACE, Change::Merge(&walled)).await.map(drop)
+    }
+
+    /// `helm uninstall --wait`.
+    pub async fn uninstall(self) -> Result<()> {
+        self.helm(&["uninstall", NAME, "--wait", "--timeout=4m"], String::new()).await
+    }
+
+    fn values(self) -> Result<Value> {
+        let world = self.world;
+        let mut values = json!({
+            "images": {
+                "valv": world.image("valv")?,
+                "postgres": world.image("postgres")?,
+                "proxy": world.image("ghostunnel")?,
+            },
+            "reconcile": { "resync": RESYNC },
+        });
+        if let Some(cluster) = world.local() {
+            let nodes = cluster.nodes()?.into_iter().map(|node| format!("{}/32", cluster.node_ip(node)));
+            let cidrs: Vec<_> = LOCAL_CIDRS.map(str::to_owned).into_iter().chain(nodes).collect();
+            values["network"] = json!({ "clusterCidrs": cidrs });
+        }
+        Ok(values)
+    }
+
+    async fn helm(self, arguments: &[&str], input: String) -> Result<()> {
+        let program = match self.world.local() {
+            Some(cluster) => cluster.program("helm")?,
+            None => PathBuf::from("helm"),
+        };
+        let mut command = Command::new(&program);
+        command.args(arguments).args(["--namespace", NAMESPACE]).arg("--kubeconfig").arg(self.world.kubeconfig());
+        tokio::task::spawn_blocking(move || {
+            let mut child = command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .with_context(|| format!("failed to run {}", program.display()))?;
+            let mut standard_input = child.stdin.take().context("helm reads values")?;
+            standard_input.write_all(input.as_bytes())?;
+            drop(standard_input);
+            let ended = child.wait_with_output()?;
+            if !ended.status.success() {
+                bail!("helm: {}", String::from_utf8_lossy(&ended.stderr).trim());
+            }
+            Ok(())
+        })
+        .await?
+    }
+}
+
+/// The chart of this checkout.
+fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/valv")
+}

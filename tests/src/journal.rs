@@ -1,0 +1,189 @@
+//! A user of a tenant's journal: signs in, writes notes, reads them, over TLS that is verified.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use reqwest::{Certificate, Client, Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+
+use crate::eventually::{Seen, eventually};
+use crate::kind;
+use crate::tenant::{STEP, Tenant};
+
+/// Who signs in. The account is in the tenants' manifests.
+pub const USER: &str = "SE2321000016-1003";
+
+/// Her password.
+pub const PASSWORD: &str = "e2e";
+
+/// A test personnummer that Skatteverket publishes.
+const PERSONNUMMER: &str = "18900101-9802";
+
+/// Longer than the journal itself waits for its database.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Somebody who uses a journal.
+#[derive(Clone)]
+pub struct JournalClient {
+    tenant: Tenant,
+    client: Client,
+    authorities: String,
+    address: SocketAddr,
+    keeping: Keeping,
+}
+
+/// What becomes of a connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// It is used again, as by a browser.
+    Connections,
+    /// It is closed, as by a script.
+    Nothing,
+}
+
+impl JournalClient {
+    /// Waits until the journal of `tenant` can be reached, and trusts what the tenant's ConfigMap names.
+    pub async fn connect(tenant: &Tenant) -> Result<Self> {
+        let address = eventually(format!("{} has an address", tenant.name), STEP, async || {
+            let Some(service) = tenant.find(kind::SERVICE, "journal").await? else {
+                return Ok(Seen::NotYet("the Service journal is not there".to_owned()));
+            };
+            let port = service["spec"]["ports"][0]["nodePort"].as_u64();
+            let port = port.and_then(|port| u16::try_from(port).ok());
+            let pods = tenant.pods("journal").await?;
+            let ready = pods.iter().find(|pod| is_ready(pod));
+            let node = ready.and_then(|pod| pod["status"]["hostIP"].as_str()?.parse().ok());
+            Ok(match node.zip(port) {
+                Some((node, port)) => Seen::Yes(SocketAddr::new(node, port)),
+                None => Seen::NotYet(format!("node port {port:?}, {} pods", pods.len())),
+            })
+        })
+        .await?;
+        let authorities = authorities(tenant).await?;
+        Self::trusting(tenant, address, authorities, Keeping::Connections)
+    }
+
+    fn trusting(
+        tenant: &Tenant,
+        address: SocketAddr,
+        authorities: String,
+        keeping: Keeping,
+    ) -> Result<Self> {
+        let certificates = Certificate::from_pem_bundle(authorities.as_bytes())?;
+        let mut client = Client::builder()
+            .no_proxy()
+            .http1_only()
+            .timeout(REQUEST_TIMEOUT)
+            .resolve(&tenant.host(), address)
+            .tls_certs_only(certificates);
+        if keeping == Keeping::Nothing {
+            client = client.pool_max_idle_per_host(0);
+        }
+        Ok(Self { tenant: tenant.clone(), client: client.build()?, authorities, address, keeping })
+    }
+
+    /// The same user, with connections of another kind.
+    pub fn keeping(&self, keeping: Keeping) -> Result<Self> {
+        Self::trusting(&self.tenant, self.address, self.authorities.clone(), keeping)
+    }
+
+    /// The same user, who trusts these authorities alone.
+    pub fn trusting_only(&self, authorities: &str) -> Result<Self> {
+        Self::trusting(&self.tenant, self.address, authorities.to_owned(), self.keeping)
+    }
+
+    /// Trusts what the tenant's ConfigMap names now.
+    pub async fn read_authorities_again(&mut self) -> Result<()> {
+        let authorities = authorities(&self.tenant).await?;
+        if authorities != self.authorities {
+            *self = self.trusting_only(&authorities)?;
+        }
+        Ok(())
+    }
+
+    /// The address behind the host name.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Writes a note, and returns its number.
+    pub async fn write(&self, text: &str) -> Result<i64> {
+        let patient = self.patient().await?;
+        self.write_of(patient, text).await
+    }
+
+    /// Writes a note of a patient, and returns its number.
+    pub async fn write_of(&self, patient: i64, text: &str) -> Result<i64> {
+        let path = format!("/api/patients/{patient}/notes");
+        let answer = self.request(Method::POST, &path).json(&json!({ "text": text }));
+        let note = expect(answer, StatusCode::CREATED).await?;
+        note["id"].as_i64().context("the journal gave the note no number")
+    }
+
+    /// The texts of all notes, newest first.
+    pub async fn read(&self) -> Result<Vec<String>> {
+        let patient = self.patient().await?;
+        let notes = expect(self.request(Method::GET, &format!("/api/patients/{patient}/notes")), StatusCode::OK);
+        let notes = notes.await?;
+        let texts = notes.as_array().context("the notes are no list")?.iter();
+        Ok(texts.filter_map(|note| note["text"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// Waits until a note can be written. Returns its number.
+    pub async fn writes_again(&self, text: &str) -> Result<i64> {
+        eventually(format!("the journal of {} takes a note", self.tenant.name), STEP, async || {
+            Ok(Seen::Yes(self.write(text).await?))
+        })
+        .await
+    }
+
+    /// The version that answers, and the schema that it needs: `("2.0.0", 2)`.
+    pub async fn version(&self) -> Result<(String, i64)> {
+        let answer = expect(self.request(Method::GET, "/version"), StatusCode::OK).await?;
+        let version = answer["version"].as_str().context("no version")?;
+        Ok((version.to_owned(), answer["needed_schema"].as_i64().context("no schema")?))
+    }
+
+    /// The one patient, made if there is none.
+    pub async fn patient(&self) -> Result<i64> {
+        let asked = json!({ "personnummer": PERSONNUMMER });
+        let found = self.request(Method::POST, "/api/patients/find").json(&asked).send().await?;
+        let patient: Value = match found.status() {
+            StatusCode::OK => found.json().await?,
+            StatusCode::NOT_FOUND => {
+                let new = json!({ "personnummer": PERSONNUMMER, "name": "Tova Testsson" });
+                expect(self.request(Method::POST, "/api/patients").json(&new), StatusCode::CREATED).await?
+            }
+            other => bail!("the journal answered {other}: {}", found.text().await?),
+        };
+        patient["id"].as_i64().context("the patient has no number")
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("https://{}:{}{path}", self.tenant.host(), self.address.port());
+        self.client.request(method, url).basic_auth(USER, Some(PASSWORD))
+    }
+}
+
+/// Whether a pod gets traffic.
+pub fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    pod["metadata"]["deletionTimestamp"].is_null()
+        && conditions.is_some_and(|all| all.iter().any(|said| said["type"] == "Ready" && said["status"] == "True"))
+}
+
+async fn authorities(tenant: &Tenant) -> Result<String> {
+    let map = tenant.get(kind::CONFIG_MAP, "authorities").await?;
+    Ok(map["data"]["ca.crt"].as_str().context("the ConfigMap authorities has no ca.crt")?.to_owned())
+}
+
+async fn expect(request: RequestBuilder, wanted: StatusCode) -> Result<Value> {
+    let answer = request.send().await?;
+    let status = answer.status();
+    let text = answer.text().await?;
+    if status != wanted {
+        bail!("the journal answered {status}: {text}");
+    }
+    Ok(serde_json::from_str(&text)?)
+}

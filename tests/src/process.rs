@@ -1,0 +1,46 @@
+//! A process in a pod of the local cluster, as the node sees it: to stop it and let it go on.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A process in a pod. The node's processes are this machine's.
+#[derive(Clone, Copy, Debug)]
+pub struct PodProcess {
+    pid: Pid,
+}
+
+impl PodProcess {
+    /// The process in the pod with this UID whose command line has `argument` as an argument.
+    pub fn find(uid: &str, argument: &str) -> Result<Self> {
+        // On control groups of systemd's making the UID has underscores.
+        let spellings = [uid.to_owned(), uid.replace('-', "_")];
+        let found = fs::read_dir("/proc")?.filter_map(|entry| {
+            let folder = entry.ok()?.path();
+            let pid: i32 = folder.file_name()?.to_str()?.parse().ok()?;
+            let group = fs::read_to_string(folder.join("cgroup")).ok()?;
+            let command = fs::read_to_string(folder.join("cmdline")).ok()?;
+            let is_of_pod = spellings.iter().any(|uid| group.contains(uid.as_str()));
+            let has_argument = command.split('\0').any(|given| given == argument);
+            (is_of_pod && has_argument).then(|| Self { pid: Pid::from_raw(pid) })
+        });
+        found.into_iter().next().with_context(|| format!("the pod {uid} has no process with {argument}"))
+    }
+
+    /// Ends it, like a node that loses power.
+    pub fn kill(self) -> Result<()> {
+        kill(self.pid, Signal::SIGKILL).context("failed to kill the process")
+    }
+
+    /// Stops it, like a machine that is starved.
+    pub fn freeze(self) -> Result<()> {
+        kill(self.pid, Signal::SIGSTOP).context("failed to stop the process")
+    }
+
+    /// Lets it go on.
+    pub fn thaw(self) -> Result<()> {
+        kill(self.pid, Signal::SIGCONT).context("failed to let the process go on")
+    }
+}
