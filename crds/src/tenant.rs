@@ -27,6 +27,7 @@ use crate::{
     kind = "JournalTenant",
     shortname = "jt",
     category = "valv",
+    cel,
     status = "JournalTenantStatus",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status", description = "Is all as the spec asks?"),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", description = "The reason for that"),
@@ -365,4 +366,134 @@ pub struct CertificateStatus {
     /// When the authority ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_not_after: Option<Time>,
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::{ResourceExt, core::DeserializeGuard};
+    use serde_json::json;
+
+    use super::*;
+
+    fn tenant(spec: &str) -> JournalTenant {
+        let smallest = r"
+            apiVersion: valv.eu/v1alpha1
+            kind: JournalTenant
+            metadata: {name: stadskliniken}
+            spec:
+              host: stadskliniken.journal.example
+              journal: {image: 'registry.example/journal:4.2.0'}
+              database: {size: 20Gi}
+        ";
+        let mut value: serde_json::Value = serde_yaml::from_str(smallest).unwrap();
+        let changes: serde_json::Value = serde_yaml::from_str(spec).unwrap();
+        for (field, change) in changes.as_object().into_iter().flatten() {
+            value["spec"][field] = change.clone();
+        }
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn refusal(before: &str, after: &str) -> String {
+        format!("{:?}", tenant(after).validate_cel_update(&tenant(before)).expect_err("it is refused"))
+    }
+
+    #[test]
+    fn the_smallest_tenant_is_valid_and_its_defaults_are_the_safe_ones() {
+        let tenant = tenant("{}");
+
+        assert!(tenant.validate_cel().is_ok(), "{:?}", tenant.validate_cel());
+        assert_eq!(tenant.spec.deletion_policy, DeletionPolicy::Retain);
+        assert_eq!(tenant.spec.database.application_rights, crate::database::ApplicationRights::DataOnly);
+        assert_eq!(tenant.spec.database.password_rotation.generation, 1);
+        assert!(!tenant.spec.suspended);
+    }
+
+    #[test]
+    fn a_volume_that_shrinks_is_refused_with_what_to_do() {
+        let said = refusal("database: {size: 20Gi}", "database: {size: 10Gi}");
+
+        assert!(said.contains("cannot shrink"), "{said}");
+        assert!(tenant("database: {size: 30Gi}").validate_cel_update(&tenant("{}")).is_ok());
+    }
+
+    #[test]
+    fn another_archive_is_refused() {
+        let said = refusal("archiveID: ada", "archiveID: bo");
+
+        assert!(said.contains("archiveID is immutable"), "{said}");
+    }
+
+    #[test]
+    fn an_organisation_number_with_a_wrong_check_digit_is_refused() {
+        let right = tenant("careProvider: {organisationNumber: '559900-0006'}").validate_cel();
+        let wrong = tenant("careProvider: {organisationNumber: '559900-0007'}").validate_cel();
+
+        assert!(right.is_ok(), "{right:?}");
+        assert!(format!("{wrong:?}").contains("wrong check digit"), "{wrong:?}");
+    }
+
+    #[test]
+    fn an_external_server_and_a_volume_exclude_each_other() {
+        let external = "{host: db.example, addresses: [192.0.2.1/32], secretRef: {name: a}, caSecretRef: {name: b}}";
+        let both = tenant(&format!("database: {{provider: External, size: 1Gi, external: {external}}}"));
+        let none = tenant("database: {provider: External}");
+        let right = tenant(&format!("database: {{provider: External, external: {external}}}"));
+
+        assert!(both.validate_cel().is_err());
+        assert!(none.validate_cel().is_err());
+        assert!(right.validate_cel().is_ok(), "{:?}", right.validate_cel());
+    }
+
+    #[test]
+    fn a_parameter_that_could_weaken_a_promise_is_refused() {
+        let weak = tenant("database: {size: 1Gi, parameters: {fsync: 'off'}}").validate_cel();
+        let fine = tenant("database: {size: 1Gi, parameters: {work_mem: 64MB}}").validate_cel();
+
+        assert!(format!("{weak:?}").contains("not among those that may be set"), "{weak:?}");
+        assert!(fine.is_ok(), "{fine:?}");
+    }
+
+    #[test]
+    fn a_tenant_that_cannot_be_read_still_has_its_name() {
+        let unreadable = json!({
+            "apiVersion": "valv.eu/v1alpha1", "kind": "JournalTenant", "metadata": { "name": "ada" },
+            "spec": { "host": "ada.journal.example", "database": { "provider": "FromANewerVersion" } },
+        });
+
+        let guarded: DeserializeGuard<JournalTenant> = serde_json::from_value(unreadable).unwrap();
+
+        assert_eq!(guarded.name_any(), "ada");
+        assert!(guarded.0.is_err());
+    }
+
+    #[test]
+    fn a_field_from_a_newer_operator_does_not_break_this_one() {
+        let newer = json!({
+            "apiVersion": "valv.eu/v1alpha1", "kind": "JournalTenant", "metadata": { "name": "ada" },
+            "spec": {
+                "host": "ada.journal.example", "journal": { "image": "registry.example/j:1" },
+                "database": { "size": "1Gi" }, "theme": "dark",
+            },
+        });
+
+        assert!(serde_json::from_value::<JournalTenant>(newer).is_ok());
+    }
+
+    #[test]
+    fn kubectl_get_answers_the_first_three_questions() {
+        use kube::CustomResourceExt;
+        let columns = JournalTenant::crd().spec.versions[0].additional_printer_columns.clone().unwrap();
+        let shown = columns.iter().filter(|column| column.priority.is_none()).map(|column| column.name.as_str());
+
+        assert_eq!(shown.collect::<Vec<_>>(), ["Ready", "Why", "Host", "Running", "Age"]);
+    }
+
+    #[test]
+    fn conditions_merge_by_type() {
+        use kube::CustomResourceExt;
+        let crd = serde_json::to_value(JournalTenant::crd()).unwrap();
+        let path = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/conditions";
+
+        assert_eq!(crd.pointer(path).unwrap()["x-kubernetes-list-type"], "map");
+    }
 }

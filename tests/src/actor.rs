@@ -79,13 +79,7 @@ impl Actor {
     }
 
     /// Changes a part of an object.
-    pub async fn change(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-        change: Change<'_>,
-    ) -> Result<Value> {
+    pub async fn change(&self, kind: Kind, namespace: &str, name: &str, change: Change<'_>) -> Result<Value> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         match change {
             Change::Merge(part) => self.patch(kind, namespace, name, &params, &Patch::Merge(part)).await,

@@ -37,11 +37,20 @@ impl Helm {
         merge(&mut all, values.clone());
         let text = serde_yaml::to_string(&all)?;
         let chart = chart().display().to_string();
-        let arguments =
-            ["upgrade", "--install", NAME, &chart, "--create-namespace", "--wait", "--timeout=3m", "--values=-"];
+        let arguments = [
+            "upgrade",
+            "--install",
+            NAME,
+            &chart,
+            "--create-namespace",
+            "--wait",
+            "--timeout=3m",
+            "--values=-",
+        ];
         self.helm(&arguments, text).await?;
         // Helm makes a namespace without labels; the chart's README asks for this one.
-        let walled = json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } });
+        let walled =
+            json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } });
         self.world.admin.change(kind::NAMESPACE, "", NAMESPACE, Change::Merge(&walled)).await.map(drop)
     }
 
@@ -74,7 +83,11 @@ impl Helm {
             None => PathBuf::from("helm"),
         };
         let mut command = Command::new(&program);
-        command.args(arguments).args(["--namespace", NAMESPACE]).arg("--kubeconfig").arg(self.world.kubeconfig());
+        command
+            .args(arguments)
+            .args(["--namespace", NAMESPACE])
+            .arg("--kubeconfig")
+            .arg(self.world.kubeconfig());
         tokio::task::spawn_blocking(move || {
             let mut child = command
                 .stdin(Stdio::piped())

@@ -64,12 +64,7 @@ impl JournalClient {
         Self::trusting(tenant, address, authorities, Keeping::Connections)
     }
 
-    fn trusting(
-        tenant: &Tenant,
-        address: SocketAddr,
-        authorities: String,
-        keeping: Keeping,
-    ) -> Result<Self> {
+    fn trusting(tenant: &Tenant, address: SocketAddr, authorities: String, keeping: Keeping) -> Result<Self> {
         let certificates = Certificate::from_pem_bundle(authorities.as_bytes())?;
         let mut client = Client::builder()
             .no_proxy()
@@ -124,7 +119,8 @@ impl JournalClient {
     /// The texts of all notes, newest first.
     pub async fn read(&self) -> Result<Vec<String>> {
         let patient = self.patient().await?;
-        let notes = expect(self.request(Method::GET, &format!("/api/patients/{patient}/notes")), StatusCode::OK);
+        let notes =
+            expect(self.request(Method::GET, &format!("/api/patients/{patient}/notes")), StatusCode::OK);
         let notes = notes.await?;
         let texts = notes.as_array().context("the notes are no list")?.iter();
         Ok(texts.filter_map(|note| note["text"].as_str().map(str::to_owned)).collect())
@@ -170,7 +166,8 @@ impl JournalClient {
 pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     pod["metadata"]["deletionTimestamp"].is_null()
-        && conditions.is_some_and(|all| all.iter().any(|said| said["type"] == "Ready" && said["status"] == "True"))
+        && conditions
+            .is_some_and(|all| all.iter().any(|said| said["type"] == "Ready" && said["status"] == "True"))
 }
 
 async fn authorities(tenant: &Tenant) -> Result<String> {

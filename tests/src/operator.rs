@@ -91,7 +91,11 @@ impl Operator {
             let ready = pods.iter().filter(|pod| is_ready(pod));
             let ready: Vec<_> = ready.filter_map(|pod| pod["metadata"]["name"].as_str()).collect();
             if ready.len() as u64 != wanted || pods.len() as u64 != wanted {
-                return Ok(Seen::NotYet(format!("{} of {wanted} pods are ready, {} there", ready.len(), pods.len())));
+                return Ok(Seen::NotYet(format!(
+                    "{} of {wanted} pods are ready, {} there",
+                    ready.len(),
+                    pods.len()
+                )));
             }
             let leader = self.leader().await?;
             Ok(match ready.contains(&leader.pod.as_str()) {
@@ -112,8 +116,7 @@ impl Operator {
         let mut since = tokio::time::Instant::now();
         let mut seen = 0;
         eventually("the operator writes nothing more", Duration::from_secs(120), async || {
-            let writes: Vec<_> =
-                audit.since(begun)?.into_iter().filter(|request| is_work(request)).collect();
+            let writes: Vec<_> = audit.since(begun)?.into_iter().filter(is_work).collect();
             if writes.len() > seen {
                 seen = writes.len();
                 since = tokio::time::Instant::now();

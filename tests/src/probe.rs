@@ -63,7 +63,10 @@ impl<'a> Probe<'a> {
             let phase = pod["status"]["phase"].as_str().unwrap_or_default();
             Ok(Seen::when(
                 matches!(phase, "Succeeded" | "Failed").then_some(()),
-                format_args!("{phase} {} {}", pod["status"]["conditions"], pod["status"]["containerStatuses"]),
+                format_args!(
+                    "{phase} {} {}",
+                    pod["status"]["conditions"], pod["status"]["containerStatuses"]
+                ),
             ))
         })
         .await;

@@ -206,6 +206,28 @@ impl Tenant {
         self.admin().delete(kind, &self.namespace, name, Grace::Usual).await
     }
 
+    /// Waits until an object is in its namespace.
+    pub async fn is_there(&self, kind: Kind, name: &str) -> Result<Value> {
+        eventually(format!("{} {name} of {} is there", kind.name, self.name), STEP, async || {
+            let found = self.find(kind, name).await?;
+            Ok(found.map_or(Seen::NotYet("absent".to_owned()), Seen::Yes))
+        })
+        .await
+    }
+
+    /// Waits until another object stands in place of `before`: one of its name, made later.
+    pub async fn is_replaced(&self, kind: Kind, before: &Value, deadline: Duration) -> Result<Value> {
+        let name = before["metadata"]["name"].as_str().context("every object has a name")?;
+        eventually(format!("there is another {} {name}", kind.name), deadline, async || {
+            Ok(match self.find(kind, name).await? {
+                Some(object) if object["metadata"]["uid"] != before["metadata"]["uid"] => Seen::Yes(object),
+                Some(_) => Seen::NotYet("the one before is there".to_owned()),
+                None => Seen::NotYet("there is none".to_owned()),
+            })
+        })
+        .await
+    }
+
     /// Its pods that play a role: `journal`, `database` ….
     pub async fn pods(&self, role: &str) -> Result<Vec<Value>> {
         self.list(kind::POD, &format!("valv.eu/role={role},valv.eu/serving=true")).await
@@ -346,7 +368,10 @@ fn pod_line(pod: &Value) -> String {
     let statuses = lists.iter().filter_map(|list| pod["status"][list].as_array()).flatten();
     let containers: Vec<_> = statuses
         .map(|status| {
-            format!("{} ready={} restarts={} {}", status["name"], status["ready"], status["restartCount"], status["state"])
+            format!(
+                "{} ready={} restarts={} {}",
+                status["name"], status["ready"], status["restartCount"], status["state"]
+            )
         })
         .collect();
     format!("pod {} {} {}", pod["metadata"]["name"], pod["status"]["phase"], containers.join(", "))

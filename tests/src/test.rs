@@ -98,8 +98,7 @@ pub async fn world() -> Result<&'static World> {
 /// `stem-x7k2`: a name that no other run has.
 pub fn unique(stem: &str) -> String {
     let mut random = rand::rng();
-    let end: String =
-        (0..4).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
+    let end: String = (0..4).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
     format!("{stem}-{end}")
 }
 

@@ -104,7 +104,9 @@ impl World {
     }
 
     fn acting(&self, auth_info: AuthInfo) -> Result<Actor> {
-        Ok(Actor::new(Client::try_from(Config { auth_info, ..self.config.clone() })?))
+        let mut config = self.config.clone();
+        config.auth_info = auth_info;
+        Ok(Actor::new(Client::try_from(config)?))
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     check::Tenant,
     observe::{JobSeen, Observed},
     secret::{self, Order, login_name},
+    workload,
 };
 use crate::{
     agent::{
@@ -24,6 +25,7 @@ use crate::{
         scram::Verifier,
     },
     io::kind::Kind,
+    segmentation,
 };
 
 /// What is to happen with passwords.
@@ -168,8 +170,14 @@ fn journal_rolled_out(observed: &Observed) -> bool {
         .pointer("/spec/template/metadata/annotations")
         .and_then(|annotations| annotations.get(super::objects::journal::CREDENTIALS_ANNOTATION))
         .and_then(|digest| digest.as_str());
+    // A pod on its way out still serves: it may open one more connection.
+    let old_pods = workload::pods(observed, segmentation::Role::Journal).any(|pod| {
+        let annotations = pod.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(super::objects::journal::CREDENTIALS_ANNOTATION)) != Some(&wanted)
+    });
     let stopped = deployment.data.pointer("/status/replicas").is_none_or(|replicas| replicas == 0);
     standing == Some(wanted.as_str())
+        && !old_pods
         && (stopped || observed.rollout(Kind::Deployment, "journal").is_complete())
 }
 

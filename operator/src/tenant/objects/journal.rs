@@ -31,6 +31,14 @@ const CERTIFICATE_ANNOTATION: &str = "valv.eu/certificate";
 /// Annotation on the pod template: digest of what the spec names and the pods read.
 const REFERENCES_ANNOTATION: &str = "valv.eu/references";
 
+/// How long a pod that is to stop goes on serving: until every node knows that it gets no more traffic.
+const LEAVING_SECONDS: i64 = 5;
+
+/// A journal need not know how to leave gracefully: it is told to stop only when nobody comes any more.
+fn leaving() -> Value {
+    json!({ "preStop": { "sleep": { "seconds": LEAVING_SECONDS } } })
+}
+
 /// What the pods read, by digest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {
@@ -88,7 +96,7 @@ pub fn journal(
     }
     let proxy = (journal.tls == Tls::Proxy).then(|| proxy(journal, settings));
     template["containers"] = Value::Array([serving_container].into_iter().chain(proxy).collect());
-    template["terminationGracePeriodSeconds"] = json!(journal.stop_grace_seconds);
+    template["terminationGracePeriodSeconds"] = json!(journal.stop_grace_seconds + LEAVING_SECONDS);
     let deployment = object(
         tenant,
         Kind::Deployment,
@@ -263,6 +271,7 @@ fn proxy(journal: &Journal, settings: &Settings) -> Value {
         "readinessProbe": {
             "tcpSocket": { "port": journal.proxy_port }, "periodSeconds": 2, "failureThreshold": 3,
         },
+        "lifecycle": leaving(),
         "securityContext": container_security(),
         "resources": {
             "requests": { "cpu": "10m", "memory": "16Mi" }, "limits": { "cpu": "1", "memory": "64Mi" },

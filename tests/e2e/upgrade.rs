@@ -1,0 +1,147 @@
+//! A new version of the journal.
+
+use anyhow::{Context, Result, ensure};
+use harness::{Seen, Tenant, Writer, eventually, kind, run};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use valv_crds::condition::{ConditionType, Reason};
+
+use harness::tenant::STEP;
+
+#[test]
+fn an_upgrade_and_the_way_back_lose_no_request() {
+    run(async |test| {
+        let tenant = test.tenant("upgrade")?;
+        tenant.up().await?;
+        let journal = tenant.journal().await?;
+        let writer = Writer::start(&journal).await?;
+
+        let begun = Instant::now();
+        tenant.edit("journal: {image: journal-2}").await?;
+        the_migration_comes_first(&tenant, test.world.image("journal-2")?).await?;
+        tenant.ready().await?;
+        let took = begun.elapsed();
+        let upgraded = journal.version().await?;
+        tenant.edit("journal: {image: journal-1}").await?;
+        tenant.ready().await?;
+        let newer = tenant.says(ConditionType::SchemaCurrent, "True", Reason::SchemaNewer).await?;
+        let back = journal.version().await?;
+
+        let report = writer.stop().await?;
+        test.measured(format_args!("upgraded after {:.1} s; {report}", took.as_secs_f32()));
+        report.ensure_nothing_failed()?;
+        ensure!(upgraded == ("2.0.0".to_owned(), 2), "{upgraded:?}");
+        ensure!(back == ("1.0.0".to_owned(), 1), "{back:?}");
+        ensure!(newer.message.contains("a schema does not go back"), "{}", newer.message);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_migration_that_fails_leaves_the_version_before_it_serving() {
+    run(async |test| {
+        let tenant = test.tenant("failing")?.with("journal: {image: journal-2}")?;
+        tenant.up().await?;
+        let journal = tenant.journal().await?;
+        let writer = Writer::start(&journal).await?;
+
+        tenant.edit("journal: {image: journal-3}").await?;
+        let said = tenant.says(ConditionType::Ready, "False", Reason::MigrationFailed).await?;
+        let served = journal.version().await?;
+        tenant.edit("journal: {image: journal-2}").await?;
+        tenant.ready().await?;
+
+        let report = writer.stop().await?;
+        test.measured(&report);
+        report.ensure_nothing_failed()?;
+        ensure!(served == ("2.0.0".to_owned(), 2), "{served:?}");
+        let words = ["0003_care_unit", "care_unit", test.world.image("journal-2")?, "serves"];
+        for word in words {
+            ensure!(said.message.contains(word), "no {word} in: {}", said.message);
+        }
+        tenant.says(ConditionType::SchemaCurrent, "True", Reason::AsAsked).await.map(drop)
+    });
+}
+
+#[test]
+fn what_is_edited_while_an_upgrade_runs_is_not_lost() {
+    run(async |test| {
+        let tenant = test.tenant("hurried")?;
+        tenant.up().await?;
+        let journal = tenant.journal().await?;
+        let writer = Writer::start(&journal).await?;
+
+        tenant.edit("journal: {image: journal-2}").await?;
+        a_migration_runs(&tenant).await?;
+        tenant.edit("journal: {replicas: 2}").await?;
+        tenant.ready().await?;
+
+        let report = writer.stop().await?;
+        test.measured(&report);
+        report.ensure_nothing_failed()?;
+        tenant.shows("/status/journal/readyReplicas", &json!(2)).await?;
+        ensure!(journal.version().await?.1 == 2);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_upgrade_that_is_taken_back_while_it_migrates_is_told_as_a_newer_schema() {
+    run(async |test| {
+        let tenant = test.tenant("undecided")?;
+        tenant.up().await?;
+        let journal = tenant.journal().await?;
+        let writer = Writer::start(&journal).await?;
+
+        tenant.edit("journal: {image: journal-2}").await?;
+        a_migration_runs(&tenant).await?;
+        tenant.edit("journal: {image: journal-1}").await?;
+        let said = tenant.says(ConditionType::SchemaCurrent, "True", Reason::SchemaNewer).await;
+        tenant.ready().await?;
+
+        let report = writer.stop().await?;
+        test.measured(&report);
+        report.ensure_nothing_failed()?;
+        ensure!(said?.message.contains(test.world.image("journal-2")?));
+        ensure!(journal.version().await?.1 == 1);
+        Ok(())
+    });
+}
+
+/// Waits until the image serves, and fails if it was rolled out before its migration had ended.
+async fn the_migration_comes_first(tenant: &Tenant, image: &str) -> Result<()> {
+    let mut migrated_beside_the_old = false;
+    eventually(format!("{image} serves"), STEP, async || {
+        let migration = migration(tenant).await?;
+        let deployment = tenant.get(kind::DEPLOYMENT, "journal").await?;
+        let serving = deployment["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+        let runs = migration.is_some_and(|job| job["status"]["completionTime"].is_null());
+        migrated_beside_the_old |= runs && serving != image;
+        Ok(match serving == image {
+            true if runs => Seen::Yes(Err("it was rolled out while its migration ran")),
+            true => Seen::Yes(Ok(())),
+            false => Seen::NotYet(format!("{serving} serves, migrating: {runs}")),
+        })
+    })
+    .await?
+    .map_err(anyhow::Error::msg)?;
+    ensure!(migrated_beside_the_old, "no migration was seen while the version before served");
+    Ok(())
+}
+
+async fn a_migration_runs(tenant: &Tenant) -> Result<()> {
+    eventually(format!("a migration of {} runs", tenant.name), STEP, async || {
+        let job = migration(tenant).await?.context("there is none")?;
+        Ok(Seen::when(job["status"]["completionTime"].is_null().then_some(()), "it has ended"))
+    })
+    .await
+}
+
+/// The Job of a migration, if there is one.
+async fn migration(tenant: &Tenant) -> Result<Option<Value>> {
+    let jobs = tenant.list(kind::JOB, "").await?;
+    let is_migration = |job: &Value| {
+        job["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("migrate-"))
+    };
+    Ok(jobs.into_iter().find(is_migration))
+}
