@@ -68,7 +68,7 @@ pub enum Reason {
     /// A generated Secret is gone. No new password is made silently: put the Secret back, or ask for new
     /// passwords by raising `spec.database.passwordRotation.generation`.
     SecretLost,
-    /// The certificates end soon and could not be renewed.
+    /// A certificate ends soon and was not renewed in time, or has ended.
     CertificateExpiring,
     /// The certificate in the named Secret cannot be used.
     CertificateInvalid,
@@ -98,7 +98,7 @@ pub enum Reason {
     JournalUnavailable,
     /// New passwords are being taken into use.
     Rotating,
-    /// Passwords cannot be rotated: the server is external, or a step failed.
+    /// A step of the rotation failed and is tried again; the passwords before still work.
     RotationFailed,
     /// The apiserver refused an object (quota, admission, quantity); the message says which and why.
     Refused,

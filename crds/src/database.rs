@@ -15,7 +15,8 @@ use crate::{journal::Scheduling, resources::Resources};
 #[x_kube(
     validation = ("self.provider != 'Builtin' || has(self.size)", "database.size is required when provider is Builtin"),
     validation = ("(self.provider == 'External') == has(self.external)", "database.external and provider: External belong together"),
-    validation = ("self.provider != 'External' || (!has(self.size) && !has(self.parameters) && !has(self.storageClassName))", "size, parameters and storageClassName are for provider: Builtin; an external server is not Valv's to set up"),
+    validation = ("self.provider != 'External' || (!has(self.size) && !has(self.parameters) && !has(self.storageClassName) && !has(self.resources) && !has(self.scheduling))", "size, parameters, storageClassName, resources and scheduling are for provider: Builtin; an external server is not Valv's to set up"),
+    validation = ("self.provider != 'External' || (self.passwordRotation.generation == 1 && self.applicationRights == 'DataOnly')", "passwordRotation and applicationRights are for provider: Builtin; an external server's logins are not Valv's to change"),
     validation = ("self.provider == oldSelf.provider", "database.provider is immutable: restore into a new tenant"),
     validation = ("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)", "database.storageClassName is immutable: restore into a new tenant"),
     validation = ("!has(oldSelf.size) || (has(self.size) && quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0)", "database.size cannot shrink: a smaller volume could not hold the data; restore into a new tenant")

@@ -84,7 +84,8 @@ fn a_tenants_namespace_and_claims_cannot_be_deleted_by_hand() {
         let label =
             refusal(admin.change(kind::NAMESPACE, "", &tenant.namespace, Change::Merge(&unlabelled)).await)?;
 
-        let instead = format!("delete the JournalTenant instead: kubectl delete journaltenant {}", tenant.name);
+        let instead =
+            format!("delete the JournalTenant instead: kubectl delete journaltenant {}", tenant.name);
         ensure!(namespace.contains(&instead), "{namespace}");
         ensure!(claim.contains(&instead), "{claim}");
         ensure!(label.contains("leave it as it is"), "{label}");
@@ -119,7 +120,10 @@ async fn everything_that_stays_is_marked(tenant: &Tenant) -> Result<()> {
     for object in left {
         let metadata = &object["metadata"];
         let name = &metadata["name"];
-        ensure!(metadata["annotations"][RETAINED_ANNOTATION].is_string(), "{name} is not marked as left behind");
+        ensure!(
+            metadata["annotations"][RETAINED_ANNOTATION].is_string(),
+            "{name} is not marked as left behind"
+        );
         ensure!(metadata["ownerReferences"].is_null(), "{name} would be collected with its owner");
     }
     Ok(())

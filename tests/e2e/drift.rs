@@ -92,7 +92,8 @@ fn what_somebody_edits_is_put_right_within_ten_seconds() {
 
 /// So that an object which the operator learns to make is tried here too.
 async fn every_owned_kind_is_listed(tenant: &Tenant) -> Result<()> {
-    let kept = [kind::PERSISTENT_VOLUME_CLAIM, kind::POD, kind::JOB, kind::REPLICA_SET, kind::CONTROLLER_REVISION];
+    let kept =
+        [kind::PERSISTENT_VOLUME_CLAIM, kind::POD, kind::JOB, kind::REPLICA_SET, kind::CONTROLLER_REVISION];
     for kind in kind::IN_A_NAMESPACE {
         if kept.contains(&kind) {
             continue;
@@ -115,7 +116,8 @@ fn edits(image: &str) -> Vec<(Kind, &'static str, &'static str, Value)> {
     let undrainable = json!({ "spec": { "maxUnavailable": 0 } });
     let mounted = json!({ "automountServiceAccountToken": true });
     let container = |name: &str| json!({ "name": name, "image": image });
-    let runs = |name: &str| json!({ "spec": { "template": { "spec": { "containers": [container(name)] } } } });
+    let runs =
+        |name: &str| json!({ "spec": { "template": { "spec": { "containers": [container(name)] } } } });
     let mallory = json!([{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "mallory" }]);
     vec![
         (kind::ROLE_BINDING, "valv-operator", "somebody else's", json!({ "subjects": mallory })),

@@ -20,7 +20,9 @@ fn no_password_and_no_key_is_in_any_log_event_status_or_object() {
         let mut secrets = secrets(&tenant).await?;
         tenant.journal().await?.write("Före.").await?;
         tenant
-            .edit("{database: {passwordRotation: {generation: 2}}, certificates: {rotation: {generation: 2}}}")
+            .edit(
+                "{database: {passwordRotation: {generation: 2}}, certificates: {rotation: {generation: 2}}}",
+            )
             .await?;
         tenant.shows("/status/database/passwordGeneration", &json!(2)).await?;
         tenant.shows("/status/certificates/generation", &json!(2)).await?;
@@ -93,7 +95,10 @@ async fn texts(test: &Test, tenant: &Tenant) -> Result<Vec<(String, String)>> {
         }
     }
     for secret in tenant.list(kind::SECRET, "").await? {
-        texts.push((format!("metadata of Secret {}", secret["metadata"]["name"]), secret["metadata"].to_string()));
+        texts.push((
+            format!("metadata of Secret {}", secret["metadata"]["name"]),
+            secret["metadata"].to_string(),
+        ));
     }
     for pod in tenant.list(kind::POD, "").await? {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
@@ -101,7 +106,8 @@ async fn texts(test: &Test, tenant: &Tenant) -> Result<Vec<(String, String)>> {
             for container in pod["spec"][list].as_array().cloned().unwrap_or_default() {
                 let container = container["name"].as_str().unwrap_or_default();
                 // A pod that goes has no log any more.
-                let log = admin.log(&tenant.namespace, name, container, Run::Current).await.unwrap_or_default();
+                let log =
+                    admin.log(&tenant.namespace, name, container, Run::Current).await.unwrap_or_default();
                 texts.push((format!("the log of {name}/{container}"), log));
             }
         }

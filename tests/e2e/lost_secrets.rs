@@ -2,8 +2,8 @@
 
 use anyhow::{Context, ensure};
 use harness::actor::Change;
-use harness::{Seen, eventually, kind, run};
 use harness::tenant::STEP;
+use harness::{Seen, eventually, kind, run};
 use serde_json::{Value, json};
 use valv_crds::condition::{ConditionType, Reason};
 
@@ -25,11 +25,7 @@ fn a_lost_password_is_told_and_not_made_again_until_it_is_put_back() {
 
         ensure!(said.message.contains("login-app-a"), "{}", said.message);
         ensure!(said.message.contains("put it back from a backup of the cluster"), "{}", said.message);
-        ensure!(
-            said.message.contains("raise spec.database.passwordRotation.generation"),
-            "{}",
-            said.message
-        );
+        ensure!(said.message.contains("raise spec.database.passwordRotation.generation"), "{}", said.message);
         ensure!(!made_again, "a new password was made silently");
         journal.write("Och efteråt.").await?;
         test.measured("told, served on, healed by the Secret of before");

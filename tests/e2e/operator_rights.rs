@@ -42,11 +42,14 @@ fn the_operators_token_is_good_for_nothing_outside_valvs_namespaces() {
         say("impersonate", admin.list(kind::NAMESPACE, "", "").await.map(drop))?;
         say("delete kube-public", operator.delete(kind::NAMESPACE, "", "kube-public", Grace::Usual).await)?;
         let owned = json!({ "metadata": { "labels": { "valv.eu/tenant": "public" } } });
-        let owned = operator.change(kind::NAMESPACE, "", "kube-public", Change::Merge(&owned)).await.map(drop);
+        let owned =
+            operator.change(kind::NAMESPACE, "", "kube-public", Change::Merge(&owned)).await.map(drop);
         say("label kube-public as its own", owned)?;
-        for (name, tenant, level) in
-            [("e2e", "e2e", "restricted"), ("journal-e2e", "ada", "restricted"), ("journal-e2e", "e2e", "privileged")]
-        {
+        for (name, tenant, level) in [
+            ("e2e", "e2e", "restricted"),
+            ("journal-e2e", "ada", "restricted"),
+            ("journal-e2e", "e2e", "privileged"),
+        ] {
             let made = operator.create(kind::NAMESPACE, "", namespace(name, tenant, level)).await.map(drop);
             say(&format!("make the namespace {name} of {tenant}, {level}"), made)?;
         }
@@ -72,7 +75,8 @@ fn nobody_else_writes_a_tenants_status() {
         tenant.apply().await?;
 
         let status = json!({ "status": { "url": "https://elsewhere.example" } });
-        let refused = refusal(test.world.admin.change_status(kind::JOURNAL_TENANT, &tenant.name, &status).await)?;
+        let refused =
+            refusal(test.world.admin.change_status(kind::JOURNAL_TENANT, &tenant.name, &status).await)?;
 
         ensure!(refused.contains("only it writes it"), "{refused}");
         test.measured("refused even to the administrator");

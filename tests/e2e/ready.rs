@@ -36,7 +36,8 @@ fn a_ready_tenant_says_where_it_is_and_what_runs() {
         ensure!(status["url"] == format!("https://{}:{port}", tenant.host()), "{status}");
         ensure!(status["namespace"] == tenant.namespace, "{status}");
         ensure!(status["journal"]["image"] == test.world.image("journal-1")?, "{status}");
-        let digest = |part: &str| status[part]["imageDigest"].as_str().is_some_and(|text| text.starts_with("sha256:"));
+        let digest =
+            |part: &str| status[part]["imageDigest"].as_str().is_some_and(|text| text.starts_with("sha256:"));
         ensure!(digest("journal") && digest("database"), "{status}");
         let version = status["database"]["version"].as_str().context("no version of the database")?;
         ensure!(version.starts_with("17"), "{version}");

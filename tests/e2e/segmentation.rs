@@ -99,7 +99,12 @@ async fn targets(tenant: &Tenant) -> Result<Vec<Target>> {
 }
 
 /// Those of `targets` to which a pod in the namespace of `tenant` gets a connection.
-async fn reached(test: &Test, tenant: &Tenant, role: Option<&str>, targets: &[Target]) -> Result<Vec<String>> {
+async fn reached(
+    test: &Test,
+    tenant: &Tenant,
+    role: Option<&str>,
+    targets: &[Target],
+) -> Result<Vec<String>> {
     let mut probe = Probe::new(&tenant.namespace, test.world.image("busybox")?);
     if let Some(role) = role {
         probe = probe.in_role(role);

@@ -140,8 +140,7 @@ async fn a_migration_runs(tenant: &Tenant) -> Result<()> {
 /// The Job of a migration, if there is one.
 async fn migration(tenant: &Tenant) -> Result<Option<Value>> {
     let jobs = tenant.list(kind::JOB, "").await?;
-    let is_migration = |job: &Value| {
-        job["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("migrate-"))
-    };
+    let is_migration =
+        |job: &Value| job["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("migrate-"));
     Ok(jobs.into_iter().find(is_migration))
 }

@@ -89,6 +89,13 @@ impl Actor {
         }
     }
 
+    /// Changes the status of an object of the cluster.
+    pub async fn change_status(&self, kind: Kind, name: &str, change: &Value) -> Result<Value> {
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = self.api(kind, "").patch_status(name, &params, &Patch::Merge(change)).await?;
+        Ok(serde_json::to_value(patched)?)
+    }
+
     /// Deletes an object, as `kubectl delete` does: what belongs to it goes after it.
     pub async fn delete(&self, kind: Kind, namespace: &str, name: &str, grace: Grace) -> Result<()> {
         let params = match grace {

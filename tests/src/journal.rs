@@ -11,11 +11,21 @@ use crate::eventually::{Seen, eventually};
 use crate::kind;
 use crate::tenant::{STEP, Tenant};
 
-/// Who signs in. The account is in the tenants' manifests.
-pub const USER: &str = "SE2321000016-1003";
+/// Who signs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// An HSA-id.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
 
-/// Her password.
-pub const PASSWORD: &str = "e2e";
+impl Default for Account {
+    /// The one in the manifests of the tests.
+    fn default() -> Self {
+        Self { user: "SE2321000016-1003".to_owned(), password: "e2e".to_owned() }
+    }
+}
 
 /// A test personnummer that Skatteverket publishes.
 const PERSONNUMMER: &str = "18900101-9802";
@@ -26,11 +36,18 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Somebody who uses a journal.
 #[derive(Clone)]
 pub struct JournalClient {
-    tenant: Tenant,
+    site: Site,
     client: Client,
     authorities: String,
-    address: SocketAddr,
     keeping: Keeping,
+}
+
+/// Where she comes, and as whom.
+#[derive(Clone)]
+struct Site {
+    tenant: Tenant,
+    account: Account,
+    address: SocketAddr,
 }
 
 /// What becomes of a connection after a request.
@@ -45,6 +62,11 @@ pub enum Keeping {
 impl JournalClient {
     /// Waits until the journal of `tenant` can be reached, and trusts what the tenant's ConfigMap names.
     pub async fn connect(tenant: &Tenant) -> Result<Self> {
+        Self::signed_in(tenant, Account::default()).await
+    }
+
+    /// The same, with an account of its own.
+    pub async fn signed_in(tenant: &Tenant, account: Account) -> Result<Self> {
         let address = eventually(format!("{} has an address", tenant.name), STEP, async || {
             let Some(service) = tenant.find(kind::SERVICE, "journal").await? else {
                 return Ok(Seen::NotYet("the Service journal is not there".to_owned()));
@@ -61,36 +83,22 @@ impl JournalClient {
         })
         .await?;
         let authorities = authorities(tenant).await?;
-        Self::trusting(tenant, address, authorities, Keeping::Connections)
-    }
-
-    fn trusting(tenant: &Tenant, address: SocketAddr, authorities: String, keeping: Keeping) -> Result<Self> {
-        let certificates = Certificate::from_pem_bundle(authorities.as_bytes())?;
-        let mut client = Client::builder()
-            .no_proxy()
-            .http1_only()
-            .timeout(REQUEST_TIMEOUT)
-            .resolve(&tenant.host(), address)
-            .tls_certs_only(certificates);
-        if keeping == Keeping::Nothing {
-            client = client.pool_max_idle_per_host(0);
-        }
-        Ok(Self { tenant: tenant.clone(), client: client.build()?, authorities, address, keeping })
+        Site { tenant: tenant.clone(), account, address }.visited(authorities, Keeping::Connections)
     }
 
     /// The same user, with connections of another kind.
     pub fn keeping(&self, keeping: Keeping) -> Result<Self> {
-        Self::trusting(&self.tenant, self.address, self.authorities.clone(), keeping)
+        self.site.clone().visited(self.authorities.clone(), keeping)
     }
 
     /// The same user, who trusts these authorities alone.
     pub fn trusting_only(&self, authorities: &str) -> Result<Self> {
-        Self::trusting(&self.tenant, self.address, authorities.to_owned(), self.keeping)
+        self.site.clone().visited(authorities.to_owned(), self.keeping)
     }
 
     /// Trusts what the tenant's ConfigMap names now.
     pub async fn read_authorities_again(&mut self) -> Result<()> {
-        let authorities = authorities(&self.tenant).await?;
+        let authorities = authorities(&self.site.tenant).await?;
         if authorities != self.authorities {
             *self = self.trusting_only(&authorities)?;
         }
@@ -99,7 +107,7 @@ impl JournalClient {
 
     /// The address behind the host name.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.site.address
     }
 
     /// Writes a note, and returns its number.
@@ -128,7 +136,7 @@ impl JournalClient {
 
     /// Waits until a note can be written. Returns its number.
     pub async fn writes_again(&self, text: &str) -> Result<i64> {
-        eventually(format!("the journal of {} takes a note", self.tenant.name), STEP, async || {
+        eventually(format!("the journal of {} takes a note", self.site.tenant.name), STEP, async || {
             Ok(Seen::Yes(self.write(text).await?))
         })
         .await
@@ -157,8 +165,25 @@ impl JournalClient {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("https://{}:{}{path}", self.tenant.host(), self.address.port());
-        self.client.request(method, url).basic_auth(USER, Some(PASSWORD))
+        let url = format!("https://{}:{}{path}", self.site.tenant.host(), self.site.address.port());
+        let Account { user, password } = &self.site.account;
+        self.client.request(method, url).basic_auth(user, Some(password))
+    }
+}
+
+impl Site {
+    fn visited(self, authorities: String, keeping: Keeping) -> Result<JournalClient> {
+        let certificates = Certificate::from_pem_bundle(authorities.as_bytes())?;
+        let mut client = Client::builder()
+            .no_proxy()
+            .http1_only()
+            .timeout(REQUEST_TIMEOUT)
+            .resolve(&self.tenant.host(), self.address)
+            .tls_certs_only(certificates);
+        if keeping == Keeping::Nothing {
+            client = client.pool_max_idle_per_host(0);
+        }
+        Ok(JournalClient { site: self, client: client.build()?, authorities, keeping })
     }
 }
 

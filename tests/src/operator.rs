@@ -49,7 +49,8 @@ pub struct Leader {
 }
 
 impl Operator {
-    pub(crate) fn of(world: &'static World) -> Self {
+    /// The one on this cluster.
+    pub fn of(world: &'static World) -> Self {
         Self { world }
     }
 

@@ -70,7 +70,7 @@ pub enum Error {
     #[error(
         "volume {} is empty, but the tenant has a database, system identifier {expected}: an empty one is not \
          made in its place; put the right volume back, or restore from a backup; to begin with an empty \
-         database on purpose, remove the system identifier that the tenant's status records",
+         database on purpose, delete the tenant with its data and create it anew",
         volume.display()
     )]
     Lost {

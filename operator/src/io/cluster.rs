@@ -269,7 +269,7 @@ impl Cluster {
             annotations.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let patch = json!({ "metadata": { "annotations": annotations } });
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.patch(key, namespace, &Patch::Merge(&patch), params).await
+        self.patch(key, namespace, &Patch::Merge(&patch), params).await.map(|_| ())
     }
 
     /// Adds or removes the operator's finalizer on `tenant`, in the version that was seen.
@@ -321,14 +321,14 @@ impl Cluster {
         namespace: Option<&str>,
         patch: &Patch<&Value>,
         params: PatchParams,
-    ) -> Result<(), Error> {
+    ) -> Result<DynamicObject, Error> {
         let shown = namespace.unwrap_or("the cluster");
         self.fence("apply", key, shown)?;
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let patched = self.api(key.kind, namespace).patch(&key.name, &params, patch).await;
-        patched.map_err(|source| failed("apply", key, shown, source))?;
+        let patched = patched.map_err(|source| failed("apply", key, shown, source))?;
         self.written(key);
-        Ok(())
+        Ok(patched)
     }
 
     fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {

@@ -31,6 +31,9 @@ pub const JOURNAL_TLS: &str = "journal-tls";
 /// takes to hand out a changed Secret.
 const OVERLAP: Duration = Duration::from_secs(600);
 
+/// How long before its end a certificate that the user brings is spoken of.
+const EXPIRING: Duration = Duration::from_secs(14 * 86_400);
+
 /// What is to happen with certificates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Certificates {
@@ -115,7 +118,7 @@ pub fn certificates(
     let look_again_at = renewals.chain(overlapping.then(|| now + Duration::from_secs(15))).min();
     let own = user_certificate(tenant, observed, now);
     Certificates {
-        saying: own.unwrap_or_else(|| saying(&lost, &leaves, newest.map(|(number, _)| number), now)),
+        saying: own.unwrap_or_else(|| saying(&lost, &leaves, newest.map(|(number, _)| number), settings.renew_before / 2, now)),
         status: status(&leaves, newest),
         orders,
         lost,
@@ -216,7 +219,13 @@ fn status(leaves: &[Leaf<'_>], newest: Option<(i64, &Secret)>) -> CertificateSta
     }
 }
 
-fn saying(lost: &[String], leaves: &[Leaf<'_>], newest: Option<i64>, now: Timestamp) -> Saying {
+fn saying(
+    lost: &[String],
+    leaves: &[Leaf<'_>],
+    newest: Option<i64>,
+    overdue: Duration,
+    now: Timestamp,
+) -> Saying {
     let kind = ConditionType::CertificatesValid;
     if let Some(name) = lost.first() {
         return Saying::no(
@@ -233,6 +242,9 @@ fn saying(lost: &[String], leaves: &[Leaf<'_>], newest: Option<i64>, now: Timest
     match (missing, ended) {
         (Some(leaf), _) => Saying::no(kind, Reason::Progressing, format!("{} is being made", leaf.name)),
         (_, Some(leaf)) => Saying::no(kind, Reason::CertificateExpiring, format!("{} has ended", leaf.name)),
+        _ if leaves.iter().any(|leaf| leaf.facts().is_some_and(|facts| facts.not_after < now + overdue)) => {
+            Saying::yes(kind, Reason::CertificateExpiring, "a certificate ends soon and should have been renewed by now")
+        }
         _ if old => Saying::yes(
             kind,
             Reason::AuthorityOverlapping,
@@ -275,5 +287,8 @@ fn user_certificate(tenant: &Tenant, observed: &Observed, now: Timestamp) -> Opt
     if facts.not_after <= now {
         return invalid(format!("ended at {}", facts.not_after));
     }
-    None
+    (facts.not_after < now + EXPIRING).then(|| {
+        let message = format!("the certificate in the Secret {name} ends at {}: bring a new one", facts.not_after);
+        Saying::yes(kind, Reason::CertificateExpiring, message)
+    })
 }

@@ -146,7 +146,7 @@ pub fn plan(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Time
 
 /// The plan inside a namespace that is the tenant's.
 fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
-    let mut state = observed.state();
+    let mut state = remembered(tenant, observed);
     let report = workload::database_report(observed);
     if let Some(report) = &report {
         state.system_identifier.get_or_insert_with(|| report.system_identifier.clone());
@@ -163,6 +163,7 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
     let volumes = volumes::volumes(tenant, observed);
     let references = resolve::references(tenant, observed);
 
+    let adopted = adopt(tenant, observed);
     let mut plan = Plan {
         sayings: vec![
             Saying::yes(
@@ -170,11 +171,7 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
                 Reason::AsAsked,
                 format!("{} is this tenant's", tenant.host),
             ),
-            Saying::yes(
-                ConditionType::NamespaceReady,
-                Reason::AsAsked,
-                format!("{} is this tenant's", tenant.namespace),
-            ),
+            namespace_saying(tenant, &adopted),
             references.clone(),
             secrets_intact(passwords.as_ref(), &certificates),
             certificates.saying.clone(),
@@ -188,7 +185,7 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
     if let Some(at) = certificates.look_again_at {
         plan.look_by(at, now);
     }
-    plan.adopt = adopt(tenant, observed);
+    plan.adopt = adopted;
     plan.apply.push(foundation::namespace(tenant));
     plan.apply.push(foundation::role_binding(tenant, settings));
     plan.apply.extend(foundation::foundation(tenant, settings));
@@ -244,13 +241,25 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
     plan.apply.push(state_object(tenant, &state));
     plan.migrated = upgrade.migrated;
     plan.system_identifier = state.system_identifier;
-    if !resolved {
+    if !resolved || volumes.saying.reason == Reason::ClassMissing {
         plan.look_again_after = plan.look_again_after.min(WAITING);
     }
     plan.sayings.push(database);
     plan.sayings.push(upgrade.saying);
     plan.sayings.push(workload::journal(tenant, observed));
     plan
+}
+
+/// What is known of the tenant's past: from its namespace, and from its status where that was lost.
+fn remembered(tenant: &Tenant, observed: &Observed) -> State {
+    let mut state = observed.state();
+    if let Some(status) = &tenant.object.status {
+        state.system_identifier = state.system_identifier.or_else(|| status.database.system_identifier.clone());
+        if state.migrated.is_empty() {
+            state.migrated.clone_from(&status.journal.migrated);
+        }
+    }
+    state
 }
 
 /// The database, its roles, and what is left over of earlier ones.
@@ -284,6 +293,15 @@ fn the_database(
     }
     let job = database::roles_job_name(wanted);
     let applied = in_force(wanted);
+    if observed.job(&job) == JobSeen::Failed {
+        // Its tries are used up: it is made anew, and tried again.
+        plan.delete.push(Key::new(Kind::Job, job.clone()));
+        plan.sayings.retain(|saying| saying.kind != ConditionType::PasswordsCurrent);
+        plan.sayings.push(Saying::no(ConditionType::PasswordsCurrent, Reason::RotationFailed, format!(
+            "the Job {job} could not change the database's logins and is tried again; those before still work. Last words: {}",
+            workload::last_words(observed, &job)
+        )));
+    }
     if applied {
         state.roles_applied = Some(roles::digest(&credentials::roles_file(wanted)));
     } else if workload::database(tenant, observed).is_true() && observed.job(&job) == JobSeen::Absent {
@@ -414,6 +432,16 @@ fn farewell(tenant: &Tenant, observed: &Observed) -> Plan {
         },
         (NamespaceSeen::Ours, DeletionPolicy::Retain) => retain(observed, &tenant.namespace, done, waiting),
     }
+}
+
+fn namespace_saying(tenant: &Tenant, adopted: &[Key]) -> Saying {
+    let kind = ConditionType::NamespaceReady;
+    if adopted.is_empty() {
+        return Saying::yes(kind, Reason::AsAsked, format!("{} is this tenant's", tenant.namespace));
+    }
+    Saying::yes(kind, Reason::Adopted, format!(
+        "{} was kept after an earlier tenant of this name; its volumes and Secrets are taken over", tenant.namespace
+    ))
 }
 
 /// What an earlier tenant left, if it did: the namespace last, by whose mark it is known.

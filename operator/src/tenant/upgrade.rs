@@ -5,6 +5,7 @@
 //! A new image first runs its migration; the version before it serves until that succeeded. A migration that
 //! runs is never interrupted, not even by a newer image.
 
+use kube::core::DynamicObject;
 use valv_crds::{
     condition::{ConditionType, Reason, Saying},
     journal::Journal,
@@ -13,11 +14,15 @@ use valv_crds::{
 use super::{
     check::Tenant,
     observe::{JobSeen, Observed, State},
+    workload,
 };
 use crate::io::kind::Kind;
 
 /// Prefix of a migration Job's name.
 pub const MIGRATE_PREFIX: &str = "migrate-";
+
+/// Annotation on a migration Job: the image that it migrates to.
+pub const IMAGE_ANNOTATION: &str = "valv.eu/image";
 
 /// Which version serves, and what comes first.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +69,7 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
         };
     };
     let image = &wanted.image;
-    let mut migrated = state.migrated.clone();
+    let migrated = recorded(observed, state);
     let job = job_name(tenant, &migrate.command);
     let running = observed.all(Kind::Job).filter_map(|job| job.metadata.name.clone()).find(|name| {
         name.starts_with(MIGRATE_PREFIX) && *name != job && observed.job(name) == JobSeen::Active
@@ -76,9 +81,17 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
         serving: state.serving.clone(),
         migration: None,
         finished: vec![],
-        migrated: state.migrated.clone(),
+        migrated: migrated.clone(),
         saying: Saying::no(kind, reason, message),
     };
+    if let Some(running) = running {
+        return before(
+            Reason::Migrating,
+            format!(
+                "the migration {running} of another image is running and is not interrupted; {image} comes after it"
+            ),
+        );
+    }
     if was_before {
         let saying = if is_newest {
             Saying::yes(kind, Reason::AsAsked, format!("the schema is what {image} made it"))
@@ -100,33 +113,21 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
             saying,
         };
     }
-    if let Some(running) = running {
-        return before(
-            Reason::Migrating,
-            format!(
-                "the migration {running} of an earlier image is running and is not interrupted; {image} comes after it"
-            ),
-        );
-    }
     match seen {
-        JobSeen::Succeeded => {
-            migrated.push(image.clone());
-            let excess = migrated.len().saturating_sub(REMEMBERED);
-            migrated.drain(..excess);
-            Upgrade {
-                serving: Some(wanted.clone()),
-                migration: None,
-                finished: vec![],
-                migrated,
-                saying: Saying::yes(kind, Reason::AsAsked, format!("the schema is what {image} made it")),
-            }
-        }
+        // Recorded above, and so never met here; but a Job that does not name its image is no reason to stop.
+        JobSeen::Succeeded => Upgrade {
+            serving: Some(wanted.clone()),
+            migration: None,
+            finished: vec![],
+            migrated: migrated.into_iter().chain([image.clone()]).collect(),
+            saying: Saying::yes(kind, Reason::AsAsked, format!("the schema is what {image} made it")),
+        },
         JobSeen::Failed => before(
             Reason::MigrationFailed,
             format!(
                 "the migration to {image} failed; {}. Last lines: {}. Give another image, or annotate the tenant with valv.eu/retry-migration=<anything new>",
                 serving_now(state),
-                last_words(observed, &job)
+                workload::last_words(observed, &job)
             ),
         ),
         JobSeen::Active => Upgrade {
@@ -153,6 +154,26 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
     }
 }
 
+/// Images whose migration succeeded, as recorded and as the Jobs show, whatever image is wanted by now.
+fn recorded(observed: &Observed, state: &State) -> Vec<String> {
+    let mut migrated = state.migrated.clone();
+    for job in observed.all(Kind::Job) {
+        let name = job.metadata.name.clone().unwrap_or_default();
+        let Some(image) = image_of(job) else { continue };
+        if !migrated.contains(image) && observed.job(&name) == JobSeen::Succeeded {
+            migrated.push(image.clone());
+        }
+    }
+    let excess = migrated.len().saturating_sub(REMEMBERED);
+    migrated.drain(..excess);
+    migrated
+}
+
+/// The image that a Job migrates to.
+fn image_of(job: &DynamicObject) -> Option<&String> {
+    job.metadata.annotations.as_ref()?.get(IMAGE_ANNOTATION)
+}
+
 fn serving_now(state: &State) -> String {
     match &state.serving {
         Some(journal) => format!("{} serves", journal.image),
@@ -166,40 +187,20 @@ fn job_name(tenant: &Tenant, command: &[String]) -> String {
     format!("{MIGRATE_PREFIX}{}", &super::objects::digest(text.as_bytes())[..10])
 }
 
-/// Migration Jobs that have ended, but for `kept`.
+/// Migration Jobs that failed, or succeeded and are recorded; but for `kept`.
 fn finished(observed: &Observed, kept: Option<&String>) -> Vec<String> {
-    let names = observed.all(Kind::Job).filter_map(|job| job.metadata.name.clone());
-    names
-        .filter(|name| {
-            name.starts_with(MIGRATE_PREFIX)
-                && Some(name) != kept
-                && matches!(observed.job(name), JobSeen::Succeeded | JobSeen::Failed)
-        })
-        .collect()
-}
-
-/// What the Job's newest pod left as its last lines.
-fn last_words(observed: &Observed, job: &str) -> String {
-    let pods = observed.all(Kind::Pod).filter(|pod| {
-        let labels = pod.metadata.labels.as_ref();
-        labels.and_then(|labels| labels.get("batch.kubernetes.io/job-name")).is_some_and(|name| name == job)
-    });
-    let newest = pods.max_by_key(|pod| pod.metadata.creation_timestamp.clone());
-    newest
-        .and_then(|pod| {
-            let statuses = pod.data.pointer("/status/containerStatuses")?.as_array()?;
-            statuses.iter().find_map(|status| {
-                let message = status.pointer("/state/terminated/message")?.as_str()?;
-                Some(last_lines(message))
-            })
-        })
-        .unwrap_or_else(|| "none were left".to_owned())
-}
-
-/// The last lines of `text`, on one line and short enough for a condition.
-fn last_lines(text: &str) -> String {
-    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let last = lines[lines.len().saturating_sub(5)..].join(" | ");
-    let start = last.char_indices().rev().nth(999).map_or(0, |(index, _)| index);
-    last[start..].to_owned()
+    let recorded = observed.state().migrated;
+    let jobs = observed.all(Kind::Job).filter_map(|job| Some((job.metadata.name.clone()?, job)));
+    jobs.filter(|(name, job)| {
+        let is_recorded = image_of(job).is_some_and(|image| recorded.contains(image));
+        name.starts_with(MIGRATE_PREFIX)
+            && Some(name) != kept
+            && match observed.job(name) {
+                JobSeen::Succeeded => is_recorded,
+                JobSeen::Failed => true,
+                JobSeen::Absent | JobSeen::Active => false,
+            }
+    })
+    .map(|(name, _)| name)
+    .collect()
 }

@@ -51,7 +51,7 @@ pub fn volumes(tenant: &Tenant, observed: &Observed) -> Volumes {
                 kind,
                 Reason::ExpansionUnsupported,
                 format!(
-                    "{class} cannot expand volumes, so {} keeps its size: restore into a tenant with a larger one, or set the size back in spec",
+                    "{class} cannot expand volumes, so {} keeps its size and goes on: restore into a tenant with a larger one",
                     claim.name
                 ),
             ));

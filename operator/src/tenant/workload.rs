@@ -97,7 +97,8 @@ fn database_trouble(observed: &Observed) -> Option<Saying> {
     }
     let kind = ConditionType::DatabaseReady;
     let failed: Failed = serde_json::from_str(init_message(database_pod(observed)?)?).ok()?;
-    let reason = if failed.error.contains("empty") { Reason::VolumeEmpty } else { Reason::DatabaseFailed };
+    let is_empty = failed.error.contains("is empty, but the tenant has a database");
+    let reason = if is_empty { Reason::VolumeEmpty } else { Reason::DatabaseFailed };
     Some(Saying::no(kind, reason, failed.error))
 }
 
@@ -156,4 +157,30 @@ fn replica_failure(observed: &Observed) -> Option<String> {
         .iter()
         .find(|condition| condition["type"] == "ReplicaFailure" && condition["status"] == "True")?;
     failure["message"].as_str().map(str::to_owned)
+}
+
+/// What the Job's newest pod left as its last lines.
+pub fn last_words(observed: &Observed, job: &str) -> String {
+    let pods = observed.all(Kind::Pod).filter(|pod| {
+        let labels = pod.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get("batch.kubernetes.io/job-name")).is_some_and(|name| name == job)
+    });
+    let newest = pods.max_by_key(|pod| pod.metadata.creation_timestamp.clone());
+    newest
+        .and_then(|pod| {
+            let statuses = pod.data.pointer("/status/containerStatuses")?.as_array()?;
+            statuses.iter().find_map(|status| {
+                let message = status.pointer("/state/terminated/message")?.as_str()?;
+                Some(last_lines(message))
+            })
+        })
+        .unwrap_or_else(|| "none were left".to_owned())
+}
+
+/// The last lines of `text`, on one line and short enough for a condition.
+fn last_lines(text: &str) -> String {
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(5)..].join(" | ");
+    let start = last.char_indices().rev().nth(999).map_or(0, |(index, _)| index);
+    last[start..].to_owned()
 }

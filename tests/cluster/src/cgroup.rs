@@ -67,7 +67,7 @@ impl Layout {
         }
     }
 
-    /// The v2 group of `member`, a node or the world: the root of what Cilium's socket programs see.
+    /// The v2 group of `member`, a node or the world.
     pub fn group(self, member: &str) -> PathBuf {
         self.v2().join(OURS).join(member)
     }

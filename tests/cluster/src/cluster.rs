@@ -144,9 +144,12 @@ impl Cluster {
         Node::new(&self.settings, number)
     }
 
+    /// Notes what `catalogue` has; what it does not have stays as it was loaded before.
     pub(crate) fn note_images(&self, catalogue: &Catalogue) -> Result<()> {
         let list = self.images_file();
-        fs::write(&list, serde_json::to_vec_pretty(&catalogue.references())?)
+        let mut images = self.images().unwrap_or_default();
+        images.extend(catalogue.references());
+        fs::write(&list, serde_json::to_vec_pretty(&images)?)
             .with_context(|| format!("failed to write {}", list.display()))
     }
 

@@ -10,6 +10,10 @@ use nix::mount::{MsFlags, mount};
 
 use crate::folder::NodeFolder;
 
+/// The node's own control group, as a mount: Cilium would otherwise mount the root of the hierarchy over
+/// it, hook into the sockets of every process of the host, and hide from the runtime where its pods are.
+pub const SOCKET_GROUP: &str = "/run/valv/sockets";
+
 /// Kernel settings that are the whole machine's and that kubelet or Cilium set: in the node they are
 /// files, so that the host keeps its own.
 const SHARED_SETTINGS: [&str; 8] = [
@@ -23,14 +27,16 @@ const SHARED_SETTINGS: [&str; 8] = [
     "vm/panic_on_oom",
 ];
 
-/// Mounts everything that node needs.
-pub fn prepare(folder: &NodeFolder) -> Result<()> {
+/// Mounts everything that a node needs whose v2 control group is `group`.
+pub fn prepare(folder: &NodeFolder, group: &Path) -> Result<()> {
     // Containers' mounts must come and go in the kubelet's view too.
     let shared = MsFlags::MS_REC | MsFlags::MS_SHARED;
     mount(None::<&str>, "/", None::<&str>, shared, None::<&str>).context("failed to share mounts")?;
     fresh("proc", "/proc", None)?;
     fresh("bpf", "/sys/fs/bpf", None)?;
     fresh("tmpfs", "/run", Some("mode=755"))?;
+    fs::create_dir_all(SOCKET_GROUP)?;
+    bind(group, Path::new(SOCKET_GROUP))?;
     bind(&folder.path("var-log"), Path::new("/var/log"))?;
     bind(&folder.path("volumes"), &folder.volumes_mount())?;
     let (up, work) = (folder.path("overlay/up"), folder.path("overlay/work"));

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use nix::unistd::sethostname;
 
 use crate::cache::Cache;
+use crate::cgroup::Layout;
 use crate::event::{Event, Milestone, Teller};
 use crate::folder::NodeFolder;
 use crate::kubectl::Kubectl;
@@ -81,7 +82,7 @@ impl Supervisor<'_> {
     /// The node's own file system, name and network.
     fn prepare(&self) -> Result<()> {
         sethostname(self.site.name()).context("failed to set the host name")?;
-        mounts::prepare(&self.site.folder)?;
+        mounts::prepare(&self.site.folder, &Layout::detect()?.group(&self.site.name()))?;
         self.ip(&["link", "set", "lo", "up"])?;
         let link = Path::new("/proc/sys/net/ipv4/conf/eth0");
         Wait::new("the node is wired to the world", DEADLINE).until(|| Ok(link.exists().then_some(())))?;

@@ -1,3 +1,165 @@
-//! Placeholder.
+//! `demo`: one care provider's journal on a real cluster, from nothing to a note that survives its database.
 
-fn main() {}
+use std::fmt::Display;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use harness::actor::Grace;
+use harness::helm::Helm;
+use harness::journal::Account;
+use harness::test::{block_on, unique, world};
+use harness::{JournalClient, Tenant, World, kind};
+use serde_json::json;
+use tokio::time::Instant;
+
+/// What is applied.
+const EXAMPLE: &str = "../examples/stadskliniken.yaml";
+
+/// Its name in there.
+const NAME: &str = "stadskliniken";
+
+/// Who writes the note.
+const USER: &str = "SE2321000016-1003";
+
+/// What she writes.
+const NOTE: &str = "Patienten mår bra efter besöket.";
+
+/// What the issue asks for, on a cluster that has the images.
+const READY_TARGET: Duration = Duration::from_secs(60);
+
+/// Runs one care provider's journal, kills its database, and reads back what was written
+#[derive(Parser)]
+#[command(name = "demo")]
+struct Arguments {
+    /// Leave the tenant there, to look at
+    #[arg(long)]
+    keep: bool,
+}
+
+/// What was seen, for the table at the end.
+#[derive(Default)]
+struct Table {
+    rows: Vec<[String; 3]>,
+}
+
+fn main() -> ExitCode {
+    let Arguments { keep } = Arguments::parse();
+    let mut table = Table::default();
+    let ended = block_on(async {
+        let world = world().await?;
+        let shown = demo(world, &mut table).await;
+        match shown {
+            Ok(tenant) if keep => {
+                say(format_args!("left there: kubectl get journaltenant {}", tenant.name));
+                Ok(())
+            }
+            Ok(tenant) => {
+                say("taking it away");
+                tenant.destroy().await
+            }
+            Err(error) => Err(error),
+        }
+    });
+    table.print();
+    match ended {
+        Ok(()) => {
+            println!("\nThe note survived the death of its database.");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("\nFAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo(world: &'static World, table: &mut Table) -> Result<Tenant> {
+    say("installing Valv");
+    let begun = Instant::now();
+    Helm::of(world).install(&json!({})).await?;
+    table.add("Valv is installed by its chart", "two operators, one leads", begun.elapsed());
+
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLE);
+    let yaml =
+        fs::read_to_string(&example).with_context(|| format!("failed to read {}", example.display()))?;
+    // The example names the image as the local cluster has it; another cluster has it elsewhere.
+    let image = format!("journal: {{image: '{}'}}", world.image("journal-1")?);
+    let tenant = Tenant::new(world, NAME, &yaml)?.with(&image)?;
+    nobody_has_its_name(world, &tenant).await?;
+
+    say("applying examples/stadskliniken.yaml");
+    let begun = Instant::now();
+    tenant.apply().await?;
+    let account = Account { user: USER.to_owned(), password: unique("demo") };
+    let accounts = format!("{}:{}", account.user, account.password);
+    tenant.bring_secret("accounts", &[("accounts", &accounts)]).await?;
+    say("waiting until Stadskliniken is ready: database, certificates, migration, journal");
+    tenant.ready().await?;
+    let ready = begun.elapsed();
+    table.add("Stadskliniken is ready", within(ready, READY_TARGET), ready);
+
+    let journal = JournalClient::signed_in(&tenant, account).await?;
+    say(format_args!("writing a note at https://{}", tenant.host()));
+    let begun = Instant::now();
+    journal.write(NOTE).await?;
+    table.add("a note is written over TLS", "verified with the tenant's own authority", begun.elapsed());
+
+    say("killing the database's pod, without grace");
+    let pod = tenant.get(kind::POD, "database-0").await?;
+    let begun = Instant::now();
+    world.admin.delete(kind::POD, &tenant.namespace, "database-0", Grace::None).await?;
+    tenant.is_replaced(kind::POD, &pod, harness::tenant::STEP).await?;
+    journal.writes_again("Efter avbrottet.").await?;
+    table.add("the database's pod is killed", "the journal takes notes again", begun.elapsed());
+
+    say("reading the note back");
+    let begun = Instant::now();
+    let notes = journal.read().await?;
+    ensure!(notes.iter().any(|note| note == NOTE), "the note is lost: the journal has {notes:?}");
+    table.add("the note from before is read", "it is there, word for word", begun.elapsed());
+    Ok(tenant)
+}
+
+/// The demo takes away what it made: it must not be somebody's.
+async fn nobody_has_its_name(world: &World, tenant: &Tenant) -> Result<()> {
+    for (kind, name) in [(kind::JOURNAL_TENANT, &tenant.name), (kind::NAMESPACE, &tenant.namespace)] {
+        if world.admin.find(kind, "", name).await?.is_some() {
+            bail!("{} {name} is there already: delete it, or try the demo on another cluster", kind.name);
+        }
+    }
+    Ok(())
+}
+
+fn within(took: Duration, target: Duration) -> String {
+    let verdict = if took <= target { "within" } else { "later than" };
+    format!("{verdict} {} s", target.as_secs())
+}
+
+fn say(what: impl Display) {
+    println!("  … {what}");
+}
+
+impl Table {
+    fn add(&mut self, what: &str, result: impl Display, took: Duration) {
+        let took = match took {
+            took if took < Duration::from_secs(1) => format!("{} ms", took.as_millis()),
+            took => format!("{:.1} s", took.as_secs_f32()),
+        };
+        self.rows.push([what.to_owned(), result.to_string(), took]);
+    }
+
+    fn print(&self) {
+        let head = ["what", "result", "took"].map(str::to_owned);
+        let all = || [&head].into_iter().chain(&self.rows);
+        let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or_default();
+        let widths = [width(0), width(1), width(2)];
+        println!();
+        for row in all() {
+            println!("  {:1$}   {2:3$}   {4:>5$}", row[0], widths[0], row[1], widths[1], row[2], widths[2]);
+        }
+    }
+}

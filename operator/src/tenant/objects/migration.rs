@@ -9,7 +9,7 @@ use super::{
     journal::{container, environment, pod_template},
     object, pod_labels,
 };
-use crate::{io::kind::Kind, segmentation::Role, settings::Settings, tenant::check::Tenant};
+use crate::{io::kind::Kind, segmentation::Role, settings::Settings, tenant::{check::Tenant, upgrade::IMAGE_ANNOTATION}};
 
 /// The migration Job `name`, which runs the wanted image as the schema's owner.
 pub fn migration(tenant: &Tenant, settings: &Settings, name: &str) -> Option<Wanted> {
@@ -29,7 +29,7 @@ pub fn migration(tenant: &Tenant, settings: &Settings, name: &str) -> Option<Wan
             volume["secret"]["secretName"] = json!(MIGRATION_SECRET);
         }
     }
-    Some(object(
+    let mut job = object(
         tenant,
         Kind::Job,
         name,
@@ -42,5 +42,7 @@ pub fn migration(tenant: &Tenant, settings: &Settings, name: &str) -> Option<Wan
                 "spec": template,
             },
         }}),
-    ))
+    );
+    job.value["metadata"]["annotations"] = json!({ IMAGE_ANNOTATION: journal.image });
+    Some(job)
 }

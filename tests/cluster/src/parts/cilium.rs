@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cgroup::Layout;
+use crate::mounts::SOCKET_GROUP;
 use crate::network::{POD_RANGE, api_url};
 use crate::part::Part;
 use crate::parts::Site;
@@ -49,7 +49,7 @@ pub fn agent(site: &Site) -> Result<Part> {
         "--socket-path=/run/cilium/cilium.sock",
         "--bpf-root=/sys/fs/bpf",
     ]);
-    command.arg(format!("--cgroup-root={}", Layout::detect()?.group(&site.name()).display()));
+    command.arg(format!("--cgroup-root={SOCKET_GROUP}"));
     command.args(["--enable-health-checking=false", "--enable-endpoint-health-checking=false"]);
     command.args(["--enable-hubble=false", "--cni-exclusive=false", "--annotate-k8s-node=false"]);
     // busybox and musl give up at REFUSED, the default.

@@ -1,0 +1,40 @@
+//! Volumes that cannot be what somebody asks for.
+
+use anyhow::ensure;
+use harness::{kind, refusal, run};
+use valv_crds::condition::{ConditionType, Reason};
+
+#[test]
+fn a_volume_that_cannot_grow_says_so_and_serves_on() {
+    run(async |test| {
+        let classes = test.world.admin.list(kind::STORAGE_CLASS, "", "").await?;
+        if classes.iter().any(|class| class["allowVolumeExpansion"] == true) {
+            test.not_here("volumes can grow on this cluster");
+            return Ok(());
+        }
+        let tenant = test.tenant("full")?;
+        tenant.up().await?;
+        let journal = tenant.journal().await?;
+
+        tenant.edit("database: {size: 2Gi}").await?;
+        let said = tenant.says(ConditionType::VolumesReady, "False", Reason::ExpansionUnsupported).await?;
+        tenant.says(ConditionType::Ready, "False", Reason::ExpansionUnsupported).await?;
+        journal.write("Volymen är som den var.").await?;
+        let claim = tenant.get(kind::PERSISTENT_VOLUME_CLAIM, "database-0").await?;
+        // The schema alone knows no way back from a larger size.
+        let back = tenant.try_edit("database: {size: 1Gi}").await;
+
+        ensure!(said.message.contains("cannot expand volumes"), "{}", said.message);
+        ensure!(claim["spec"]["resources"]["requests"]["storage"] == "1Gi", "{claim}");
+        let promised = said.message.contains("or set the size back in spec");
+        match back {
+            Ok(()) => tenant.ready().await?,
+            Err(refused) => {
+                let words = refusal::<()>(Err(refused))?;
+                ensure!(!promised, "told to set the size back, which is refused: {words}");
+            }
+        }
+        test.measured(said.message);
+        Ok(())
+    });
+}

@@ -1,0 +1,265 @@
+//! What disturbs everybody: the operator restarted, killed, frozen, upgraded, taken away.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::actor::Grace;
+use harness::audit::Mark;
+use harness::operator::{NAMESPACE, is_work};
+use harness::process::PodProcess;
+use harness::tenant::STEP;
+use harness::{Seen, Tenant, Test, Writer, eventually, kind, run};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use valv_crds::reference::FINALIZER;
+
+/// What the issue asks for: how long nothing may be written after a restart.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What the issue asks for: how soon another leads after a leader died.
+const TAKEN_OVER: Duration = Duration::from_secs(20);
+
+/// What the issue asks for: how long a leader is frozen. Longer than its Lease lasts.
+const FROZEN: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_restarted_operator_writes_nothing_but_its_lease() {
+    run(async |test| {
+        let Some(audit) = test.world.audit() else {
+            test.not_here("the audit log of this cluster cannot be read");
+            return Ok(());
+        };
+        let (one, other) = (test.tenant("settled")?, test.tenant("resting")?.with("suspended: true")?);
+        one.up().await?;
+        other.apply().await?;
+        test.alone().await;
+        let operator = test.operator();
+        operator.is_settled().await?;
+
+        let before = audit.mark()?;
+        let begun = Instant::now();
+        for pod in operator.pods().await? {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            test.world.admin.delete(kind::POD, NAMESPACE, name, Grace::Usual).await?;
+        }
+        operator.is_ready().await?;
+        let ready = begun.elapsed();
+        // A window, not a wait: nothing is to happen in it.
+        sleep(QUIET).await;
+
+        let requests = audit.since(before)?;
+        let renewals = requests.iter().filter(|request| request.is_about("leases", "valv-operator")).count();
+        let writes: Vec<_> =
+            requests.iter().filter(|request| is_work(request)).map(ToString::to_string).collect();
+        test.measured(format_args!(
+            "ready after {:.1} s; then and for {} s: {} writes, {renewals} requests about its Lease",
+            ready.as_secs_f32(),
+            QUIET.as_secs(),
+            writes.len()
+        ));
+        ensure!(renewals > 0, "the audit log does not show what the operator does");
+        ensure!(writes.is_empty(), "it wrote: {writes:#?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn when_the_leader_is_killed_another_leads_within_twenty_seconds() {
+    run(async |test| {
+        test.alone().await;
+        let operator = test.operator();
+        let leader = operator.is_ready().await?;
+        let pod = test.world.admin.get(kind::POD, NAMESPACE, &leader.pod).await?;
+
+        let begun = Instant::now();
+        if test.world.local().is_some() {
+            process_of(&pod)?.kill()?;
+        } else {
+            test.world.admin.delete(kind::POD, NAMESPACE, &leader.pod, Grace::None).await?;
+        }
+        let next = operator.is_led_by_another_than(&leader).await?;
+        let took = begun.elapsed();
+
+        test.measured(format_args!(
+            "{} took over from {} after {:.1} s",
+            next.pod,
+            leader.pod,
+            took.as_secs_f32()
+        ));
+        operator.is_ready().await?;
+        ensure!(took < TAKEN_OVER, "only after {took:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_leader_that_was_frozen_writes_nothing_once_another_leads() {
+    run(async |test| {
+        let Some(audit) = test.world.audit() else {
+            test.not_here("the processes of this cluster's nodes cannot be reached");
+            return Ok(());
+        };
+        let tenant = test.tenant("watched")?;
+        tenant.up().await?;
+        test.alone().await;
+        let operator = test.operator();
+        let frozen = operator.is_ready().await?;
+        let pod = test.world.admin.get(kind::POD, NAMESPACE, &frozen.pod).await?;
+        let process = process_of(&pod)?;
+
+        let begun = Instant::now();
+        process.freeze()?;
+        // Something to do, of which the frozen one hears when it thaws.
+        tenant.remove(kind::CONFIG_MAP, "authorities").await?;
+        let next = operator.is_led_by_another_than(&frozen).await?;
+        let taken_over = audit.mark()?;
+        let after = begun.elapsed();
+        tenant.is_there(kind::CONFIG_MAP, "authorities").await?;
+        sleep(FROZEN.saturating_sub(begun.elapsed())).await;
+        tenant.remove(kind::NETWORK_POLICY, "allow-dns").await?;
+        process.thaw()?;
+        let exit = exit_code(test, &pod).await?;
+        tenant.is_there(kind::NETWORK_POLICY, "allow-dns").await?;
+        operator.is_ready().await?;
+        operator.is_settled().await?;
+
+        let (asked, written) = requests_of(test, &frozen.pod, taken_over)?;
+        let (_, by_next) = requests_of(test, &next.pod, taken_over)?;
+        test.measured(format_args!(
+            "another led after {:.1} s; frozen {} s, then: {asked} requests, {} writes, exit code {exit}",
+            after.as_secs_f32(),
+            FROZEN.as_secs(),
+            written.len()
+        ));
+        ensure!(written.is_empty(), "it wrote: {written:#?}");
+        ensure!(!by_next.is_empty(), "no positive control: nothing was written by the one that leads");
+        ensure!(operator.leader().await? == next, "another leads than the one that took over");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_upgrade_of_the_chart_leaves_tenants_untouched() {
+    run(async |test| {
+        let tenant = test.tenant("untouched")?;
+        tenant.up().await?;
+        test.alone().await;
+        let before = running(&tenant).await?;
+        let pods = operators_pods(test).await?;
+
+        let begun = Instant::now();
+        test.helm().install(&json!({ "reconcile": { "concurrency": 4 } })).await?;
+        test.operator().is_ready().await?;
+        let took = begun.elapsed();
+        let after = running(&tenant).await?;
+        let replaced = operators_pods(test).await? != pods;
+        test.helm().install(&json!({})).await?;
+        test.operator().is_ready().await?;
+
+        test.measured(format_args!(
+            "upgraded after {:.0} s, {} pods untouched",
+            took.as_secs_f32(),
+            before.len()
+        ));
+        ensure!(replaced, "the upgrade changed nothing");
+        ensure!(after == before, "before: {before:#?}, after: {after:#?}");
+        tenant.ready().await
+    });
+}
+
+#[test]
+fn tenants_run_on_without_the_operator_and_are_taken_up_again() {
+    run(async |test| {
+        let tenant = test.tenant("orphaned")?;
+        tenant.up().await?;
+        let journal = tenant.journal().await?;
+        test.alone().await;
+        let before = running(&tenant).await?;
+        let writer = Writer::start(&journal).await?;
+
+        let begun = Instant::now();
+        test.helm().uninstall().await?;
+        let gone = begun.elapsed();
+        let left = finalizers(test).await;
+        let defined = tenant.object().await.is_ok();
+        let back = test.helm().install(&json!({})).await;
+        back.context("Valv is not installed any more: `harness install` installs it")?;
+        let begun = Instant::now();
+        eventually("the operator holds its tenant again", STEP, async || {
+            let object = tenant.object().await?;
+            Ok(Seen::when(holds(&object).then_some(()), &object["metadata"]["finalizers"]))
+        })
+        .await?;
+        tenant.ready().await?;
+
+        let report = writer.stop().await?;
+        test.measured(format_args!(
+            "uninstalled after {:.0} s, held again {:.0} s after it was back; {report}",
+            gone.as_secs_f32(),
+            begun.elapsed().as_secs_f32()
+        ));
+        ensure!(defined, "the tenants went with the chart");
+        ensure!(left?.is_empty(), "tenants were left that nobody could delete");
+        ensure!(running(&tenant).await? == before, "the tenant's pods are others");
+        report.ensure_nothing_failed()
+    });
+}
+
+fn process_of(pod: &Value) -> Result<PodProcess> {
+    PodProcess::find(pod["metadata"]["uid"].as_str().context("a pod has a UID")?, "operator")
+}
+
+/// How many requests a pod made after a moment, and which of them were to write.
+fn requests_of(test: &Test, pod: &str, since: Mark) -> Result<(usize, Vec<String>)> {
+    let audit = test.world.audit().context("no audit log")?;
+    let requests: Vec<_> = audit.since(since)?.into_iter().filter(|request| request.is_by_pod(pod)).collect();
+    let writes = requests.iter().filter(|request| request.is_write()).map(ToString::to_string).collect();
+    Ok((requests.len(), writes))
+}
+
+/// Waits until the operator's container in `pod` has ended and was started again. Returns its exit code.
+async fn exit_code(test: &Test, pod: &Value) -> Result<Value> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let restarts = &pod["status"]["containerStatuses"][0]["restartCount"];
+    eventually(format!("{name} starts again"), STEP, async || {
+        let now = test.world.admin.get(kind::POD, NAMESPACE, name).await?;
+        let status = &now["status"]["containerStatuses"][0];
+        let ended =
+            (status["restartCount"] != *restarts).then(|| &status["lastState"]["terminated"]["exitCode"]);
+        Ok(ended.map_or(Seen::NotYet(status["state"].to_string()), |code| Seen::Yes(code.clone())))
+    })
+    .await
+}
+
+/// UID and restarts of every pod of a tenant.
+async fn running(tenant: &Tenant) -> Result<Vec<String>> {
+    let pods = tenant.list(kind::POD, "valv.eu/serving=true").await?;
+    ensure!(pods.len() == 2, "{} pods run", pods.len());
+    Ok(pods.iter().map(run_of).collect())
+}
+
+/// UID and restarts of every pod of the operator.
+async fn operators_pods(test: &Test) -> Result<Vec<String>> {
+    Ok(test.operator().pods().await?.iter().map(run_of).collect())
+}
+
+fn run_of(pod: &Value) -> String {
+    let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
+    let restarts: Vec<_> = statuses.iter().map(|status| status["restartCount"].to_string()).collect();
+    format!("{} {} {}", pod["metadata"]["name"], pod["metadata"]["uid"], restarts.join(" "))
+}
+
+/// Tenants that the operator still holds.
+async fn finalizers(test: &Test) -> Result<Vec<String>> {
+    let tenants = test.world.admin.list(kind::JOURNAL_TENANT, "", "").await?;
+    Ok(tenants
+        .iter()
+        .filter(|tenant| holds(tenant))
+        .map(|tenant| tenant["metadata"]["name"].to_string())
+        .collect())
+}
+
+fn holds(tenant: &Value) -> bool {
+    let finalizers = tenant["metadata"]["finalizers"].as_array();
+    finalizers.is_some_and(|all| all.iter().any(|finalizer| finalizer == FINALIZER))
+}
