@@ -13,6 +13,14 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 CLUSTER = cargo run --quiet --package valv-cluster --bin cluster --
+# With KUBECONFIG set, demo, e2e and bench use that cluster, and leave it up.
+ifdef KUBECONFIG
+BRING_UP = printf '    using the cluster of KUBECONFIG=%s\n' "$(KUBECONFIG)"
+TAKE_DOWN = true
+else
+BRING_UP = $(CLUSTER) up
+TAKE_DOWN = $(CLUSTER) down
+endif
 HARNESS = cargo run --quiet --package valv-tests --bin harness --
 DENY := $(CACHE)/tools/bin/cargo-deny
 DENY_VERSION := 0.20.2
@@ -29,7 +37,7 @@ help: ## list what can be made
 .PHONY: demo
 demo: ## a real cluster, Valv on it, one journal, a note that survives its database: 1 min warm, 45 min cold
 	$(call step,compiling,cargo build --package valv-cluster --package valv-tests --bins)
-	@started=$$SECONDS; trap '$(CLUSTER) down' EXIT; $(MAKE) --no-print-directory cluster-up; cargo run --quiet --package valv-tests --bin demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
+	@started=$$SECONDS; trap '$(TAKE_DOWN)' EXIT; $(MAKE) --no-print-directory cluster-up; cargo run --quiet --package valv-tests --bin demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
 
 .PHONY: test
 test: ## everything that gates a change: 20 min warm, 60 min cold
@@ -49,7 +57,7 @@ e2e: ## the tests on a real cluster; one of them: make e2e TEST=name; the cluste
 
 .PHONY: e2e-all
 e2e-all:
-	@trap '$(CLUSTER) down' EXIT; $(MAKE) --no-print-directory e2e
+	@trap '$(TAKE_DOWN)' EXIT; $(MAKE) --no-print-directory e2e
 
 .PHONY: ground
 ground: ## the local cluster leaves the host as it was
@@ -57,8 +65,7 @@ ground: ## the local cluster leaves the host as it was
 
 .PHONY: unit
 unit: ## tests that need no cluster (they start a PostgreSQL of their own)
-	$(call step,what the tests need,$(CLUSTER) roots >/dev/null)
-	$(call step,tests without a cluster,VALV_POSTGRES_ROOT="$$($(CLUSTER) roots --postgres)" cargo test --quiet --workspace)
+	$(call step,tests without a cluster,VALV_POSTGRES_ROOT="$$($(CLUSTER) postgres-root)" cargo test --quiet --workspace)
 
 .PHONY: lint
 lint: $(DENY) ## formatting, clippy, licences, generated files
@@ -106,7 +113,7 @@ bench: ## the operator's memory and speed with 1 running and 50 suspended tenant
 
 .PHONY: cluster-up
 cluster-up: ## bring the local cluster up (with KUBECONFIG set: use that one)
-	$(call step,the local cluster,$(CLUSTER) up)
+	$(call step,the cluster,$(BRING_UP))
 
 .PHONY: cluster-down
 cluster-down: ## take it down: nothing of it is left

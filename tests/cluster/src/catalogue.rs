@@ -70,6 +70,7 @@ impl Catalogue {
     pub fn of_packages(cache: &Cache, progress: &Progress) -> Result<Self> {
         let mut bench = Bench { cache, progress, images: Vec::new() };
         bench.postgres()?;
+        bench.haproxy()?;
         Ok(Self { images: bench.images })
     }
 
@@ -197,6 +198,22 @@ impl Bench<'_> {
                 entrypoint: vec!["/usr/lib/postgresql/17/bin/postgres".to_owned()],
                 user: Some(999),
                 path: Some("/usr/lib/postgresql/17/bin".to_owned()),
+            },
+            fill: &|layer| layer.folder("tmp", Mode::Scratch),
+        })
+    }
+
+    fn haproxy(&mut self) -> Result<()> {
+        let key = Inputs::default().add(SHAPE).add(Root::Haproxy.key()?).digest()?;
+        self.make(&Recipe {
+            name: "haproxy".to_owned(),
+            references: vec![plain("haproxy", "3")],
+            key: key.short(16).to_owned(),
+            root: Some(Root::Haproxy),
+            start: Start {
+                entrypoint: vec!["/usr/sbin/haproxy".to_owned()],
+                user: Some(NOBODY_IN_PARTICULAR),
+                path: None,
             },
             fill: &|layer| layer.folder("tmp", Mode::Scratch),
         })

@@ -111,6 +111,8 @@ pub enum Root {
     Base,
     /// `PostgreSQL` 17 with its client programs, and a shell with the usual tools.
     Postgres,
+    /// The proxy that gives TLS to a journal which has none.
+    Haproxy,
 }
 
 impl Root {
@@ -118,6 +120,7 @@ impl Root {
         match self {
             Self::Base => "base",
             Self::Postgres => "postgres",
+            Self::Haproxy => "haproxy",
         }
     }
 
@@ -128,6 +131,7 @@ impl Root {
                 "base-files,bash,ca-certificates,coreutils,dash,diffutils,findutils,grep,gzip,hostname,libc-bin,\
                  netbase,postgresql-17,postgresql-client-17,procps,sed,tar,tzdata,util-linux,zstd"
             }
+            Self::Haproxy => "base-files,haproxy,libc-bin,netbase",
         }
     }
 
@@ -153,6 +157,19 @@ impl Root {
             process::run_logged(&mut make, &cache.log(name), &step)?;
             step.done();
             Ok(())
+        })?;
+        Ok(place)
+    }
+
+    /// The root as a folder, unpacked if it is not there.
+    pub fn folder(self, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
+        let tar = self.tar(cache, progress)?;
+        let place = tar.with_extension("");
+        cache.fill(&place, |draft| {
+            fs::create_dir_all(draft).with_context(|| format!("failed to create {}", draft.display()))?;
+            let mut unpack = Command::new("tar");
+            unpack.arg("--extract").arg("--file").arg(&tar).arg("--directory").arg(draft);
+            process::output(&mut unpack).map(|_| ())
         })?;
         Ok(place)
     }

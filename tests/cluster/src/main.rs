@@ -47,7 +47,13 @@ enum Command {
     /// Prints the path of the administrator's kubeconfig.
     Kubeconfig,
     /// Builds the programs, and prints where they are.
-    Programs,
+    Programs {
+        /// Prints the path of this one only.
+        #[arg(long)]
+        path: Option<String>,
+    },
+    /// Prints a folder with the root file system of the `PostgreSQL` image, for tests that need no cluster.
+    PostgresRoot,
     /// Builds the images and prints their references, for loading them into another cluster.
     Images {
         /// Also writes the OCI archives to this folder, one an image.
@@ -108,14 +114,23 @@ fn run(command: Command) -> Result<()> {
             print!("{}", logs::text(&settings, part.as_deref(), node.as_deref())?)
         }
         Command::Kubeconfig => println!("{}", Cluster::open()?.kubeconfig().display()),
-        Command::Programs => {
+        Command::Programs { path } => {
             interrupt::watch()?;
             let _lock = Lock::take(&settings, &progress)?;
             let cache = Cache::new(&settings);
             debian::install_host_packages(&cache, &progress)?;
-            for (name, path) in Programs::build(&cache, &progress)?.all() {
-                println!("{name} {}", path.display());
+            let programs = Programs::build(&cache, &progress)?;
+            match path {
+                Some(name) => println!("{}", programs.find(&name)?.display()),
+                None => programs.all().for_each(|(name, path)| println!("{name} {}", path.display())),
             }
+        }
+        Command::PostgresRoot => {
+            interrupt::watch()?;
+            let _lock = Lock::take(&settings, &progress)?;
+            let cache = Cache::new(&settings);
+            debian::install_host_packages(&cache, &progress)?;
+            println!("{}", debian::Root::Postgres.folder(&cache, &progress)?.display());
         }
         Command::Images { out, json } => {
             interrupt::watch()?;

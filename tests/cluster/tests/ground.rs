@@ -273,16 +273,21 @@ fn a_node_that_is_killed_is_named_and_replaced() {
 fn a_server_in_the_world_is_reached_from_the_host_and_ends_with_the_cluster() {
     let _machine = machine();
     cluster("up");
-    let mut serve = valv_cluster::Cluster::open().unwrap().world_command("busybox").unwrap();
+    let world = valv_cluster::Cluster::open().unwrap();
+    let server = |command: &str| {
+        let mut busybox = world.world_command("busybox").unwrap();
+        busybox.args(command.split_whitespace()).spawn().unwrap()
+    };
 
-    let server = serve.args(["nc", "-lk", "-p", "8333", "-e", "echo", "hello"]).spawn().unwrap();
+    server("nc -l -p 8333 -e /bin/echo hello");
+    let mut idle = server("sleep 3600");
     let mut stream = connected("10.123.0.20:8333");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
 
     assert_eq!(answer, "hello\n");
     cluster("down");
-    assert!(!server.wait_with_output().unwrap().status.success());
+    assert!(!idle.wait().unwrap().success());
 }
 
 fn connected(address: &str) -> TcpStream {

@@ -28,6 +28,12 @@ pub const AUTHORITIES_ANNOTATION: &str = "valv.eu/authorities";
 /// Annotation on the pod template: digest of the certificate that the pods serve with.
 const CERTIFICATE_ANNOTATION: &str = "valv.eu/certificate";
 
+/// Annotation on the pod template: digest of the proxy's configuration.
+const PROXY_ANNOTATION: &str = "valv.eu/proxy";
+
+/// Name of the ConfigMap with the proxy's configuration.
+const PROXY_CONFIG: &str = "proxy-config";
+
 /// Annotation on the pod template: digest of what the spec names and the pods read.
 const REFERENCES_ANNOTATION: &str = "valv.eu/references";
 
@@ -71,7 +77,8 @@ pub fn journal(
         AUTHORITIES_ANNOTATION: inputs.authorities,
         REFERENCES_ANNOTATION: references(tenant, observed),
     });
-    if journal.on_new_certificate == OnNewCertificate::Restart && journal.tls == Tls::Own {
+    // The proxy reads its certificate when it starts.
+    if journal.on_new_certificate == OnNewCertificate::Restart || journal.tls == Tls::Proxy {
         annotations[CERTIFICATE_ANNOTATION] = json!(certificate(tenant, observed));
     }
     let mut template = pod_template(tenant, journal, settings);
@@ -95,6 +102,10 @@ pub fn journal(
         serving_container["startupProbe"] = json!(probe);
     }
     let proxy = (journal.tls == Tls::Proxy).then(|| proxy(journal, settings));
+    if let (Some(_), Some(volumes)) = (&proxy, template["volumes"].as_array_mut()) {
+        volumes.extend(proxy_volumes(tenant));
+        annotations[PROXY_ANNOTATION] = json!(super::digest(haproxy_cfg(journal).as_bytes()));
+    }
     template["containers"] = Value::Array([serving_container].into_iter().chain(proxy).collect());
     template["terminationGracePeriodSeconds"] = json!(journal.stop_grace_seconds + LEAVING_SECONDS);
     let deployment = object(
@@ -112,7 +123,11 @@ pub fn journal(
             },
         }}),
     );
-    vec![budget, deployment]
+    let config = (journal.tls == Tls::Proxy).then(|| {
+        let data = json!({ "data": { "haproxy.cfg": haproxy_cfg(journal) } });
+        object(tenant, Kind::ConfigMap, PROXY_CONFIG, data)
+    });
+    config.into_iter().chain([budget, deployment]).collect()
 }
 
 /// What journal and migration have in common as pods.
@@ -253,20 +268,12 @@ fn authorities(tenant: &Tenant) -> Value {
 
 /// A proxy that serves HTTPS and speaks plain HTTP to the journal over loopback only.
 fn proxy(journal: &Journal, settings: &Settings) -> Value {
+    let read = |name: &str, path: &str| json!({ "name": name, "mountPath": path, "readOnly": true });
     json!({
         "name": "proxy",
         "image": settings.images.proxy.as_str(),
         "imagePullPolicy": settings.image_pull_policy.as_str(),
-        "args": [
-            "server",
-            "--listen", format!("0.0.0.0:{}", journal.proxy_port),
-            "--target", format!("127.0.0.1:{}", journal.port),
-            "--cert", "/etc/valv/tls/tls.crt",
-            "--key", "/etc/valv/tls/tls.key",
-            "--disable-authentication",
-            "--timed-reload", "5s",
-            "--shutdown-timeout", format!("{}s", journal.stop_grace_seconds),
-        ],
+        "command": ["haproxy", "-db", "-f", "/etc/valv/proxy/haproxy.cfg"],
         "ports": [{ "name": "https", "containerPort": journal.proxy_port, "protocol": "TCP" }],
         "readinessProbe": {
             "tcpSocket": { "port": journal.proxy_port }, "periodSeconds": 2, "failureThreshold": 3,
@@ -274,10 +281,56 @@ fn proxy(journal: &Journal, settings: &Settings) -> Value {
         "lifecycle": leaving(),
         "securityContext": container_security(),
         "resources": {
-            "requests": { "cpu": "10m", "memory": "16Mi" }, "limits": { "cpu": "1", "memory": "64Mi" },
+            "requests": { "cpu": "10m", "memory": "32Mi" }, "limits": { "cpu": "1", "memory": "128Mi" },
         },
-        "volumeMounts": [{ "name": "tls", "mountPath": "/etc/valv/tls", "readOnly": true }],
+        "volumeMounts": [read("proxy", "/etc/valv/proxy"), read("proxy-tls", "/etc/valv/proxy-tls")],
     })
+}
+
+/// What the proxy reads: its configuration, and the certificate under the names that it looks for.
+fn proxy_volumes(tenant: &Tenant) -> [Value; 2] {
+    let items = json!([
+        { "key": "tls.crt", "path": "tls.pem" },
+        // ssl-load-extra-files finds the key beside the certificate.
+        { "key": "tls.key", "path": "tls.pem.key" },
+    ]);
+    [
+        json!({ "name": "proxy", "configMap": { "name": PROXY_CONFIG } }),
+        json!({ "name": "proxy-tls", "secret": {
+            "secretName": tls_secret(tenant), "items": items, "defaultMode": 0o440 } }),
+    ]
+}
+
+/// The proxy's configuration. It tells the journal who came and how, and lets nobody else say so.
+///
+/// # Source
+/// <https://docs.haproxy.org/3.0/configuration.html>
+fn haproxy_cfg(journal: &Journal) -> String {
+    let Journal { port, proxy_port, stop_grace_seconds, .. } = journal;
+    format!(
+        "global\n\
+         \x20   log stdout format raw local0 notice\n\
+         \x20   ssl-default-bind-options ssl-min-ver TLSv1.2\n\
+         \x20   ssl-load-extra-files key\n\
+         \x20   hard-stop-after {stop_grace_seconds}s\n\
+         defaults\n\
+         \x20   mode http\n\
+         \x20   log global\n\
+         \x20   timeout connect 5s\n\
+         \x20   timeout http-request 15s\n\
+         \x20   timeout client 5m\n\
+         \x20   timeout server 5m\n\
+         \x20   timeout tunnel 1h\n\
+         \x20   option forwardfor\n\
+         frontend https\n\
+         \x20   bind :{proxy_port} ssl crt /etc/valv/proxy-tls/tls.pem alpn h2,http/1.1\n\
+         \x20   http-request del-header X-Forwarded-For\n\
+         \x20   http-request set-header X-Forwarded-Proto https\n\
+         \x20   http-request set-header X-Forwarded-Host %[req.hdr(host)]\n\
+         \x20   default_backend journal\n\
+         backend journal\n\
+         \x20   server journal 127.0.0.1:{port}\n"
+    )
 }
 
 fn tls_secret(tenant: &Tenant) -> String {
