@@ -7,11 +7,11 @@ use harness::{refusal, run};
 
 /// A flaw, the part of `spec` that has it, and what the refusal says.
 const FLAWS: [(&str, &str, &str); 29] = [
-    ("a field that nobody knows", "hots: ada.example", "unknown field \"spec.hots\""),
+    ("a field that nobody knows", "hots: ada.example", ".spec.hots: field not declared in schema"),
     (
         "a field that nobody knows, deep inside",
         "journal: {imagePullPolcy: Never}",
-        "unknown field \"spec.journal.imagePullPolcy\"",
+        ".spec.journal.imagePullPolcy: field not declared in schema",
     ),
     ("no host", "host: null", "spec.host"),
     ("a host without a domain", "host: ada", "spec.host"),

@@ -175,6 +175,10 @@ pub fn refusal<T>(answer: Result<T>) -> Result<String> {
     let Err(error) = answer else { bail!("the API server took what it should refuse") };
     match error.downcast::<kube::Error>() {
         Ok(kube::Error::Api(status)) if (400..500).contains(&status.code) => Ok(status.message.clone()),
+        // With these words, but as 500, server-side apply refuses a field that there is not.
+        Ok(kube::Error::Api(status)) if status.message.contains("field not declared in schema") => {
+            Ok(status.message.clone())
+        }
         Ok(error) => bail!("the API server did not refuse, it failed: {error}"),
         Err(error) => Err(error),
     }

@@ -42,6 +42,7 @@ pub struct Test {
     begun: Instant,
     tenants: Mutex<Vec<Tenant>>,
     others: Mutex<Vec<Other>>,
+    figures: Mutex<String>,
     turn: tokio::sync::Mutex<Turn>,
 }
 
@@ -115,6 +116,7 @@ impl Test {
             begun: Instant::now(),
             tenants: Mutex::default(),
             others: Mutex::default(),
+            figures: Mutex::default(),
             turn: tokio::sync::Mutex::new(Turn::Beside(turn)),
         })
     }
@@ -159,13 +161,12 @@ impl Test {
         *turn = Turn::Alone(TURNS.write().await);
     }
 
-    /// Prints what was measured, for whoever runs the tests: one line, whatever becomes of the test.
+    /// Notes what was measured. One line is printed at the end, whatever becomes of the test.
     pub fn measured(&self, text: impl std::fmt::Display) {
-        let line = format!("    {}: {text}\n", self.name);
-        let _ = std::io::stdout().write_all(line.as_bytes());
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = text.to_string();
     }
 
-    /// Prints that this cluster lacks what the test needs.
+    /// Notes that this cluster lacks what the test needs.
     pub fn not_here(&self, why: &str) {
         self.measured(format_args!("not tried: {why}"));
     }
@@ -173,6 +174,9 @@ impl Test {
     async fn show(&self) {
         let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for tenant in tenants {
+            if tenant.object().await.is_err() {
+                continue;
+            }
             eprintln!("{} {}:\n{}", self.name, tenant.name, tenant.picture().await);
             let said = self.operator().log_about(&tenant.name).await.unwrap_or_default();
             eprintln!("{} the operator's last words about it:\n{said}", self.name);
@@ -187,13 +191,14 @@ impl Test {
         for other in others {
             other.take_away(self.world).await?;
         }
-        let all = self.begun.elapsed();
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Past the harness of the standard library, which shows only what failed.
         let _ = writeln!(
             std::io::stdout(),
-            "    {}: ended after {:.0} s, of which {:.0} s to take away what it made",
+            "    {}: {figures} ({:.0} s, {:.0} s to take away what it made)",
             self.name,
-            all.as_secs_f32(),
-            (all - took).as_secs_f32()
+            took.as_secs_f32(),
+            (self.begun.elapsed() - took).as_secs_f32()
         );
         ends.into_iter().collect::<Result<Vec<()>>>().map(drop)
     }

@@ -114,7 +114,7 @@ fn foreign_images() -> Result<BTreeMap<String, String>> {
     let file = var_os(IMAGES_VARIABLE).map(PathBuf::from).with_context(|| {
         format!(
             "on a cluster of your own, {IMAGES_VARIABLE} names a file with the images' references as JSON: \
-             {{\"valv\": \"registry/…\", \"postgres\": …, \"ghostunnel\": …, \"journal-1\": …}}"
+             {{\"valv\": \"registry/…\", \"postgres\": …, \"haproxy\": …, \"journal-1\": …}}"
         )
     })?;
     let text = fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?;

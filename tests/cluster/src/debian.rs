@@ -131,7 +131,7 @@ impl Root {
                 "base-files,bash,ca-certificates,coreutils,dash,diffutils,findutils,grep,gzip,hostname,libc-bin,\
                  netbase,postgresql-17,postgresql-client-17,procps,sed,tar,tzdata,util-linux,zstd"
             }
-            Self::Haproxy => "base-files,haproxy,libc-bin,netbase",
+            Self::Haproxy => "base-files,ca-certificates,haproxy,libc-bin,netbase,tzdata",
         }
     }
 

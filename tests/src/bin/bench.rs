@@ -1,5 +1,6 @@
 //! `bench`: the operator's memory and speed, with one running tenant and with many that rest.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -33,21 +34,29 @@ struct Arguments {
     suspended: usize,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let Arguments { suspended } = Arguments::parse();
-    block_on(async {
-        let world = world().await?;
-        Helm::of(world).install(&json!({})).await?;
-        Operator::of(world).is_ready().await?;
-        let mut tenants = vec![];
-        let measured = measure(world, suspended, &mut tenants).await;
-        println!("  … taking {} tenants away", tenants.len());
-        let ends = join_all(tenants.iter().map(Tenant::destroy)).await;
-        for (what, value) in measured? {
-            println!("  {what:64} {value:>14}");
+    match block_on(bench(suspended)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
         }
-        ends.into_iter().collect::<Result<Vec<()>>>().map(drop)
-    })
+    }
+}
+
+async fn bench(suspended: usize) -> Result<()> {
+    let world = world().await?;
+    Helm::of(world).install(&json!({})).await?;
+    Operator::of(world).is_ready().await?;
+    let mut tenants = vec![];
+    let measured = measure(world, suspended, &mut tenants).await;
+    println!("  … taking {} tenants away", tenants.len());
+    let ends = join_all(tenants.iter().map(Tenant::destroy)).await;
+    for (what, value) in measured? {
+        println!("  {what:64} {value:>14}");
+    }
+    ends.into_iter().collect::<Result<Vec<()>>>().map(drop)
 }
 
 /// What was measured, row by row.

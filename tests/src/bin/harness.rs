@@ -1,6 +1,7 @@
 //! `harness`: what is done once before the tests, and after them.
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use harness::helm::Helm;
 use harness::test::{block_on, world};
@@ -22,13 +23,20 @@ enum Command {
     Uninstall,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    block_on(async {
+    let ended = block_on(async {
         let helm = Helm::of(world().await?);
         match command {
             Command::Install => helm.install(&json!({})).await,
             Command::Uninstall => helm.uninstall().await,
         }
-    })
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
