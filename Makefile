@@ -65,6 +65,7 @@ ground: ## the local cluster leaves the host as it was
 
 .PHONY: unit
 unit: ## tests that need no cluster (they start a PostgreSQL of their own)
+	$(call step,a PostgreSQL for the journal's tests,ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null || { apt-get -q update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends postgresql; } >/dev/null)
 	$(call step,tests without a cluster,VALV_POSTGRES_ROOT="$$($(CLUSTER) postgres-root)" cargo test --quiet --workspace)
 
 .PHONY: lint

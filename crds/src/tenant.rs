@@ -434,7 +434,8 @@ mod tests {
 
     #[test]
     fn an_external_server_and_a_volume_exclude_each_other() {
-        let external = "{host: db.example, addresses: [192.0.2.1/32], secretRef: {name: a}, caSecretRef: {name: b}}";
+        let external =
+            "{host: db.example, addresses: [192.0.2.1/32], secretRef: {name: a}, caSecretRef: {name: b}}";
         let both = tenant(&format!("database: {{provider: External, size: 1Gi, external: {external}}}"));
         let none = tenant("database: {provider: External}");
         let right = tenant(&format!("database: {{provider: External, external: {external}}}"));
@@ -483,7 +484,8 @@ mod tests {
     fn kubectl_get_answers_the_first_three_questions() {
         use kube::CustomResourceExt;
         let columns = JournalTenant::crd().spec.versions[0].additional_printer_columns.clone().unwrap();
-        let shown = columns.iter().filter(|column| column.priority.is_none()).map(|column| column.name.as_str());
+        let shown =
+            columns.iter().filter(|column| column.priority.is_none()).map(|column| column.name.as_str());
 
         assert_eq!(shown.collect::<Vec<_>>(), ["Ready", "Why", "Host", "Running", "Age"]);
     }

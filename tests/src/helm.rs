@@ -65,7 +65,7 @@ impl Helm {
             "images": {
                 "valv": world.image("valv")?,
                 "postgres": world.image("postgres")?,
-                "proxy": world.image("haproxy").unwrap_or("valv.local/ghostunnel:absent"),
+                "proxy": world.image("haproxy")?,
             },
             "reconcile": { "resync": RESYNC },
         });

@@ -118,7 +118,9 @@ pub fn certificates(
     let look_again_at = renewals.chain(overlapping.then(|| now + Duration::from_secs(15))).min();
     let own = user_certificate(tenant, observed, now);
     Certificates {
-        saying: own.unwrap_or_else(|| saying(&lost, &leaves, newest.map(|(number, _)| number), settings.renew_before / 2, now)),
+        saying: own.unwrap_or_else(|| {
+            saying(&lost, &leaves, newest.map(|(number, _)| number), settings.renew_before / 2, now)
+        }),
         status: status(&leaves, newest),
         orders,
         lost,
@@ -243,7 +245,11 @@ fn saying(
         (Some(leaf), _) => Saying::no(kind, Reason::Progressing, format!("{} is being made", leaf.name)),
         (_, Some(leaf)) => Saying::no(kind, Reason::CertificateExpiring, format!("{} has ended", leaf.name)),
         _ if leaves.iter().any(|leaf| leaf.facts().is_some_and(|facts| facts.not_after < now + overdue)) => {
-            Saying::yes(kind, Reason::CertificateExpiring, "a certificate ends soon and should have been renewed by now")
+            Saying::yes(
+                kind,
+                Reason::CertificateExpiring,
+                "a certificate ends soon and should have been renewed by now",
+            )
         }
         _ if old => Saying::yes(
             kind,
@@ -288,7 +294,8 @@ fn user_certificate(tenant: &Tenant, observed: &Observed, now: Timestamp) -> Opt
         return invalid(format!("ended at {}", facts.not_after));
     }
     (facts.not_after < now + EXPIRING).then(|| {
-        let message = format!("the certificate in the Secret {name} ends at {}: bring a new one", facts.not_after);
+        let message =
+            format!("the certificate in the Secret {name} ends at {}: bring a new one", facts.not_after);
         Saying::yes(kind, Reason::CertificateExpiring, message)
     })
 }

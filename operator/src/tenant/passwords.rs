@@ -101,6 +101,8 @@ pub fn passwords(tenant: &Tenant, observed: &Observed, in_force: InForce<'_>) ->
         .filter(|role| observed.secrets.contains_key(login_name(*role)))
         .collect();
     let settled = !rotating && applied && retired.is_empty() && both.len() == 1;
+    let settled_before =
+        tenant.object.status.as_ref().is_some_and(|status| status.database.password_generation.is_some());
     Passwords {
         login: if moves { target } else { in_use },
         generation: if moves { wanted } else { generation },
@@ -108,7 +110,7 @@ pub fn passwords(tenant: &Tenant, observed: &Observed, in_force: InForce<'_>) ->
             let message = format!("passwords of generation {wanted} are in use everywhere");
             Saying::yes(ConditionType::PasswordsCurrent, Reason::AsAsked, message)
         } else {
-            unsettled(&lost, initialised.then_some(wanted))
+            unsettled(&lost, settled_before.then_some(wanted))
         },
         recover: observed
             .secrets
@@ -128,7 +130,7 @@ fn unsettled(lost: &[&str], rotating: Option<i64>) -> Saying {
         _ if !lost.is_empty() => {
             Saying::unknown(kind, Reason::SecretLost, "cannot be known while a login's Secret is lost")
         }
-        None => Saying::no(kind, Reason::Progressing, "the first passwords are being made"),
+        None => Saying::no(kind, Reason::Progressing, "the first passwords are being taken into use"),
         Some(generation) => Saying::no(
             kind,
             Reason::Rotating,

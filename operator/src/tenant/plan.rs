@@ -254,7 +254,8 @@ fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timest
 fn remembered(tenant: &Tenant, observed: &Observed) -> State {
     let mut state = observed.state();
     if let Some(status) = &tenant.object.status {
-        state.system_identifier = state.system_identifier.or_else(|| status.database.system_identifier.clone());
+        state.system_identifier =
+            state.system_identifier.or_else(|| status.database.system_identifier.clone());
         if state.migrated.is_empty() {
             state.migrated.clone_from(&status.journal.migrated);
         }
@@ -439,9 +440,14 @@ fn namespace_saying(tenant: &Tenant, adopted: &[Key]) -> Saying {
     if adopted.is_empty() {
         return Saying::yes(kind, Reason::AsAsked, format!("{} is this tenant's", tenant.namespace));
     }
-    Saying::yes(kind, Reason::Adopted, format!(
-        "{} was kept after an earlier tenant of this name; its volumes and Secrets are taken over", tenant.namespace
-    ))
+    Saying::yes(
+        kind,
+        Reason::Adopted,
+        format!(
+            "{} was kept after an earlier tenant of this name; its volumes and Secrets are taken over",
+            tenant.namespace
+        ),
+    )
 }
 
 /// What an earlier tenant left, if it did: the namespace last, by whose mark it is known.

@@ -375,6 +375,40 @@ mod tests {
     }
 
     #[test]
+    fn a_migration_that_was_taken_back_while_it_ran_is_not_forgotten() {
+        let mut simulation = running();
+        simulation.tenant.spec.journal.image = "registry.example/journal:2".into();
+        let plan = simulation.plan();
+        simulation.carry_out(&plan);
+
+        simulation.tenant.spec.journal.image = "registry.example/journal:1".into();
+        let plan = simulation.plan();
+        let said = plan.sayings.iter().find(|saying| saying.kind == ConditionType::SchemaCurrent).unwrap();
+        assert_eq!(said.reason, Reason::Migrating, "it is not interrupted: {}", said.message);
+        simulation.settle(|_| {});
+
+        assert_eq!(simulation.observed.state().migrated.last().unwrap(), "registry.example/journal:2");
+        assert_eq!(simulation.says(ConditionType::SchemaCurrent), (Truth::True, Reason::SchemaNewer));
+    }
+
+    #[test]
+    fn a_lost_state_is_remembered_from_the_status() {
+        let mut simulation = running();
+        simulation.tenant.status = Some(valv_crds::JournalTenantStatus::default());
+        let status = simulation.tenant.status.as_mut().unwrap();
+        status.database.system_identifier = Some("7".into());
+        status.journal.migrated = vec!["registry.example/journal:1".into()];
+        simulation.observed.objects.remove(&Key::new(Kind::ConfigMap, "valv-state"));
+        simulation.observed.objects.remove(&Key::new(Kind::Pod, "database-0"));
+
+        let plan = simulation.plan();
+
+        let state = plan.apply.iter().find(|wanted| wanted.key.name == "valv-state").unwrap();
+        assert_eq!(state.value["data"]["systemIdentifier"], "7");
+        assert_eq!(plan.migrated, ["registry.example/journal:1"]);
+    }
+
+    #[test]
     fn a_suspended_tenant_has_no_pods_and_keeps_its_volumes() {
         let mut simulation = running();
 

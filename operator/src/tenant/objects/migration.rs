@@ -9,7 +9,12 @@ use super::{
     journal::{container, environment, pod_template},
     object, pod_labels,
 };
-use crate::{io::kind::Kind, segmentation::Role, settings::Settings, tenant::{check::Tenant, upgrade::IMAGE_ANNOTATION}};
+use crate::{
+    io::kind::Kind,
+    segmentation::Role,
+    settings::Settings,
+    tenant::{check::Tenant, upgrade::IMAGE_ANNOTATION},
+};
 
 /// The migration Job `name`, which runs the wanted image as the schema's owner.
 pub fn migration(tenant: &Tenant, settings: &Settings, name: &str) -> Option<Wanted> {
