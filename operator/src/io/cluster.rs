@@ -83,6 +83,11 @@ impl Error {
         self.status().is_some_and(|status| status.code == 409)
     }
 
+    /// Whether the operator may not do this.
+    pub fn is_forbidden(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 403)
+    }
+
     /// Whether the apiserver says that the object can never be stored as it is.
     pub fn is_refusal(&self) -> bool {
         self.status().is_some_and(|status| matches!(status.code, 400 | 403 | 422))

@@ -28,6 +28,8 @@ use crate::{
 pub struct Observed {
     /// The tenant's namespace.
     pub namespace: NamespaceSeen,
+    /// Whether the operator may work in it.
+    pub access: Access,
     /// What carries the tenant's label, Secrets apart.
     pub objects: Objects,
     /// The Secrets that Valv made.
@@ -56,6 +58,16 @@ pub enum NamespaceSeen {
     Foreign,
     /// It is on its way out.
     Terminating,
+}
+
+/// Whether the operator may work in a tenant's namespace.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Access {
+    /// Its role binding is not there, or was changed, or is not known everywhere yet.
+    #[default]
+    Denied,
+    /// It may.
+    Granted,
 }
 
 /// An object that the spec names.
@@ -118,9 +130,13 @@ pub async fn observe(
     if observed.namespace != NamespaceSeen::Ours || !observed.has(Kind::RoleBinding, "valv-operator") {
         return Ok(observed);
     }
-    for secret in cluster.own_secrets(&tenant.namespace).await? {
-        observed.secrets.insert(secret.name_any(), secret);
-    }
+    let secrets = match cluster.own_secrets(&tenant.namespace).await {
+        Ok(secrets) => secrets,
+        Err(error) if error.is_forbidden() => return Ok(observed),
+        Err(error) => return Err(error),
+    };
+    observed.access = Access::Granted;
+    observed.secrets = secrets.into_iter().map(|secret| (secret.name_any(), secret)).collect();
     references(tenant, cluster, &mut observed).await?;
     classes(tenant, cluster, &mut observed).await?;
     if let Some(class) = tenant.access.as_ref().and_then(|access| access.ingress.as_ref()) {

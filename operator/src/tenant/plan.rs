@@ -22,7 +22,7 @@ use super::{
     certificates::{self, Certificates},
     check::Tenant,
     objects::{self, Wanted, access, credentials, database, foundation, journal, migration},
-    observe::{JobSeen, NamespaceSeen, Observed, STATE_NAME, State},
+    observe::{Access, JobSeen, NamespaceSeen, Observed, STATE_NAME, State},
     passwords::{self, Passwords},
     resolve,
     secret::{Order, login_name},
@@ -129,7 +129,7 @@ pub fn plan(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Time
             ),
             WAITING,
         ),
-        NamespaceSeen::Ours if !observed.has(Kind::RoleBinding, foundation::ROLE_BINDING) => Plan {
+        NamespaceSeen::Ours if observed.access == Access::Denied => Plan {
             apply: vec![foundation::namespace(tenant), foundation::role_binding(tenant, settings)],
             ..Plan::only(
                 Saying::no(

@@ -139,6 +139,9 @@ impl Simulation {
 
     /// Claims are bound, workloads roll out, Jobs end.
     fn let_time_pass(&mut self) {
+        if self.observed.has(Kind::RoleBinding, super::objects::foundation::ROLE_BINDING) {
+            self.observed.access = super::observe::Access::Granted;
+        }
         let keys: Vec<_> = self.observed.objects.keys().cloned().collect();
         for key in keys {
             let mut object = self.observed.objects[&key].as_ref().clone();
