@@ -13,7 +13,7 @@ use tokio::time::Instant;
 const TARGET: Duration = Duration::from_secs(10);
 
 /// Longer, so that what is slow is told from what is never mended.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything of a tenant but its namespace, its volumes' claims and its Secrets.
 const OWNED: [(Kind, &str); 19] = [

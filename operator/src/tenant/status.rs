@@ -88,15 +88,13 @@ fn ready(tenant: &Tenant, plan: &Plan, outcome: &Outcome) -> Saying {
     if let Some(refusal) = outcome.refused.first() {
         return Saying::no(ConditionType::Ready, Reason::Refused, refusal.clone());
     }
-    if tenant.suspended {
-        return Saying::no(
-            ConditionType::Ready,
-            Reason::Suspended,
-            "spec.suspended is true: journal and database are scaled to zero, the data are kept",
-        );
-    }
     let mut wrong = plan.sayings.iter().filter(|saying| saying.truth != Truth::True);
-    let worst = wrong.clone().find(|saying| is_stuck(saying.reason)).or_else(|| wrong.next());
+    let stuck = wrong.clone().find(|saying| is_stuck(saying.reason));
+    if stuck.is_none() && tenant.suspended {
+        let message = "spec.suspended is true: journal and database are scaled to zero, the data are kept";
+        return Saying::no(ConditionType::Ready, Reason::Suspended, message);
+    }
+    let worst = stuck.or_else(|| wrong.next());
     match worst {
         Some(saying) => {
             Saying::no(ConditionType::Ready, saying.reason, format!("{:?}: {}", saying.kind, saying.message))
