@@ -1,5 +1,6 @@
 //! Tells which of the things that a spec names are not there. Pure.
 
+use kube::core::DynamicObject;
 use valv_crds::condition::{ConditionType, Reason, Saying};
 
 use super::{check::Tenant, observe::Observed};
@@ -61,20 +62,32 @@ fn missing_key(tenant: &Tenant, observed: &Observed) -> Option<Saying> {
 
 /// An image that a node could not get: the pods' own word for it.
 fn missing_image(observed: &Observed) -> Option<Saying> {
-    let reasons =
-        ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"];
     observed.all(Kind::Pod).find_map(|pod| {
-        let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
-        let statuses = lists.iter().filter_map(|list| pod.data.pointer(list)?.as_array()).flatten();
-        statuses.into_iter().find_map(|status| {
-            let reason = status.pointer("/state/waiting/reason")?.as_str()?;
-            reasons.contains(&reason).then(|| {
-                let image = status["image"].as_str().unwrap_or_default();
-                let pod = pod.metadata.name.clone().unwrap_or_default();
-                Saying::unknown(ConditionType::ReferencesResolved, Reason::ImageMissing, format!(
-                    "the image {image} cannot be had for the pod {pod} ({reason}): it is tried again and again"
-                ))
-            })
-        })
+        let (image, reason) = unpulled(pod)?;
+        let pod = pod.metadata.name.clone().unwrap_or_default();
+        let message =
+            format!("the image {image} cannot be had for the pod {pod} ({reason}): it is tried again and again");
+        Some(Saying::unknown(ConditionType::ReferencesResolved, Reason::ImageMissing, message))
+    })
+}
+
+/// Whether no pod of the Job ever began, for want of its image.
+pub fn lacks_its_image(observed: &Observed, job: &str) -> bool {
+    let mut pods = observed.all(Kind::Pod).filter(|pod| {
+        let labels = pod.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get("batch.kubernetes.io/job-name")).is_some_and(|name| name == job)
+    });
+    pods.next().is_some_and(|first| unpulled(first).is_some()) && pods.all(|pod| unpulled(pod).is_some())
+}
+
+/// The image that keeps a pod's container from being started, and the kubelet's word for why.
+fn unpulled(pod: &DynamicObject) -> Option<(String, String)> {
+    let reasons = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"];
+    let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
+    let statuses = lists.iter().filter_map(|list| pod.data.pointer(list)?.as_array()).flatten();
+    statuses.into_iter().find_map(|status| {
+        let reason = status.pointer("/state/waiting/reason")?.as_str()?;
+        let image = status["image"].as_str().unwrap_or_default();
+        reasons.contains(&reason).then(|| (image.to_owned(), reason.to_owned()))
     })
 }

@@ -14,7 +14,7 @@ use valv_crds::{
 use super::{
     check::Tenant,
     observe::{JobSeen, Observed, State},
-    workload,
+    resolve, workload,
 };
 use crate::io::kind::Kind;
 
@@ -72,7 +72,10 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
     let migrated = recorded(observed, state);
     let job = job_name(tenant, &migrate.command);
     let running = observed.all(Kind::Job).filter_map(|job| job.metadata.name.clone()).find(|name| {
-        name.starts_with(MIGRATE_PREFIX) && *name != job && observed.job(name) == JobSeen::Active
+        name.starts_with(MIGRATE_PREFIX)
+            && *name != job
+            && observed.job(name) == JobSeen::Active
+            && !resolve::lacks_its_image(observed, name)
     });
     let seen = observed.job(&job);
     let is_newest = migrated.last() == Some(image);
@@ -187,7 +190,7 @@ fn job_name(tenant: &Tenant, command: &[String]) -> String {
     format!("{MIGRATE_PREFIX}{}", &super::objects::digest(text.as_bytes())[..10])
 }
 
-/// Migration Jobs that failed, or succeeded and are recorded; but for `kept`.
+/// Migration Jobs that failed, succeeded and are recorded, or can never begin; but for `kept`.
 fn finished(observed: &Observed, kept: Option<&String>) -> Vec<String> {
     let recorded = observed.state().migrated;
     let jobs = observed.all(Kind::Job).filter_map(|job| Some((job.metadata.name.clone()?, job)));
@@ -198,7 +201,9 @@ fn finished(observed: &Observed, kept: Option<&String>) -> Vec<String> {
             && match observed.job(name) {
                 JobSeen::Succeeded => is_recorded,
                 JobSeen::Failed => true,
-                JobSeen::Absent | JobSeen::Active => false,
+                // Nothing of it ever ran, and without its image nothing will.
+                JobSeen::Active => resolve::lacks_its_image(observed, name),
+                JobSeen::Absent => false,
             }
     })
     .map(|(name, _)| name)

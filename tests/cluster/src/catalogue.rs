@@ -243,7 +243,7 @@ impl Bench<'_> {
     /// A release of the journal: the same binary each time, with that release's migrations.
     fn journal(&mut self, number: u32, binary: &Path) -> Result<()> {
         let release = checkout::journal_release(number);
-        let mut inputs = Inputs::default().add(SHAPE).add(Root::Base.key()?).add(content(binary)?);
+        let mut inputs = Inputs::default().add(SHAPE).add(Root::Shell.key()?).add(content(binary)?);
         inputs = add_tree(inputs, &release)?;
         let digest = inputs.digest()?;
         let key = digest.short(12);
@@ -252,7 +252,7 @@ impl Bench<'_> {
             name: format!("journal-{number}"),
             references: vec![plain("journal", &format!("{tag}-{key}")), plain("journal", &tag)],
             key: key.to_owned(),
-            root: Some(Root::Base),
+            root: Some(Root::Shell),
             start: Start { entrypoint: vec!["journal".to_owned()], user: Some(JOURNAL_USER), path: None },
             fill: &|layer| {
                 layer.folder("tmp", Mode::Scratch)?;

@@ -109,6 +109,8 @@ impl Drop for ServicePolicy {
 pub enum Root {
     /// libc and certificates: what a Rust program needs. No shell.
     Base,
+    /// The same with a shell: a journal may be started by a script.
+    Shell,
     /// `PostgreSQL` 17 with its client programs, and a shell with the usual tools.
     Postgres,
     /// The proxy that gives TLS to a journal which has none.
@@ -119,6 +121,7 @@ impl Root {
     fn name(self) -> &'static str {
         match self {
             Self::Base => "base",
+            Self::Shell => "shell",
             Self::Postgres => "postgres",
             Self::Haproxy => "haproxy",
         }
@@ -127,6 +130,7 @@ impl Root {
     fn packages(self) -> &'static str {
         match self {
             Self::Base => "base-files,ca-certificates,libc6,libgcc-s1,netbase,tzdata",
+            Self::Shell => "base-files,ca-certificates,coreutils,dash,libc6,libgcc-s1,netbase,tzdata",
             Self::Postgres => {
                 "base-files,bash,ca-certificates,coreutils,dash,diffutils,findutils,grep,gzip,hostname,libc-bin,\
                  netbase,postgresql-17,postgresql-client-17,procps,sed,tar,tzdata,util-linux,zstd"
