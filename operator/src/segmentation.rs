@@ -39,7 +39,11 @@ impl Role {
 /// The network policies of `tenant`, by name: each a `spec`.
 pub fn policies(tenant: &Tenant, network: &Network) -> Vec<(&'static str, Value)> {
     let mut policies = vec![
-        ("deny-all", json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] })),
+        (
+            "deny-all",
+            // The empty lists say that nothing is opened here: what somebody adds is a difference.
+            json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": [] }),
+        ),
         ("allow-dns", dns(network)),
         ("allow-users-to-journal", users(tenant, network)),
     ];

@@ -1,19 +1,19 @@
 //! A new version of the journal.
 
 use anyhow::{Context, Result, ensure};
+use harness::journal::Keeping;
+use harness::tenant::STEP;
 use harness::{Seen, Tenant, Writer, eventually, kind, run};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use valv_crds::condition::{ConditionType, Reason};
-
-use harness::tenant::STEP;
 
 #[test]
 fn an_upgrade_and_the_way_back_lose_no_request() {
     run(async |test| {
         let tenant = test.tenant("upgrade")?;
         tenant.up().await?;
-        let journal = tenant.journal().await?;
+        let journal = tenant.journal().await?.keeping(Keeping::Nothing)?;
         let writer = Writer::start(&journal).await?;
 
         let begun = Instant::now();
@@ -42,7 +42,7 @@ fn a_migration_that_fails_leaves_the_version_before_it_serving() {
     run(async |test| {
         let tenant = test.tenant("failing")?.with("journal: {image: journal-2}")?;
         tenant.up().await?;
-        let journal = tenant.journal().await?;
+        let journal = tenant.journal().await?.keeping(Keeping::Nothing)?;
         let writer = Writer::start(&journal).await?;
 
         tenant.edit("journal: {image: journal-3}").await?;
@@ -68,7 +68,7 @@ fn what_is_edited_while_an_upgrade_runs_is_not_lost() {
     run(async |test| {
         let tenant = test.tenant("hurried")?;
         tenant.up().await?;
-        let journal = tenant.journal().await?;
+        let journal = tenant.journal().await?.keeping(Keeping::Nothing)?;
         let writer = Writer::start(&journal).await?;
 
         tenant.edit("journal: {image: journal-2}").await?;
@@ -90,7 +90,7 @@ fn an_upgrade_that_is_taken_back_while_it_migrates_is_told_as_a_newer_schema() {
     run(async |test| {
         let tenant = test.tenant("undecided")?;
         tenant.up().await?;
-        let journal = tenant.journal().await?;
+        let journal = tenant.journal().await?.keeping(Keeping::Nothing)?;
         let writer = Writer::start(&journal).await?;
 
         tenant.edit("journal: {image: journal-2}").await?;

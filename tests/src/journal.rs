@@ -149,6 +149,12 @@ impl JournalClient {
         Ok((version.to_owned(), answer["needed_schema"].as_i64().context("no schema")?))
     }
 
+    /// A page, as it is served to nobody in particular.
+    pub async fn page(&self, path: &str) -> Result<String> {
+        let answer = self.request(Method::GET, path).send().await?;
+        Ok(answer.error_for_status()?.text().await?)
+    }
+
     /// The one patient, made if there is none.
     pub async fn patient(&self) -> Result<i64> {
         let asked = json!({ "personnummer": PERSONNUMMER });

@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 /// The least that runs the test journal.
 pub const SMALLEST: &str = include_str!("tenants/smallest.yaml");
 
-/// A journal that needs a proxy for TLS, finds its database in files, and migrates by itself.
-pub const FOREIGN: &str = include_str!("tenants/foreign.yaml");
+/// The test journal behind a proxy for TLS, under other names for everything.
+pub const PROXIED: &str = include_str!("tenants/proxied.yaml");
+
+/// A server that knows neither TLS nor environment variables: it finds its database in files.
+pub const BY_FILES: &str = include_str!("tenants/by-files.yaml");
 
 /// Where a manifest names its tenant.
 const NAME: &str = "NAME";

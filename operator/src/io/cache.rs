@@ -11,7 +11,7 @@ use std::{
 use futures::{FutureExt, Stream, StreamExt, stream};
 use kube::{
     Api, Client, ResourceExt,
-    core::DynamicObject,
+    core::{DynamicObject, TypeMeta},
     runtime::{WatchStreamExt, watcher},
 };
 use tokio::sync::{mpsc, watch};
@@ -134,6 +134,8 @@ impl Cache {
 
     fn put(&self, kind: Kind, mut object: DynamicObject) -> Option<(String, Key)> {
         object.metadata.managed_fields = None;
+        // The items of a list come without their kind, those of a watch with it.
+        object.types = Some(TypeMeta { api_version: kind.api_version(), kind: kind.as_str().to_owned() });
         let tenant = object.labels().get(TENANT_LABEL)?.clone();
         let key = Key::new(kind, object.name_any());
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);

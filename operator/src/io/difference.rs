@@ -1,8 +1,9 @@
 //! Tells whether an object in the cluster is what the operator wants.
 //!
 //! Input: the wanted object, the one that stands. Output: the path of the first difference, if any.
-//! Pure. What the wanted object does not mention is not its business (the apiserver fills in defaults); a list
-//! is wanted as a whole; quantities are equal when their values are (`1` and `1000m`).
+//! Pure. What the wanted object does not mention is not its business (the apiserver fills in defaults), but for
+//! selectors: one more label there selects something else. A list is wanted as a whole; quantities are equal when
+//! their values are (`1` and `1000m`).
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::Value;
@@ -14,14 +15,20 @@ pub fn difference(wanted: &Value, standing: &Value) -> Option<String> {
 
 fn differs(path: &str, wanted: &Value, standing: &Value) -> Option<String> {
     match (wanted, standing) {
-        (Value::Object(wanted), Value::Object(standing)) => wanted.iter().find_map(|(field, value)| {
-            let path = format!("{path}.{field}");
-            match standing.get(field) {
-                Some(standing) => differs(&path, value, standing),
-                None if is_empty(value) => None,
-                None => Some(path),
-            }
-        }),
+        (Value::Object(wanted), Value::Object(standing)) => {
+            let lacking = wanted.iter().find_map(|(field, value)| {
+                let path = format!("{path}.{field}");
+                match standing.get(field) {
+                    Some(standing) => differs(&path, value, standing),
+                    None if is_empty(value) => None,
+                    None => Some(path),
+                }
+            });
+            lacking.or_else(|| {
+                let foreign = standing.keys().find(|field| !wanted.contains_key(*field));
+                foreign.filter(|_| is_selector(path)).map(|field| format!("{path}.{field}"))
+            })
+        }
         (Value::Array(wanted), Value::Array(standing)) => {
             if wanted.len() != standing.len() {
                 return Some(path.to_owned());
@@ -37,6 +44,12 @@ fn differs(path: &str, wanted: &Value, standing: &Value) -> Option<String> {
         }
         (wanted, standing) => (wanted != standing).then(|| path.to_owned()),
     }
+}
+
+/// Whether the object at `path` selects by all that is in it.
+fn is_selector(path: &str) -> bool {
+    let field = path.rsplit('.').next().unwrap_or_default();
+    ["selector", "podSelector", "namespaceSelector", "matchLabels", "nodeSelector"].contains(&field)
 }
 
 /// The apiserver drops what is empty.
@@ -111,6 +124,18 @@ mod tests {
         assert_eq!(difference(&wanted, &edited).unwrap(), ".spec.ports[0].port");
         assert_eq!(difference(&wanted, &lost).unwrap(), ".spec.selector");
         assert_eq!(difference(&wanted, &added).unwrap(), ".spec.ports");
+    }
+
+    #[test]
+    fn one_more_label_in_a_selector_is_a_difference_and_elsewhere_it_is_not() {
+        let wanted = json!({ "spec": { "podSelector": {} }, "metadata": { "labels": { "a": "b" } } });
+        let narrowed = json!({ "spec": { "podSelector": { "matchLabels": { "app": "nobody" } } },
+            "metadata": { "labels": { "a": "b" } } });
+        let labelled =
+            json!({ "spec": { "podSelector": {} }, "metadata": { "labels": { "a": "b", "c": "d" } } });
+
+        assert_eq!(difference(&wanted, &narrowed).unwrap(), ".spec.podSelector.matchLabels");
+        assert_eq!(difference(&wanted, &labelled), None);
     }
 
     #[test]

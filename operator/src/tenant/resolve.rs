@@ -65,8 +65,9 @@ fn missing_image(observed: &Observed) -> Option<Saying> {
     observed.all(Kind::Pod).find_map(|pod| {
         let (image, reason) = unpulled(pod)?;
         let pod = pod.metadata.name.clone().unwrap_or_default();
-        let message =
-            format!("the image {image} cannot be had for the pod {pod} ({reason}): it is tried again and again");
+        let message = format!(
+            "the image {image} cannot be had for the pod {pod} ({reason}): it is tried again and again"
+        );
         Some(Saying::unknown(ConditionType::ReferencesResolved, Reason::ImageMissing, message))
     })
 }
@@ -82,7 +83,8 @@ pub fn lacks_its_image(observed: &Observed, job: &str) -> bool {
 
 /// The image that keeps a pod's container from being started, and the kubelet's word for why.
 fn unpulled(pod: &DynamicObject) -> Option<(String, String)> {
-    let reasons = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"];
+    let reasons =
+        ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"];
     let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
     let statuses = lists.iter().filter_map(|list| pod.data.pointer(list)?.as_array()).flatten();
     statuses.into_iter().find_map(|status| {

@@ -83,7 +83,7 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
     let before = |reason, message: String| Upgrade {
         serving: state.serving.clone(),
         migration: None,
-        finished: vec![],
+        finished: finished(observed, Some(&job)),
         migrated: migrated.clone(),
         saying: Saying::no(kind, reason, message),
     };
@@ -134,7 +134,7 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
             ),
         ),
         JobSeen::Active => Upgrade {
-            migration: Some(job),
+            migration: Some(job.clone()),
             ..before(
                 Reason::Migrating,
                 format!("the migration to {image} is running; {}", serving_now(state)),
@@ -143,7 +143,6 @@ pub fn upgrade(tenant: &Tenant, observed: &Observed, state: &State, start: Start
         JobSeen::Absent => match start {
             Start::Now => Upgrade {
                 migration: Some(job.clone()),
-                finished: finished(observed, Some(&job)),
                 ..before(
                     Reason::Migrating,
                     format!("the migration to {image} starts; {}", serving_now(state)),
