@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use harness::journal::is_ready;
 use harness::tenant::STEP;
 use harness::{Seen, eventually, kind, run};
 use tokio::time::{Instant, sleep};
@@ -34,7 +35,13 @@ fn a_suspended_tenant_has_no_pods_and_wakes_with_its_data() {
         let begun = Instant::now();
         tenant.edit("suspended: false").await?;
         tenant.ready().await?;
+        let awake = [tenant.pods("database").await?, tenant.pods("journal").await?].concat();
 
+        ensure!(
+            awake.len() == 2 && awake.iter().all(is_ready),
+            "it said Ready while its pods were not: {}",
+            tenant.picture().await
+        );
         test.measured(format_args!("awake after {:.1} s", begun.elapsed().as_secs_f32()));
         ensure!(tenant.journal().await?.read().await? == ["Före vilan."]);
         Ok(())

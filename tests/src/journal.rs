@@ -33,6 +33,9 @@ const PERSONNUMMER: &str = "18900101-9802";
 /// Longer than the journal itself waits for its database.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// A node notices within this time that a pod serves no more.
+const SETTLED: Duration = Duration::from_secs(10);
+
 /// Somebody who uses a journal.
 #[derive(Clone)]
 pub struct JournalClient {
@@ -142,11 +145,21 @@ impl JournalClient {
         .await
     }
 
-    /// The version that answers, and the schema that it needs: `("2.0.0", 2)`.
-    pub async fn version(&self) -> Result<(String, i64)> {
+    /// The version that answers: `2.0.0`.
+    pub async fn version(&self) -> Result<String> {
         let answer = expect(self.request(Method::GET, "/version"), StatusCode::OK).await?;
-        let version = answer["version"].as_str().context("no version")?;
-        Ok((version.to_owned(), answer["needed_schema"].as_i64().context("no schema")?))
+        Ok(answer["version"].as_str().context("no version")?.to_owned())
+    }
+
+    /// Waits until this version answers to new connections: one that stops still answers to those it has.
+    pub async fn is_version(&self, version: &str) -> Result<()> {
+        let anew = self.keeping(Keeping::Nothing)?;
+        let what = format!("the journal of {} is of version {version}", self.site.tenant.name);
+        eventually(what, SETTLED, async || {
+            let answered = anew.version().await?;
+            Ok(Seen::when((answered == version).then_some(()), answered))
+        })
+        .await
     }
 
     /// A page, as it is served to nobody in particular.
