@@ -32,7 +32,7 @@ fn a_restarted_operator_writes_nothing_but_its_lease() {
         let (one, other) = (test.tenant("settled")?, test.tenant("resting")?.with("suspended: true")?);
         one.up().await?;
         other.apply().await?;
-        test.alone().await;
+        test.alone().await?;
         let operator = test.operator();
         operator.is_settled().await?;
 
@@ -66,7 +66,7 @@ fn a_restarted_operator_writes_nothing_but_its_lease() {
 #[test]
 fn when_the_leader_is_killed_another_leads_within_twenty_seconds() {
     run(async |test| {
-        test.alone().await;
+        test.alone().await?;
         let operator = test.operator();
         let leader = operator.is_ready().await?;
         let pod = test.world.admin.get(kind::POD, NAMESPACE, &leader.pod).await?;
@@ -101,7 +101,7 @@ fn a_leader_that_was_frozen_writes_nothing_once_another_leads() {
         };
         let tenant = test.tenant("watched")?;
         tenant.up().await?;
-        test.alone().await;
+        test.alone().await?;
         let operator = test.operator();
         let frozen = operator.is_ready().await?;
         let pod = test.world.admin.get(kind::POD, NAMESPACE, &frozen.pod).await?;
@@ -143,7 +143,7 @@ fn an_upgrade_of_the_chart_leaves_tenants_untouched() {
     run(async |test| {
         let tenant = test.tenant("untouched")?;
         tenant.up().await?;
-        test.alone().await;
+        test.alone().await?;
         let before = running(&tenant).await?;
         let pods = operators_pods(test).await?;
 
@@ -173,7 +173,7 @@ fn tenants_run_on_without_the_operator_and_are_taken_up_again() {
         let tenant = test.tenant("orphaned")?;
         tenant.up().await?;
         let journal = tenant.journal().await?;
-        test.alone().await;
+        test.alone().await?;
         let before = running(&tenant).await?;
         let writer = Writer::start(&journal).await?;
 

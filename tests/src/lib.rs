@@ -2,7 +2,7 @@
 //!
 //! | to find | open |
 //! |---|---|
-//! | how a test begins and ends | `test.rs` |
+//! | how a test begins and ends | `test.rs`, `turn.rs` |
 //! | the cluster, and who acts on it | `world.rs`, `actor.rs`, `kind.rs` |
 //! | a tenant: its manifest, conditions, objects | `tenant.rs`, `manifest.rs`, `tenants/*.yaml` |
 //! | what users do | `journal.rs`, `writer.rs` |
@@ -23,6 +23,7 @@ pub mod probe;
 pub mod process;
 pub mod tenant;
 pub mod test;
+mod turn;
 pub mod world;
 pub mod writer;
 

@@ -15,7 +15,7 @@ use futures::FutureExt;
 use futures::future::join_all;
 use rand::RngExt;
 use tokio::runtime::Runtime;
-use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::actor::Grace;
@@ -25,11 +25,11 @@ use crate::kind;
 use crate::manifest::SMALLEST;
 use crate::operator::Operator;
 use crate::tenant::Tenant;
+use crate::turn::Turn;
 use crate::world::World;
 
 static RUNTIME: LazyLock<Option<Runtime>> = LazyLock::new(|| Runtime::new().ok());
 static WORLD: OnceCell<World> = OnceCell::const_new();
-static TURNS: RwLock<()> = RwLock::const_new(());
 
 /// Letters of a name's end: none that can be mistaken for another.
 const LETTERS: &[u8] = b"bcdfghjkmnpqrstvwxz23456789";
@@ -43,7 +43,7 @@ pub struct Test {
     tenants: Mutex<Vec<Tenant>>,
     others: Mutex<Vec<Other>>,
     figures: Mutex<String>,
-    turn: tokio::sync::Mutex<Turn>,
+    turn: tokio::sync::Mutex<Option<Turn>>,
 }
 
 /// Something that a test made beside tenants.
@@ -51,14 +51,6 @@ struct Other {
     kind: kind::Kind,
     namespace: String,
     name: String,
-}
-
-/// Whether others run at the same time.
-#[expect(dead_code, reason = "a guard is held, not read")]
-enum Turn {
-    Beside(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
-    Waiting,
 }
 
 /// Runs a test: fails if it says so or panics, and takes away what it made in any case.
@@ -106,7 +98,7 @@ pub fn unique(stem: &str) -> String {
 impl Test {
     async fn begin(name: String) -> Result<Self> {
         let world = world().await?;
-        let turn = TURNS.read().await;
+        let turn = Turn::beside_others().await?;
         Operator::of(world).is_ready().await.context(
             "Valv is not installed and ready: `cargo run -p valv-tests --bin harness -- install` installs it",
         )?;
@@ -117,7 +109,7 @@ impl Test {
             tenants: Mutex::default(),
             others: Mutex::default(),
             figures: Mutex::default(),
-            turn: tokio::sync::Mutex::new(Turn::Beside(turn)),
+            turn: tokio::sync::Mutex::new(Some(turn)),
         })
     }
 
@@ -155,10 +147,12 @@ impl Test {
     }
 
     /// Waits until no other test runs, and keeps others from running until this one ends.
-    pub async fn alone(&self) {
+    pub async fn alone(&self) -> Result<()> {
         let mut turn = self.turn.lock().await;
-        *turn = Turn::Waiting;
-        *turn = Turn::Alone(TURNS.write().await);
+        // Two that wait for each other's turn to end would wait for ever.
+        *turn = None;
+        *turn = Some(Turn::alone().await?);
+        Ok(())
     }
 
     /// Notes what was measured. One line is printed at the end, whatever becomes of the test.

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     agent::scram,
     io::{
-        cluster::{Cluster, Error as ClusterError, bytes},
+        cluster::{Applied, Cluster, Error as ClusterError, bytes},
         kind::Kind,
     },
     pki,
@@ -51,6 +51,8 @@ pub struct Outcome {
     pub refused: Vec<String>,
     /// Whether an object had moved on, so that it is looked at again at once.
     pub stale: bool,
+    /// Workloads that were changed just now: what was seen of them before says nothing any more.
+    pub changed: Vec<Kind>,
 }
 
 /// Brings the cluster to `plan`: the namespace and the operator's access to it first, then Secrets (nothing that
@@ -96,7 +98,13 @@ pub async fn apply(
         if wanted.key.kind == Kind::Job && standing.is_some() {
             continue;
         }
-        outcome.heed(cluster.apply(&wanted.key, &wanted.value, standing.as_ref()).await.map(|_| ()))?;
+        let applied = cluster.apply(&wanted.key, &wanted.value, standing.as_ref()).await;
+        if applied.as_ref().is_ok_and(|applied| *applied == Applied::Written)
+            && [Kind::StatefulSet, Kind::Deployment].contains(&wanted.key.kind)
+        {
+            outcome.changed.push(wanted.key.kind);
+        }
+        outcome.heed(applied.map(drop))?;
     }
     for key in delete {
         let secret =
@@ -117,7 +125,8 @@ pub async fn apply(
     }
     // What could not be marked or stopped keeps the tenant: the next look tries again.
     if let Some(finalizer) = finalizer
-        && outcome == Outcome::default()
+        && outcome.refused.is_empty()
+        && !outcome.stale
     {
         cluster.set_finalizer(&tenant.object, *finalizer).await.map_err(Error::Cluster)?;
     }

@@ -23,8 +23,9 @@ pub fn status(
     now: Timestamp,
 ) -> JournalTenantStatus {
     let standing = tenant.object.status.clone().unwrap_or_default();
-    let ready = ready(tenant, plan, outcome);
     let mut sayings = plan.sayings.clone();
+    outdate(&mut sayings, outcome);
+    let ready = ready(tenant, &sayings, outcome);
     sayings.retain(|saying| saying.kind != ConditionType::Ready);
     sayings.extend(kstatus(&ready));
     sayings.insert(0, ready);
@@ -80,15 +81,43 @@ pub fn status(
     }
 }
 
+/// What was seen of a workload before it was changed is not said of it afterwards.
+fn outdate(sayings: &mut [Saying], outcome: &Outcome) {
+    let of = |kind: ConditionType| match kind {
+        ConditionType::DatabaseReady => Some(Kind::StatefulSet),
+        ConditionType::JournalReady => Some(Kind::Deployment),
+        ConditionType::Ready
+        | ConditionType::Reconciling
+        | ConditionType::Stalled
+        | ConditionType::NamespaceReady
+        | ConditionType::ReferencesResolved
+        | ConditionType::SecretsIntact
+        | ConditionType::CertificatesValid
+        | ConditionType::VolumesReady
+        | ConditionType::SchemaCurrent
+        | ConditionType::PasswordsCurrent
+        | ConditionType::HostGranted => None,
+    };
+    for saying in sayings.iter_mut().filter(|saying| saying.is_true()) {
+        if of(saying.kind).is_some_and(|workload| outcome.changed.contains(&workload)) {
+            *saying = Saying::no(
+                saying.kind,
+                Reason::Progressing,
+                "a change was applied just now and is being rolled out",
+            );
+        }
+    }
+}
+
 /// The whole: the first thing that is not as asked, and nobody needs to look further.
-fn ready(tenant: &Tenant, plan: &Plan, outcome: &Outcome) -> Saying {
-    if let Some(said) = plan.sayings.iter().find(|saying| saying.kind == ConditionType::Ready) {
+fn ready(tenant: &Tenant, sayings: &[Saying], outcome: &Outcome) -> Saying {
+    if let Some(said) = sayings.iter().find(|saying| saying.kind == ConditionType::Ready) {
         return said.clone();
     }
     if let Some(refusal) = outcome.refused.first() {
         return Saying::no(ConditionType::Ready, Reason::Refused, refusal.clone());
     }
-    let mut wrong = plan.sayings.iter().filter(|saying| saying.truth != Truth::True);
+    let mut wrong = sayings.iter().filter(|saying| saying.truth != Truth::True);
     let stuck = wrong.clone().find(|saying| is_stuck(saying.reason));
     if stuck.is_none() && tenant.suspended {
         let message = "spec.suspended is true: journal and database are scaled to zero, the data are kept";
@@ -99,9 +128,14 @@ fn ready(tenant: &Tenant, plan: &Plan, outcome: &Outcome) -> Saying {
         Some(saying) => {
             Saying::no(ConditionType::Ready, saying.reason, format!("{:?}: {}", saying.kind, saying.message))
         }
-        None if plan.sayings.is_empty() => {
+        None if sayings.is_empty() => {
             Saying::no(ConditionType::Ready, Reason::Progressing, "the tenant is being taken up")
         }
+        None if outcome.stale => Saying::no(
+            ConditionType::Ready,
+            Reason::Progressing,
+            "something changed under way: it is looked at again",
+        ),
         None => Saying::yes(ConditionType::Ready, Reason::AsAsked, "all is as the spec asks"),
     }
 }
@@ -177,4 +211,37 @@ pub enum Tone {
     Normal,
     /// Somebody may have to act.
     Warning,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::tenant::{check::check, simulation::Simulation};
+
+    fn truth(status: &JournalTenantStatus, kind: ConditionType) -> String {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == kind.as_str());
+        condition.map(|condition| condition.status.clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_workload_that_was_changed_just_now_is_not_called_ready_by_what_was_seen_before() {
+        let mut simulation = Simulation::new();
+        simulation.settle(|_| {});
+        let tenant = check(Arc::new(simulation.tenant.clone())).unwrap();
+        let said = |outcome: &Outcome| {
+            status(&tenant, &simulation.observed, &simulation.plan(), outcome, simulation.now)
+        };
+
+        let unchanged = said(&Outcome::default());
+        let resized = said(&Outcome { changed: vec![Kind::Deployment], ..Outcome::default() });
+        let stale = said(&Outcome { stale: true, ..Outcome::default() });
+
+        assert_eq!(truth(&unchanged, ConditionType::Ready), "True");
+        assert_eq!(truth(&resized, ConditionType::JournalReady), "False");
+        assert_eq!(truth(&resized, ConditionType::Ready), "False");
+        assert_eq!(truth(&resized, ConditionType::Reconciling), "True");
+        assert_eq!(truth(&stale, ConditionType::Ready), "False");
+    }
 }
