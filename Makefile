@@ -36,12 +36,12 @@ help: ## list what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: ## a real cluster, Valv on it, one journal, a note that survives its database: 1 min warm, 45 min cold
+demo: ## a real cluster, Valv on it, one journal, a note that survives its database
 	$(call step,compiling,cargo build --package valv-cluster --package valv-tests --bins)
 	@started=$$SECONDS; trap '$(TAKE_DOWN)' EXIT; $(MAKE) --no-print-directory cluster-up; cargo run --quiet --package valv-tests --bin demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
 
 .PHONY: test
-test: ## everything that gates a change: 20 min warm, 60 min cold
+test: ## everything that gates a change: 18 min warm
 	@started=$$SECONDS; \
 	if $(MAKE) --no-print-directory lint unit docs-check chart-check e2e-all ground-first; \
 	then printf '\nmake test: PASSED in %s s\n' "$$((SECONDS - started))"; \
