@@ -12,7 +12,13 @@ export VALV_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
-CLUSTER = cargo run --quiet --package valv-cluster --bin cluster --
+# One set of features for all that is built here, so that nothing is built twice: the whole workspace, and with
+# --examples (there are none) also what its tests need.
+BUILD = cargo build --workspace --bins --examples
+BINARIES := $(CARGO_TARGET_DIR)/debug
+CLUSTER := $(BINARIES)/cluster
+HARNESS := $(BINARIES)/harness
+CRDGEN := $(BINARIES)/crdgen
 # With KUBECONFIG set, demo, e2e and bench use that cluster, and leave it up.
 ifdef KUBECONFIG
 BRING_UP = printf '    using the cluster of KUBECONFIG=%s\n' "$(KUBECONFIG)"
@@ -21,7 +27,6 @@ else
 BRING_UP = $(CLUSTER) up
 TAKE_DOWN = $(CLUSTER) down
 endif
-HARNESS = cargo run --quiet --package valv-tests --bin harness --
 DENY := $(CACHE)/tools/bin/cargo-deny
 DENY_VERSION := 0.20.2
 DOC_LINTS := --deny warnings --allow rustdoc::private_intra_doc_links
@@ -35,10 +40,13 @@ step = @started=$$SECONDS; printf '\n==> %s\n' '$(1)'; $(2); printf '    done in
 help: ## list what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
 
+.PHONY: binaries
+binaries:
+	$(call step,compiling,$(BUILD))
+
 .PHONY: demo
-demo: ## a real cluster, Valv on it, one journal, a note that survives its database
-	$(call step,compiling,cargo build --package valv-cluster --package valv-tests --bins)
-	@started=$$SECONDS; trap '$(TAKE_DOWN)' EXIT; $(MAKE) --no-print-directory cluster-up; cargo run --quiet --package valv-tests --bin demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
+demo: binaries ## a real cluster, Valv on it, one journal, a note that survives its database
+	@started=$$SECONDS; trap '$(TAKE_DOWN)' EXIT; $(MAKE) --no-print-directory cluster-up; $(BINARIES)/demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
 
 .PHONY: test
 test: ## everything that gates a change: 18 min warm
@@ -57,7 +65,7 @@ test-all: ## test, and what takes longer: accessibility in a browser, measuremen
 e2e: ## the tests on a real cluster; one of them: make e2e TEST=name; the cluster stays up
 	$(MAKE) --no-print-directory cluster-up
 	$(call step,installing Valv,$(HARNESS) install)
-	$(call step,tests on the cluster,cargo test --quiet --package valv-tests --test e2e -- $(TEST) --test-threads=$(E2E_THREADS) --nocapture)
+	$(call step,tests on the cluster,cargo test --quiet --workspace --test e2e -- $(TEST) --test-threads=$(E2E_THREADS) --nocapture)
 
 .PHONY: e2e-all
 e2e-all:
@@ -65,14 +73,14 @@ e2e-all:
 
 .PHONY: ground
 ground: ## the local cluster leaves the host as it was
-	$(call step,the host before and after a cluster,cargo test --quiet --package valv-cluster --test ground -- --test-threads=1 --nocapture)
+	$(call step,the host before and after a cluster,cargo test --quiet --workspace --test ground -- --test-threads=1 --nocapture)
 
 .PHONY: ground-first
 ground-first:
-	$(call step,the host before and after a cluster,cargo test --quiet --package valv-cluster --test ground -- down_leaves a_part_that_dies an_interrupted --test-threads=1 --nocapture)
+	$(call step,the host before and after a cluster,cargo test --quiet --workspace --test ground -- down_leaves a_part_that_dies an_interrupted --test-threads=1 --nocapture)
 
 .PHONY: unit
-unit: ## tests that need no cluster (they start a PostgreSQL of their own)
+unit: binaries ## tests that need no cluster (they start a PostgreSQL of their own)
 	$(call step,a PostgreSQL for the tests of the journal,ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null || { apt-get -q update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends postgresql; } >/dev/null)
 	$(call step,tests without a cluster,VALV_POSTGRES_ROOT="$$($(CLUSTER) postgres-root)" cargo test --quiet --workspace)
 
@@ -88,16 +96,16 @@ advisories: $(DENY) ## known vulnerabilities (needs the RustSec database)
 	$(DENY) check advisories
 
 $(DENY):
-	$(call step,building cargo-deny $(DENY_VERSION): 5 min once,cargo install --quiet --locked --version $(DENY_VERSION) --root $(CACHE)/tools cargo-deny)
+	$(call step,building cargo-deny $(DENY_VERSION): 3 min once,cargo install --quiet --locked --profile dev --version $(DENY_VERSION) --root $(CACHE)/tools cargo-deny)
 
 .PHONY: fmt
 fmt: ## format the code
 	cargo fmt --all
 
 .PHONY: generate
-generate: ## the chart's custom resource definitions and docs/api.md, from crds/
-	cargo run --quiet --package valv-crds --bin crdgen -- chart charts/valv/templates/crds
-	cargo run --quiet --package valv-crds --bin crdgen -- reference docs/api.md
+generate: binaries ## the chart's custom resource definitions and docs/api.md, from crds/
+	$(CRDGEN) chart charts/valv/templates/crds
+	$(CRDGEN) reference docs/api.md
 
 .PHONY: docs
 docs: generate ## docs/api.md and the crates' documentation
@@ -108,7 +116,7 @@ docs-check:
 	$(call step,documentation,RUSTDOCFLAGS="$(DOC_LINTS)" cargo doc --quiet --workspace --no-deps)
 
 .PHONY: chart-check
-chart-check:
+chart-check: binaries
 	$(call step,the chart,helm="$$($(CLUSTER) programs --path helm)"; charts/valv/check.sh "$$helm")
 
 .PHONY: axe
@@ -120,18 +128,18 @@ axe: ## the journal's pages in a browser, checked for accessibility
 .PHONY: bench
 bench: ## the operator's memory and speed with 1 running and 50 suspended tenants
 	$(MAKE) --no-print-directory cluster-up
-	$(call step,measuring,cargo run --quiet --package valv-tests --bin bench)
+	$(call step,measuring,$(BINARIES)/bench)
 
 .PHONY: cluster-up
-cluster-up: ## bring the local cluster up (with KUBECONFIG set: use that one)
+cluster-up: binaries ## bring the local cluster up (with KUBECONFIG set: use that one)
 	$(call step,the cluster,$(BRING_UP))
 
 .PHONY: cluster-down
-cluster-down: ## take it down: nothing of it is left
+cluster-down: binaries ## take it down: nothing of it is left
 	$(CLUSTER) down
 
 .PHONY: images
-images: ## write the image archives, to load into another cluster
+images: binaries ## write the image archives, to load into another cluster
 	$(CLUSTER) images --out images
 
 .PHONY: clean

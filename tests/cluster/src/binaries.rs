@@ -39,7 +39,8 @@ impl Binaries {
         let step = progress.step("cargo: valv and journal");
         let (messages, log) = (cache.log("cargo-messages"), cache.log("cargo"));
         let mut build = Command::new(settings::cargo());
-        build.args(["build", "--package=valv", "--package=valv-journal", "--bins"]);
+        // The set of features that make builds with, so that nothing is built twice.
+        build.args(["build", "--workspace", "--bins", "--examples"]);
         build.arg("--message-format=json-render-diagnostics").current_dir(checkout::workspace());
         process::run_into(&mut build, &messages, &log, &step)?;
         let executables = executables(&fs::read_to_string(&messages)?);
