@@ -6,11 +6,17 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# There is one cluster, one cargo and little memory: `make -j` changes nothing.
+.NOTPARALLEL:
 
-CACHE ?= $(or $(VALV_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/valv)
+CACHE := $(or $(VALV_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/valv)
 export VALV_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export CARGO_TERM_PROGRESS_WHEN ?= never
+ifneq ($(words $(CACHE) $(CARGO_TARGET_DIR)),2)
+$(error make cannot work with a space in a path: VALV_CACHE="$(CACHE)" CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)")
+endif
 
 # One set of features for all that is built here, so that nothing is built twice: the whole workspace, and with
 # --examples (there are none) also what its tests need.
@@ -19,22 +25,28 @@ BINARIES := $(CARGO_TARGET_DIR)/debug
 CLUSTER := $(BINARIES)/cluster
 HARNESS := $(BINARIES)/harness
 CRDGEN := $(BINARIES)/crdgen
-# With KUBECONFIG set, demo, e2e and bench use that cluster, and leave it up.
-ifdef KUBECONFIG
-BRING_UP = printf '    using the cluster of KUBECONFIG=%s\n' "$(KUBECONFIG)"
-TAKE_DOWN = true
-else
-BRING_UP = $(CLUSTER) up
-TAKE_DOWN = $(CLUSTER) down
-endif
+# This make, under a name with which `make -n` does not run the line.
+SELF := $(MAKE)
+# Brings the cluster up for a command, and then takes down what was not up before. KUBECONFIG may name another.
+WITH_CLUSTER = $(CLUSTER) run --
 DENY := $(CACHE)/tools/bin/cargo-deny
 DENY_VERSION := 0.20.2
 DOC_LINTS := --deny warnings --allow rustdoc::private_intra_doc_links
 E2E_THREADS ?= 6
 TEST ?=
 
-# Each step says what it does and how long it took: $(call step,what,command)
-step = @started=$$SECONDS; printf '\n==> %s\n' '$(1)'; $(2); printf '    done in %s s\n' "$$((SECONDS - started))"
+# Each step says what it does and how long it took: $(call step,what,commands). In the commands `;` stands between
+# them, never `&&`: a command that fails before an `&&` ends nothing.
+step = @started=$$SECONDS; printf '\n==> %s\n' '$(1)'; ( set -e; $(2) ); printf '    done in %s s\n' "$$((SECONDS - started))"
+
+# Debian packages, where a file of theirs is not there: $(call debian,file,packages)
+debian = if ! compgen -G '$(1)' >/dev/null; then $\
+	echo 'installing Debian packages: $(2)'; apt-get -q update >/dev/null; $\
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends $(2) >/dev/null; fi
+
+GENERATED = drafts=$$(mktemp -d); trap 'rm -rf "$$drafts"' EXIT; $\
+	$(CRDGEN) chart "$$drafts/crds"; $(CRDGEN) reference "$$drafts/api.md"; $\
+	diff -r charts/valv/templates/crds "$$drafts/crds"; diff docs/api.md "$$drafts/api.md"
 
 .PHONY: help
 help: ## list what can be made
@@ -44,59 +56,73 @@ help: ## list what can be made
 binaries:
 	$(call step,compiling,$(BUILD))
 
+# Asked for at once, and not after minutes of compiling. A cluster that KUBECONFIG names needs no root here.
+.PHONY: root
+root:
+ifndef KUBECONFIG
+	@if [ "$$(id -u)" != 0 ]; then \
+	missing=$$(comm -23 tests/cluster/packages.txt <(dpkg-query --show --showformat '$${db:Status-Status} $${Package}\n' | sed -n 's/^installed //p' | sort)); \
+	printf 'The local cluster makes namespaces and mounts: run this as root.\n'; \
+	printf 'It would install these Debian packages: %s\n' "$$(echo $${missing:-none, for all are there})"; exit 1; fi
+endif
+
 .PHONY: demo
-demo: binaries ## a real cluster, Valv on it, one journal, a note that survives its database
-	@started=$$SECONDS; trap '$(TAKE_DOWN)' EXIT; $(MAKE) --no-print-directory cluster-up; $(BINARIES)/demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
+demo: root binaries ## a real cluster, Valv on it, one journal, a note that survives its database
+	@started=$$SECONDS; $(WITH_CLUSTER) $(BINARIES)/demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
 
 .PHONY: test
-test: ## everything that gates a change: 18 min warm
+test: root ## everything that gates a change: 18 min warm
 	@started=$$SECONDS; \
-	if $(MAKE) --no-print-directory lint unit docs-check chart-check e2e-all ground-first; \
+	if $(SELF) lint unit docs-check chart-check e2e-all ground-first; \
 	then printf '\nmake test: PASSED in %s s\n' "$$((SECONDS - started))"; \
 	else printf '\nmake test: FAILED after %s s\n' "$$((SECONDS - started))"; exit 1; fi
 
 .PHONY: test-all
-test-all: ## test, and what takes longer: accessibility in a browser, measurements, all of ground
-	$(MAKE) --no-print-directory test
-	@trap '$(TAKE_DOWN)' EXIT; $(MAKE) --no-print-directory axe bench
-	$(MAKE) --no-print-directory ground
+test-all: root ## test, and what takes longer: accessibility in a browser, measurements, all of ground
+	@$(MAKE) test
+	@$(WITH_CLUSTER) $(SELF) axe bench
+	@$(MAKE) ground
 
 .PHONY: e2e
-e2e: ## the tests on a real cluster; one of them: make e2e TEST=name; the cluster stays up
-	$(MAKE) --no-print-directory cluster-up
+e2e: root ## the tests on a real cluster; one of them: make e2e TEST=name; the cluster stays up
+	@$(MAKE) cluster-up
 	$(call step,installing Valv,$(HARNESS) install)
 	$(call step,tests on the cluster,cargo test --quiet --workspace --test e2e -- $(TEST) --test-threads=$(E2E_THREADS) --nocapture)
+	$(call step,taking away what the tests made,$(HARNESS) sweep)
 
 .PHONY: e2e-all
-e2e-all:
-	@trap '$(TAKE_DOWN)' EXIT; $(MAKE) --no-print-directory e2e
+e2e-all: root binaries
+	@$(WITH_CLUSTER) $(SELF) e2e
 
 .PHONY: ground
-ground: ## the local cluster leaves the host as it was
-	$(call step,the host before and after a cluster,cargo test --quiet --workspace --test ground -- --test-threads=1 --nocapture)
+ground: root binaries ## the local cluster leaves the host as it was
+	$(call step,what the tests look with,$(call debian,/usr/sbin/nft,nftables))
+	$(call step,the host before and after a cluster,cargo test --quiet --workspace --test ground -- $(TEST) --test-threads=1 --nocapture)
+	@$(CLUSTER) down
 
 .PHONY: ground-first
 ground-first:
-	$(call step,the host before and after a cluster,cargo test --quiet --workspace --test ground -- down_leaves a_part_that_dies an_interrupted --test-threads=1 --nocapture)
+	@$(MAKE) ground TEST="a_cluster_that_is a_part_that a_server an_interrupted down_leaves"
 
 .PHONY: unit
 unit: binaries ## tests that need no cluster (they start a PostgreSQL of their own)
-	$(call step,a PostgreSQL for the tests of the journal,ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null || { apt-get -q update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends postgresql; } >/dev/null)
-	$(call step,tests without a cluster,VALV_POSTGRES_ROOT="$$($(CLUSTER) postgres-root)" cargo test --quiet --workspace)
+	$(call step,a PostgreSQL for the tests of the journal,$(call debian,/usr/lib/postgresql/*/bin/initdb,postgresql))
+	$(call step,tests without a cluster,root="$$($(CLUSTER) postgres-root)"; VALV_POSTGRES_ROOT="$$root" cargo test --quiet --workspace)
 
 .PHONY: lint
 lint: $(DENY) ## formatting, clippy, licences, generated files
 	$(call step,formatting,cargo fmt --all --check)
 	$(call step,clippy,cargo clippy --quiet --workspace --all-targets -- --deny warnings)
 	$(call step,licences and sources,$(DENY) check --hide-inclusion-graph licenses bans sources)
-	$(call step,generated files,$(MAKE) --no-print-directory generate && git diff --exit-code -- charts/valv/templates/crds docs/api.md)
+	@$(MAKE) binaries
+	$(call step,generated files (make generate writes them anew),$(GENERATED))
 
 .PHONY: advisories
 advisories: $(DENY) ## known vulnerabilities (needs the RustSec database)
 	$(DENY) check advisories
 
 $(DENY):
-	$(call step,building cargo-deny $(DENY_VERSION): 3 min once,cargo install --quiet --locked --profile dev --version $(DENY_VERSION) --root $(CACHE)/tools cargo-deny)
+	$(call step,building cargo-deny $(DENY_VERSION): 1 min once,cargo install --quiet --locked --profile dev --version $(DENY_VERSION) --root $(CACHE)/tools cargo-deny)
 
 .PHONY: fmt
 fmt: ## format the code
@@ -120,22 +146,23 @@ chart-check: binaries
 	$(call step,the chart,helm="$$($(CLUSTER) programs --path helm)"; charts/valv/check.sh "$$helm")
 
 .PHONY: axe
-axe: ## the journal's pages in a browser, checked for accessibility
-	$(MAKE) --no-print-directory cluster-up
+axe: root ## the journal's pages in a browser, checked for accessibility
+	@$(MAKE) cluster-up
 	$(call step,installing Valv,$(HARNESS) install)
+	$(call step,a browser,$(call debian,/usr/bin/chromium,chromium fonts-dejavu-core); $(call debian,/usr/bin/npm,nodejs npm))
 	$(call step,accessibility,tests/journal/axe/run.sh "$(CLUSTER)")
 
 .PHONY: bench
-bench: ## the operator's memory and speed with 1 running and 50 suspended tenants
-	$(MAKE) --no-print-directory cluster-up
+bench: root ## the operator's memory and speed with 1 running and 50 suspended tenants
+	@$(MAKE) cluster-up
 	$(call step,measuring,$(BINARIES)/bench)
 
 .PHONY: cluster-up
-cluster-up: binaries ## bring the local cluster up (with KUBECONFIG set: use that one)
-	$(call step,the cluster,$(BRING_UP))
+cluster-up: root binaries ## bring the local cluster up (with KUBECONFIG set: use that one)
+	$(call step,the cluster,$(CLUSTER) ready)
 
 .PHONY: cluster-down
-cluster-down: binaries ## take it down: nothing of it is left
+cluster-down: $(if $(wildcard $(CLUSTER)),,binaries) ## take it down: nothing of it is left
 	$(CLUSTER) down
 
 .PHONY: images
@@ -143,10 +170,18 @@ images: binaries ## write the image archives, to load into another cluster
 	$(CLUSTER) images --out images
 
 .PHONY: clean
-clean: ## remove what was built (the cache outside the checkout: make clean-cache)
+clean: ## remove what was built of the workspace (dependencies and the cluster's programs: make clean-cache)
 	rm -rf images
-	cargo clean
+	cargo clean --workspace
 
 .PHONY: clean-cache
-clean-cache: cluster-down ## remove the cache: the next run is a cold one
-	rm -rf $(CACHE)
+clean-cache: cache-is-ours cluster-down ## remove the cache, which takes the cluster down: the next run is a cold one
+	rm -rf -- "$(CACHE)"
+	@printf 'kept, for they are yours: Go builds in %s, Go modules in %s, crates in %s\n' \
+	"$$(go env GOCACHE)" "$$(go env GOMODCACHE)" "$${CARGO_HOME:-$$HOME/.cargo}"
+
+# Whoever sets VALV_CACHE to a folder with something else in it keeps that.
+.PHONY: cache-is-ours
+cache-is-ours:
+	@[ ! -d "$(CACHE)" ] || others=$$(ls -A "$(CACHE)" | grep -vxE 'images|lock|log|programs|roots|target|tools' || true); \
+	[ -z "$${others:-}" ] || { printf '%s is not only the cache, and stays: it has in it\n%s\n' "$(CACHE)" "$$others"; exit 1; }

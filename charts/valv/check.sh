@@ -6,17 +6,38 @@ chart=$(cd "$(dirname "$0")" && pwd)
 images=(--set images.valv=registry.example/valv:1 --set images.postgres=registry.example/postgres:17
   --set images.proxy=registry.example/proxy:1)
 
-"$helm" lint --strict "$chart" "${images[@]}"
 render() { "$helm" template valv "$chart" --namespace valv-system "${images[@]}" "$@"; }
+fail() { echo "$1" >&2; exit 1; }
 
-for engine in Standard Cilium; do
-  render --set network.engine=$engine >/dev/null && echo "renders for the network engine $engine"
+# Prints the lines of roles in the manifests on standard input that have a `*`; fails if there is no role at all.
+wildcards() {
+  awk '
+    /^---/ { role = 0 }
+    /^kind: (Cluster)?Role$/ { role = 1; roles++ }
+    role { sub(/(^|[[:space:]])#.*/, "") }
+    role && /[*]/
+    END { if (!roles) { print "no role is rendered" >"/dev/stderr"; exit 1 } }'
+}
+
+"$helm" lint --strict "$chart" "${images[@]}"
+
+for engine in Standard:NetworkPolicy Cilium:CiliumNetworkPolicy; do
+  rendered=$(render --set "network.engine=${engine%:*}")
+  grep -qx "kind: ${engine#*:}" <<<"$rendered" || fail "no ${engine#*:} for the network engine ${engine%:*}"
+  wild=$(wildcards <<<"$rendered")
+  [ -z "$wild" ] || fail "a role has a *: $wild"
+  echo "renders for the network engine ${engine%:*}, and no role has a *"
 done
+
+# refused WHAT WORDS VALUE…: rendering with the values fails, and says the words.
 refused() {
-  local what=$1; shift
-  if render "$@" >/dev/null 2>&1; then echo "not refused: $what" >&2; exit 1; fi
+  local what=$1 words=$2 errors
+  shift 2
+  if errors=$(render "$@" 2>&1 >/dev/null); then fail "not refused: $what"; fi
+  [[ $errors == *"$words"* ]] || fail "refused for another reason than $what: $errors"
   echo "refused: $what"
 }
-refused "a value that nobody knows" --set nobody=knows
-refused "no image" --set images.valv=
-refused "no replica" --set replicas=-1
+refused "a value that nobody knows" "additional properties 'nobody' not allowed" --set nobody=knows
+refused "no image" "images.valv is not given" --set images.valv=
+refused "an image without its registry" "'/images/valv'" --set images.valv=valv:1
+refused "no replica" "'/operator/replicas': minimum" --set operator.replicas=0

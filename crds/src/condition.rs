@@ -22,9 +22,9 @@ pub enum ConditionType {
     SecretsIntact,
     /// The certificates are valid and are renewed in time.
     CertificatesValid,
-    /// The volumes have the size that the spec asks for.
+    /// The volumes are there and have the size that the spec asks for.
     VolumesReady,
-    /// The database answers, over TLS.
+    /// The database's server answers inside its pod; by network it takes TLS only.
     DatabaseReady,
     /// The schema is what the wanted image needs.
     SchemaCurrent,
@@ -55,7 +55,7 @@ pub enum Reason {
     NamespaceTerminating,
     /// The volumes and Secrets of an earlier tenant of this name were taken over again.
     Adopted,
-    /// An older tenant has the same host name.
+    /// Another tenant has the host name. This one goes on under the name that it had, if it had one.
     HostTaken,
     /// A Secret that the spec names is not there, or lacks a key.
     SecretMissing,
@@ -80,7 +80,7 @@ pub enum Reason {
     Expanding,
     /// The database's pod is not up.
     DatabaseUnavailable,
-    /// The database's volume is empty although the database existed: no new one is made silently.
+    /// A volume that held data is gone or empty: no new one is made silently.
     VolumeEmpty,
     /// The database refused to start; the message has its last words.
     DatabaseFailed,
@@ -90,7 +90,7 @@ pub enum Reason {
     Migrating,
     /// The migration failed; the version before it serves. The message has the last log lines.
     MigrationFailed,
-    /// An older image runs on a schema that a newer one migrated: a schema does not go back.
+    /// An older image runs on a schema that a newer one made: a schema does not go back.
     SchemaNewer,
     /// `spec.journal.migrate` is absent: the journal migrates by itself, or not at all.
     NotManaged,
@@ -104,6 +104,11 @@ pub enum Reason {
     Refused,
     /// The spec contradicts what runs, in a way only the cluster could show.
     InvalidSpec,
+    /// The apiserver, or a webhook that it asks, fails again and again; the message has its words. It is tried
+    /// again by itself.
+    Failing,
+    /// This was true and was not looked at now; `Ready` says why.
+    Unobserved,
 }
 
 impl ConditionType {

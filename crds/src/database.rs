@@ -7,7 +7,11 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{journal::Scheduling, resources::Resources};
+use crate::{
+    journal::Scheduling,
+    reference::{ObjectName, ObjectReference},
+    resources::Resources,
+};
 
 /// The tenant's database.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -17,6 +21,8 @@ use crate::{journal::Scheduling, resources::Resources};
     validation = ("(self.provider == 'External') == has(self.external)", "database.external and provider: External belong together"),
     validation = ("self.provider != 'External' || (!has(self.size) && !has(self.parameters) && !has(self.storageClassName) && !has(self.resources) && !has(self.scheduling))", "size, parameters, storageClassName, resources and scheduling are for provider: Builtin; an external server is not Valv's to set up"),
     validation = ("self.provider != 'External' || (self.passwordRotation.generation == 1 && self.applicationRights == 'DataOnly')", "passwordRotation and applicationRights are for provider: Builtin; an external server's logins are not Valv's to change"),
+    validation = ("self.provider != 'Builtin' || !(self.name in ['postgres', 'template0', 'template1', 'replication', 'all', 'sameuser', 'samerole', 'samegroup'])", "database.name is one of PostgreSQL's own: name it otherwise"),
+    validation = ("!has(self.size) || quantity(self.size).compareTo(quantity('256Mi')) >= 0", "database.size is too small for a database: give it 256Mi or more"),
     validation = ("self.provider == oldSelf.provider", "database.provider is immutable: restore into a new tenant"),
     validation = ("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)", "database.storageClassName is immutable: restore into a new tenant"),
     validation = ("!has(oldSelf.size) || (has(self.size) && quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0)", "database.size cannot shrink: a smaller volume could not hold the data; restore into a new tenant")
@@ -45,7 +51,7 @@ pub struct Database {
 
     /// Storage class of the volume; absent: the operator's, or the cluster's default. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(with = "Option<ObjectName>")]
     pub storage_class_name: Option<String>,
 
     /// PostgreSQL parameters, of those that cannot weaken what Valv promises (TLS, checksums, WAL,
@@ -190,9 +196,11 @@ pub struct External {
 
     /// Secret in the tenant's namespace with `user` and `password` of the journal, and, where they differ,
     /// `ownerUser` and `ownerPassword` for the migration.
+    #[schemars(with = "ObjectReference")]
     pub secret_ref: LocalObjectReference,
 
     /// Secret in the tenant's namespace with `ca.crt`, the authority of the server's certificate.
+    #[schemars(with = "ObjectReference")]
     pub ca_secret_ref: LocalObjectReference,
 }
 

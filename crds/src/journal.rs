@@ -7,14 +7,17 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::resources::Resources;
+use crate::{
+    reference::{ObjectName, ObjectReference},
+    resources::Resources,
+};
 
 /// The journal system: any server in an image that keeps its records in PostgreSQL.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = ("self.tls != 'Proxy' || self.port != self.proxyPort", "journal.port is where the journal listens on loopback; it must differ from proxyPort when tls is Proxy"),
-    validation = ("!has(self.writableFolders) || self.writableFolders.all(folder, !folder.startsWith('/etc/valv'))", "writableFolders may not lie below /etc/valv, where Valv puts certificates and credentials")
+    validation = ("!has(self.writableFolders) || self.writableFolders.all(folder, !folder.matches('^/etc/valv(/|$)'))", "writableFolders may not lie below /etc/valv, where Valv puts certificates and credentials")
 )]
 pub struct Journal {
     /// Image of the journal, by tag or, better, by digest. A new one is migrated to before it serves.
@@ -27,7 +30,7 @@ pub struct Journal {
 
     /// Secrets in the tenant's namespace for the image's registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), with = "Vec<ObjectReference>")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
     /// Pods that serve at once.
@@ -108,10 +111,21 @@ pub struct Journal {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduling: Option<Scheduling>,
 
-    /// Seconds that a stopping pod may take to finish what it is doing.
+    /// Seconds that a stopping pod may take to finish what it is doing, after it was told to stop: that is some
+    /// seconds after new users are sent elsewhere.
     #[serde(default = "default_grace_seconds")]
     #[schemars(range(min = 1, max = 600))]
     pub stop_grace_seconds: i64,
+}
+
+impl Journal {
+    /// TCP port on which its pods serve HTTPS.
+    pub fn https_port(&self) -> i32 {
+        match self.tls {
+            Tls::Own => self.port,
+            Tls::Proxy => self.proxy_port,
+        }
+    }
 }
 
 /// When an image is pulled.
@@ -168,7 +182,8 @@ pub struct Connection {
     pub env: ConnectionEnv,
 
     /// What the URL looks like. `{user}`, `{password}`, `{host}`, `{port}`, `{database}` and `{caFile}` are
-    /// replaced; generated passwords need no escaping.
+    /// replaced, user and password percent-encoded. The server refuses plaintext; that a client verifies the server's
+    /// certificate is said in each driver's own way, as `?sslmode=verify-full&sslrootcert={caFile}` for libpq.
     #[serde(default = "default_url_template")]
     #[schemars(length(min = 1, max = 1024))]
     pub url_template: String,
@@ -223,7 +238,8 @@ pub struct EnvName(
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Probes {
-    /// May it get traffic?
+    /// May it get traffic? Absent: when the port is open, which with `tls: Own` does not show that TLS is spoken
+    /// there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<Probe>,
     /// Does it still live?
@@ -237,16 +253,21 @@ pub struct Probes {
 /// A Secret or ConfigMap in the tenant's namespace, as files.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.secretName) != has(self.configMapName)", "name either a Secret or a ConfigMap"))]
+#[x_kube(
+    validation = ("has(self.secretName) != has(self.configMapName)", "name either a Secret or a ConfigMap"),
+    validation = ("!self.mountPath.matches('^/etc/valv(/|$)')", "files may not lie below /etc/valv, where Valv puts certificates and credentials")
+)]
 pub struct Files {
     /// Folder in which they stand.
     #[schemars(length(min = 2, max = 256), regex(pattern = r"^/[^:]+$"))]
     pub mount_path: String,
     /// The Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ObjectName>")]
     pub secret_name: Option<String>,
     /// The ConfigMap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ObjectName>")]
     pub config_map_name: Option<String>,
 }
 

@@ -1,5 +1,24 @@
 //! Names that several kinds share: labels, annotations, namespaces.
 
+use schemars::JsonSchema;
+
+/// Name of an object.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "names the schema only")]
+#[schemars(transparent)]
+pub(crate) struct ObjectName(
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))] String,
+);
+
+/// An object in the tenant's namespace.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "names the schema only")]
+#[schemars(inline)]
+pub(crate) struct ObjectReference {
+    /// Its name.
+    name: ObjectName,
+}
+
 /// Prefix of a tenant's namespace.
 pub const NAMESPACE_PREFIX: &str = "journal-";
 
@@ -11,6 +30,9 @@ pub const ROLE_LABEL: &str = "valv.eu/role";
 
 /// Label on a pod that a Service may send traffic to.
 pub const SERVING_LABEL: &str = "valv.eu/serving";
+
+/// Label on pods that use a volume which one node can have at once: they run on one node.
+pub const ATTACHMENTS_LABEL: &str = "valv.eu/attachments";
 
 /// Annotation on a tenant: while it is there, the operator writes nothing for it.
 pub const PAUSED_ANNOTATION: &str = "valv.eu/paused";

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 
-use crate::{ConditionType, Reason, definitions};
+use crate::{ConditionType, Reason, database::PARAMETERS, definitions};
 
 /// The page, as Markdown.
 ///
@@ -33,6 +33,10 @@ pub fn render() -> Result<String, fmt::Error> {
             writeln!(page, "\n### `{part}`\n\n| field | type | what it is |\n|---|---|---|")?;
             fields(&mut page, part, &schema["properties"][part])?;
         }
+    }
+    writeln!(page, "\n### Keys of `spec.database.parameters`\n\nThese may be set, and no others:\n")?;
+    for parameter in PARAMETERS {
+        writeln!(page, "- `{parameter}`")?;
     }
     writeln!(
         page,
@@ -128,4 +132,18 @@ fn text(value: &Value) -> String {
     let text = value.as_str().unwrap_or_default();
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     text.replace('|', "\\|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_parameter_that_may_be_set() {
+        let page = render().unwrap();
+
+        for parameter in PARAMETERS {
+            assert!(page.contains(&format!("- `{parameter}`")), "{parameter}");
+        }
+    }
 }

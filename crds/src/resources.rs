@@ -40,7 +40,11 @@ pub struct Amounts {
 #[allow(dead_code, reason = "names the schema only")]
 #[schemars(transparent)]
 struct Cores(
-    #[schemars(length(min = 1, max = 16), regex(pattern = r"^([1-9][0-9]*m?|[0-9]+\.[0-9]{1,3})$"))] String,
+    #[schemars(
+        length(min = 1, max = 16),
+        regex(pattern = r"^([1-9][0-9]*(m|\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9]))$")
+    )]
+    String,
 );
 
 /// Bytes, with a unit; at least a mebibyte in any sensible use.

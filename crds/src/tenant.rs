@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     database::{Database, Size},
     journal::Journal,
+    reference::{ObjectName, ObjectReference},
 };
 
 /// One care provider's journal: its server, database, attachments and certificates, in the namespace
@@ -64,13 +65,15 @@ pub struct JournalTenantSpec {
     /// another cluster.
     #[serde(default, rename = "archiveID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[x_kube(validation = ("!self.matches('[0-9]{6}-?[0-9]{4}')", "archiveID holds no organisation number: a sole trader's is a personnummer"))]
     pub archive_id: Option<String>,
 
-    /// Host name that users type. No two tenants have the same: the older keeps it.
+    /// Host name that users type. No two tenants have the same: who has it keeps it, else the older gets it.
     #[schemars(
         length(min = 4, max = 253),
         regex(pattern = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")
     )]
+    #[x_kube(validation = ("!self.matches('[0-9]{6}-?[0-9]{4}')", "host holds no organisation number: a sole trader's is a personnummer"))]
     pub host: String,
 
     /// How its users reach it. Absent: a node port.
@@ -169,13 +172,14 @@ pub struct Access {
 #[serde(rename_all = "camelCase")]
 pub struct GatewayRef {
     /// Its name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(with = "ObjectName")]
     pub name: String,
     /// Its namespace.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: String,
     /// The one listener to use; absent: all that match the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ObjectName>")]
     pub section_name: Option<String>,
 }
 
@@ -184,7 +188,7 @@ pub struct GatewayRef {
 #[serde(rename_all = "camelCase")]
 pub struct IngressRef {
     /// Name of its `IngressClass`.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(with = "ObjectName")]
     pub class_name: String,
     /// Annotations that tell the controller to speak TLS to the journal (each controller has its own).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -204,7 +208,12 @@ pub struct NodePort {
 /// The volume for attachments.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)", "attachments.storageClassName is immutable: restore into a new tenant"))]
+#[x_kube(
+    validation = ("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)", "attachments.storageClassName is immutable: restore into a new tenant"),
+    validation = ("self.accessMode == oldSelf.accessMode", "attachments.accessMode is immutable: restore into a new tenant"),
+    validation = ("!self.mountPath.matches('^/etc/valv(/|$)')", "attachments may not lie below /etc/valv, where Valv puts certificates and credentials"),
+    validation = ("quantity(self.size).compareTo(quantity('1Mi')) >= 0", "attachments.size is too small for a volume: give it 1Mi or more")
+)]
 pub struct Attachments {
     /// Its size. May grow where the storage class can expand, and never shrinks.
     #[schemars(with = "Size")]
@@ -214,7 +223,7 @@ pub struct Attachments {
     pub mount_path: String,
     /// Storage class; absent: the operator's, or the cluster's default. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(with = "Option<ObjectName>")]
     pub storage_class_name: Option<String>,
     /// Whether pods on several nodes may use it at once.
     #[serde(default)]
@@ -224,7 +233,8 @@ pub struct Attachments {
 /// Who may use a volume at once. `ReadWriteOncePod` is not among them: a backup reads beside the journal.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum AccessMode {
-    /// Pods on one node: all the journal's pods then run on one node.
+    /// Pods on one node: the journal's and the migration's then all run where the first of them does, and a drain
+    /// moves them together.
     #[default]
     ReadWriteOnce,
     /// Pods on any node.
@@ -238,6 +248,7 @@ pub struct Certificates {
     /// Secret in the tenant's namespace with `tls.crt` and `tls.key` for the journal's host, such as
     /// cert-manager writes. Absent: the tenant's own authority signs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ObjectReference>")]
     pub journal_secret_ref: Option<LocalObjectReference>,
 
     /// Ask for a new authority and new certificates by raising the generation.
@@ -289,7 +300,7 @@ pub struct JournalTenantStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 
-    /// Where its users reach it.
+    /// Where its users reach it, by the host name that it has: another one asked for stands here once it was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 
@@ -315,13 +326,13 @@ pub struct JournalTenantStatus {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JournalStatus {
-    /// Image that serves now.
+    /// Image that the newest ready pod runs; if none is ready, the one that did last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Its digest, as the node that runs it says.
+    /// Digest of what that pod runs, as its node says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
-    /// Images whose migration succeeded, oldest first; the last one made the schema what it is.
+    /// Images whose migration succeeded, the last 20, oldest first; the last one made the schema what it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub migrated: Vec<String>,
     /// Pods that serve.
@@ -430,6 +441,50 @@ mod tests {
 
         assert!(right.is_ok(), "{right:?}");
         assert!(format!("{wrong:?}").contains("wrong check digit"), "{wrong:?}");
+    }
+
+    #[test]
+    fn an_organisation_number_in_host_or_archive_is_refused() {
+        for spec in
+            ["host: ab-000000-0000.example", "host: ab0000000000.example", "archiveID: ab-000000-0000"]
+        {
+            let said = format!("{:?}", tenant(spec).validate_cel());
+
+            assert!(said.contains("holds no organisation number"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_database_of_postgresqls_own_name_is_refused() {
+        for name in ["postgres", "template1", "all", "samegroup"] {
+            let said =
+                format!("{:?}", tenant(&format!("database: {{size: 1Gi, name: {name}}}")).validate_cel());
+
+            assert!(said.contains("one of PostgreSQL's own"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_volume_that_could_hold_nothing_is_refused() {
+        let small = |spec: &str| format!("{:?}", tenant(spec).validate_cel());
+
+        assert!(small("database: {size: 1Ki}").contains("too small for a database"));
+        assert!(
+            small("attachments: {size: 1Ki, mountPath: /attachments}").contains("too small for a volume")
+        );
+    }
+
+    #[test]
+    fn what_would_lie_over_valvs_own_files_is_refused() {
+        for spec in [
+            "attachments: {size: 1Gi, mountPath: /etc/valv}",
+            "journal: {image: 'r.example/j:1', files: [{mountPath: /etc/valv/tls, secretName: mine}]}",
+            "journal: {image: 'r.example/j:1', writableFolders: [/etc/valv/x]}",
+        ] {
+            let said = format!("{:?}", tenant(spec).validate_cel());
+
+            assert!(said.contains("below /etc/valv"), "{spec}: {said}");
+        }
     }
 
     #[test]

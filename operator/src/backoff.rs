@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The wait after the first failure, before it is spread.
@@ -22,21 +22,36 @@ pub fn wait(failures: u32, random: f64) -> Duration {
     whole.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
 }
 
+/// How long failures are remembered: an object that still fails is tried, and fails, sooner than this; one that does
+/// not is gone, or was repaired.
+const MEMORY: Duration = LONGEST.saturating_mul(2);
+
 /// The failures in a row of each object of one kind, by name.
 ///
-/// An object that does not fail takes no room.
+/// An object that does not fail takes no room, and one that is gone takes none for long.
 #[derive(Debug, Default)]
 pub struct Backoff {
-    failures: Mutex<HashMap<String, u32>>,
+    failures: Mutex<HashMap<String, Failures>>,
+}
+
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    last: Instant,
 }
 
 impl Backoff {
     /// Counts a failure of `name`, and says how long to wait before the next try.
     pub fn failed(&self, name: &str, random: f64) -> Duration {
+        self.failed_at(Instant::now(), name, random)
+    }
+
+    fn failed_at(&self, now: Instant, name: &str, random: f64) -> Duration {
         let mut failures = self.failures();
-        let count = failures.entry(name.to_owned()).or_default();
-        *count = count.saturating_add(1);
-        wait(*count, random)
+        failures.retain(|_, failures| now.saturating_duration_since(failures.last) < MEMORY);
+        let entry = failures.entry(name.to_owned()).or_insert(Failures { count: 0, last: now });
+        *entry = Failures { count: entry.count.saturating_add(1), last: now };
+        wait(entry.count, random)
     }
 
     /// Forgets the failures of `name`: it succeeded, or is gone.
@@ -44,13 +59,13 @@ impl Backoff {
         self.failures().remove(name);
     }
 
-    /// How many objects fail now.
-    pub fn failing(&self) -> usize {
-        self.failures().len()
+    /// How often `name` failed since it last succeeded.
+    pub fn in_a_row(&self, name: &str) -> u32 {
+        self.failures().get(name).map_or(0, |failures| failures.count)
     }
 
     /// A panic elsewhere leaves the counts as they were: nothing in them can be half done.
-    fn failures(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+    fn failures(&self) -> MutexGuard<'_, HashMap<String, Failures>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -94,6 +109,19 @@ mod tests {
 
         backoff.succeeded("ada");
 
-        assert_eq!(backoff.failing(), 0);
+        assert!(backoff.failures().is_empty());
+    }
+
+    #[test]
+    fn an_object_that_failed_long_ago_takes_no_room_and_starts_again() {
+        let backoff = Backoff::default();
+        let then = Instant::now();
+        backoff.failed_at(then, "ada", 1.0);
+        backoff.failed_at(then, "bo", 1.0);
+
+        let wait = backoff.failed_at(then + MEMORY, "ada", 1.0);
+
+        assert_eq!(wait, FIRST);
+        assert_eq!(backoff.failures().len(), 1);
     }
 }

@@ -3,10 +3,10 @@
 use std::{future::Future, sync::Arc};
 
 use futures::{FutureExt, StreamExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     core::DeserializeGuard,
-    discovery,
     runtime::{
         Controller,
         controller::{Action, Config},
@@ -15,14 +15,15 @@ use kube::{
         watcher,
     },
 };
-use tracing::{debug, error, info};
+use serde_json::json;
+use tracing::{debug, error, info, warn};
 use valv_crds::JournalTenant;
 
 use crate::{
     backoff::Backoff,
     error::chain,
     http::Health,
-    io::{cache::Cache, cluster::Cluster, kind::Kind},
+    io::{cache::Cache, cluster::Cluster},
     lease::Leadership,
     metrics::Metrics,
     settings::Settings,
@@ -65,8 +66,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> Result<(), Error> {
     let Runtime { client, settings, leadership, metrics, now, health } = runtime;
-    let kinds = watched_kinds(&client).await?;
-    let (cache, changes) = Cache::start(&client, &kinds);
+    let (cache, changes) = Cache::start(&client).await.map_err(Error::Discover)?;
     let changes = changes.map(|tenant| ObjectRef::<Guarded>::new(&tenant));
     let config = Config::default().concurrency(settings.reconcile.concurrency);
     let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default())
@@ -115,6 +115,18 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<tenant::Context>) -> Resul
     context.cache.synced().await;
     match &object.0 {
         Ok(tenant) => tenant::reconcile(Arc::new(tenant.clone()), context).await,
+        Err(invalid) if invalid.metadata.deletion_timestamp.is_some() => {
+            warn!(
+                object.kind = "JournalTenant",
+                tenant.name = object.name_any(),
+                error = %invalid,
+                "a tenant that cannot be read is let go: its namespace, volumes and Secrets are kept"
+            );
+            match unread(&invalid.metadata) {
+                Ok(tenant) => tenant::reconcile(Arc::new(tenant), context).await,
+                Err(_) => Ok(Action::await_change()),
+            }
+        }
         Err(invalid) => {
             error!(
                 object.kind = "JournalTenant",
@@ -127,25 +139,32 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<tenant::Context>) -> Resul
     }
 }
 
+/// What is known of a tenant that cannot be read: enough to let it go. What it says of its data is not, so they
+/// are kept.
+fn unread(metadata: &ObjectMeta) -> Result<JournalTenant, serde_json::Error> {
+    serde_json::from_value(json!({
+        "apiVersion": JournalTenant::api_version(&()), "kind": JournalTenant::kind(&()), "metadata": metadata,
+        "spec": { "host": "unread.invalid", "journal": { "image": "unread" }, "database": { "size": "1Gi" } },
+    }))
+}
+
 fn error_policy(object: Arc<Guarded>, error: &tenant::Error, context: Arc<tenant::Context>) -> Action {
     tenant::error_policy(&object.name_any(), error, &context)
 }
 
-/// The kinds that every cluster has, and those of the Gateway API where it is there.
-async fn watched_kinds(client: &Client) -> Result<Vec<Kind>, Error> {
-    let mut kinds = Kind::WATCHED.to_vec();
-    let has_gateway_api = match discovery::group(client, "gateway.networking.k8s.io").await {
-        Ok(group) => {
-            let served: Vec<_> =
-                group.versioned_resources("v1").into_iter().map(|(resource, _)| resource.kind).collect();
-            Kind::GATEWAY.iter().all(|kind| served.iter().any(|served| served == kind.as_str()))
-        }
-        Err(kube::Error::Discovery(_)) => false,
-        Err(kube::Error::Api(status)) if status.code == 404 => false,
-        Err(error) => return Err(Error::Discover(error)),
-    };
-    if has_gateway_api {
-        kinds.extend(Kind::GATEWAY);
+#[cfg(test)]
+mod tests {
+    use valv_crds::tenant::DeletionPolicy;
+
+    use super::*;
+
+    #[test]
+    fn what_a_tenant_that_cannot_be_read_leaves_is_kept() {
+        let metadata = ObjectMeta { name: Some("ada".into()), ..ObjectMeta::default() };
+
+        let tenant = unread(&metadata).unwrap();
+
+        assert_eq!(tenant.name_any(), "ada");
+        assert_eq!(tenant.spec.deletion_policy, DeletionPolicy::Retain);
     }
-    Ok(kinds)
 }

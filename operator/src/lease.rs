@@ -8,15 +8,16 @@
 //!
 //! # Guarantees
 //! - **At most one writes.** A contender takes over no earlier than the Lease's duration after it *saw*
-//!   the record change, by its own monotonic clock; clocks of machines are never compared. A leader's
+//!   the record change, or vanish, by its own monotonic clock; clocks of machines are never compared. A leader's
 //!   [`Leadership::check`] fails [`SAFETY_MARGIN`] before that, counted from the *start* of the last renewal
 //!   that succeeded, which is no later than anybody can have seen it. The check is made before every write,
 //!   so a process that was frozen (`SIGSTOP`, a starved node) and thawed writes nothing more.
 //! - **What the fence cannot do.** A request that was sent before the fence fell may be carried out after it,
-//!   by as much as the network and the API server delay it. The margin is for that: a write should not wait
-//!   longer than [`SAFETY_MARGIN`] for its answer, must not be resent by the client library unchecked
-//!   (`main.rs` turns that off), and where it would hurt it carries a precondition. A *suspended* machine
-//!   stops its monotonic clock too; after it resumes, the next renewal meets a conflict and the term ends.
+//!   by as much as the network and the API server delay it. The margin is for that; a request that got no answer
+//!   within 10 s is given up (`io/cluster.rs`), a process that has not renewed for as long ends, and none is resent
+//!   by the client library (`main.rs` turns that off). What is replaced, marked or taken away carries the version or
+//!   the UID that was seen. A creation cannot: arriving late, it is drift, which the next leader mends. A *suspended*
+//!   machine stops its monotonic clock too; after it resumes, the next renewal meets a conflict and the term ends.
 //! - **Nothing is written but what is needed.** Followers only read. The leader's one write is its renewal.
 //! - **Losing is final.** A process that lost the Lease does not try again: its caches, its reconciliations
 //!   in flight and its idea of the world belong to a term that is over. It exits, and the kubelet starts it as

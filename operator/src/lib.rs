@@ -14,6 +14,7 @@
 pub mod agent;
 pub mod backoff;
 pub mod controllers;
+pub mod digest;
 pub mod error;
 pub mod http;
 pub mod io;

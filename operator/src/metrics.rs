@@ -35,10 +35,8 @@ const RECONCILE_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 
 pub enum Outcome {
     /// The cluster is as it should be, or on its way.
     Success,
-    /// Something failed; it is tried again.
+    /// Something failed, or the fence had fallen; it is tried again, by this operator or another.
     Error,
-    /// A write was refused by the fence: this process is not the leader.
-    NotLeader,
 }
 
 impl EncodeLabelValue for Outcome {
@@ -46,7 +44,6 @@ impl EncodeLabelValue for Outcome {
         let text = match self {
             Self::Success => "success",
             Self::Error => "error",
-            Self::NotLeader => "not_leader",
         };
         EncodeLabelValue::encode(&text, encoder)
     }
@@ -231,14 +228,14 @@ mod tests {
         let metrics = metrics();
 
         metrics.reconciled("JournalTenant", Outcome::Success, Duration::from_millis(7));
-        metrics.reconciled("JournalTenant", Outcome::NotLeader, Duration::from_millis(7));
+        metrics.reconciled("JournalTenant", Outcome::Error, Duration::from_millis(7));
         metrics.written("ConfigMap");
         metrics.tenants(3);
         let text = metrics.text().unwrap();
 
         for line in [
             "valv_reconcile_total{kind=\"JournalTenant\",result=\"success\"} 1",
-            "valv_reconcile_total{kind=\"JournalTenant\",result=\"not_leader\"} 1",
+            "valv_reconcile_total{kind=\"JournalTenant\",result=\"error\"} 1",
             "valv_reconcile_duration_seconds_count{kind=\"JournalTenant\"} 2",
             "valv_reconcile_duration_seconds_bucket{le=\"0.01\",kind=\"JournalTenant\"} 2",
             "valv_objects_written_total{kind=\"ConfigMap\"} 1",

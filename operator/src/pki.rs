@@ -37,7 +37,7 @@ pub enum Error {
 }
 
 /// Clocks differ: a certificate is valid from this long before it was made.
-const BACKDATED: Duration = Duration::from_secs(3600);
+pub const BACKDATED: Duration = Duration::from_secs(3600);
 
 /// An authority, which signs itself.
 pub fn authority(name: &str, now: Timestamp, lifetime: Duration) -> Result<Issued, Error> {
@@ -47,13 +47,13 @@ pub fn authority(name: &str, now: Timestamp, lifetime: Duration) -> Result<Issue
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    validity(&mut params, now, lifetime);
+    validity(&mut params, now, now + lifetime);
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.self_signed(&key).map_err(failed)?;
     Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// A server's certificate for `names`, signed by `authority`.
+/// A server's certificate for `names`, signed by `authority`, which it does not outlive.
 pub fn server(
     names: &[String],
     authority: &Issued,
@@ -67,7 +67,8 @@ pub fn server(
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
-    validity(&mut params, now, lifetime);
+    let ends = facts(authority.certificate.as_bytes())?.not_after.min(now + lifetime);
+    validity(&mut params, now, ends);
     let signer = KeyPair::from_pem(&authority.key).map_err(failed)?;
     let issuer = Issuer::from_ca_cert_pem(&authority.certificate, signer).map_err(failed)?;
     let key = KeyPair::generate().map_err(failed)?;
@@ -75,12 +76,12 @@ pub fn server(
     Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-fn validity(params: &mut CertificateParams, now: Timestamp, lifetime: Duration) {
+fn validity(params: &mut CertificateParams, now: Timestamp, ends: Timestamp) {
     let date = |time: Timestamp| {
         std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_second().unsigned_abs())
     };
     params.not_before = date(now - BACKDATED).into();
-    params.not_after = date(now + lifetime).into();
+    params.not_after = date(ends).into();
 }
 
 /// What a certificate says of itself.
@@ -133,6 +134,15 @@ mod tests {
         assert_eq!(facts.names, names);
         assert_eq!(facts.not_after, noon() + 90 * DAY);
         assert_eq!(facts.not_before, noon() - BACKDATED);
+    }
+
+    #[test]
+    fn a_server_certificate_does_not_outlive_its_authority() {
+        let authority = authority("journal-ada authority 1", noon(), 40 * DAY).unwrap();
+
+        let issued = server(&["localhost".to_owned()], &authority, noon(), 90 * DAY).unwrap();
+
+        assert_eq!(facts(issued.certificate.as_bytes()).unwrap().not_after, noon() + 40 * DAY);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use valv_crds::reference::ROLE_LABEL;
 
 use crate::{
     settings::{Network, Pods},
-    tenant::check::Tenant,
+    tenant::{check::Tenant, objects::journal::HTTPS_PORT},
 };
 
 /// What part a pod plays: the value of its label `valv.eu/role`.
@@ -105,7 +105,7 @@ fn users(tenant: &Tenant, network: &Network) -> Value {
     let ingress = if from.is_empty() {
         json!([])
     } else {
-        json!([{ "from": from, "ports": [port(tenant.serving_port())] }])
+        json!([{ "from": from, "ports": [{ "port": HTTPS_PORT, "protocol": "TCP" }] }])
     };
     json!({ "podSelector": is(Role::Journal), "policyTypes": ["Ingress"], "ingress": ingress })
 }

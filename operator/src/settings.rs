@@ -401,7 +401,8 @@ pub struct Certificates {
     #[serde(deserialize_with = "duration")]
     pub renew_before: Duration,
 
-    /// How long the tenant's own authority is valid. Default 3650 days.
+    /// How long the tenant's own authority is valid. Default 3650 days; at least twice `lifetime` and `renewBefore`
+    /// together.
     #[serde(deserialize_with = "duration")]
     pub ca_lifetime: Duration,
 }
@@ -438,7 +439,10 @@ impl Settings {
                 "operatorNamespace is not the namespace that the pod runs in",
             ),
             (renew_before >= lifetime, "certificates.renewBefore is not shorter than certificates.lifetime"),
-            (lifetime >= ca_lifetime, "certificates.lifetime is not shorter than certificates.caLifetime"),
+            (
+                ca_lifetime < 2 * (lifetime + renew_before),
+                "certificates.caLifetime is shorter than twice certificates.lifetime and renewBefore together, so that an authority would be replaced as soon as it was made",
+            ),
             (
                 names_no_labels(&self.network.dns),
                 "network.dns.podLabels is empty, which would mean every pod",
@@ -657,7 +661,11 @@ certificates: { lifetime: 2w, renewBefore: 3d, caLifetime: 365d }
     #[test]
     fn settings_that_contradict_each_other_are_refused() {
         assert!(why_not("certificates: { renewBefore: 90d }").contains("certificates.renewBefore"));
-        assert!(why_not("certificates: { caLifetime: 90d }").contains("certificates.caLifetime"));
+        for length in ["90d", "120d", "239d"] {
+            let why = why_not(&format!("certificates: {{ caLifetime: {length} }}"));
+            assert!(why.contains("certificates.caLifetime"), "{why}");
+        }
+        assert!(parse("certificates: { caLifetime: 240d }").is_ok());
         assert!(why_not("operatorNamespace: default").contains("operatorNamespace"));
         assert!(why_not("reconcile: { resync: 1s }").contains("reconcile.resync"));
     }

@@ -8,6 +8,7 @@ pub mod objects;
 pub mod observe;
 pub mod passwords;
 pub mod plan;
+pub mod redact;
 pub mod resolve;
 pub mod secret;
 #[cfg(test)]
@@ -17,10 +18,7 @@ pub mod upgrade;
 pub mod volumes;
 pub mod workload;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use kube::{
@@ -35,12 +33,14 @@ use tracing::{debug, instrument, warn};
 use valv_crds::{
     JournalTenant,
     condition::{ConditionType, Reason, Saying},
+    reference::NAMESPACE_PREFIX,
 };
 
-use self::{apply::Outcome, check::Tenant, observe::Observed, plan::Plan, status::Tone};
+use self::{apply::Outcome, check::Tenant, observe::Observed, plan::Plan, redact::redact, status::Tone};
 use crate::{
     backoff::Backoff,
     controllers::Guarded,
+    digest,
     error::chain,
     io::{cache::Cache, cluster::Cluster},
     metrics::{self, Metrics},
@@ -91,8 +91,15 @@ pub async fn reconcile(object: Arc<JournalTenant>, context: Arc<Context>) -> Res
     let started = Instant::now();
     let result = match check::check(object.clone()) {
         Ok(tenant) => steps(&tenant, &context).await,
+        // No spec is too wrong for an end.
+        Err(_) if object.metadata.deletion_timestamp.is_some() => {
+            steps(&Tenant::unchecked(object.clone()), &context).await
+        }
         Err(invalid) => refuse(&object, &context, &invalid).await,
     };
+    if let Err(error) = &result {
+        tell_failure(&object, &context, error).await;
+    }
     let outcome = match &result {
         Ok(_) => metrics::Outcome::Success,
         Err(_) => metrics::Outcome::Error,
@@ -105,13 +112,21 @@ pub async fn reconcile(object: Arc<JournalTenant>, context: Arc<Context>) -> Res
 async fn steps(tenant: &Tenant, context: &Context) -> Result<Action, Error> {
     let Context { cluster, cache, tenants, settings, .. } = context;
     let now = (context.now)();
-    let observed = observe::observe(tenant, cluster, cache, tenants).await.map_err(Error::Observe)?;
+    let observed =
+        observe::observe(tenant, cluster, cache, tenants, settings).await.map_err(Error::Observe)?;
     let plan = plan::plan(tenant, &observed, settings, now);
     let outcome =
         apply::apply(tenant, &observed, &plan, cluster, settings, now).await.map_err(Error::Apply)?;
     tell(tenant, &observed, &plan, &outcome, context).await?;
-    context.backoff.succeeded(&tenant.name);
-    Ok(Action::requeue(if outcome.stale { Duration::from_secs(1) } else { plan.look_again_after }))
+    let wait = if outcome.stale {
+        context.backoff.failed(&tenant.name, rand::random())
+    } else if outcome.refused.is_empty() {
+        context.backoff.succeeded(&tenant.name);
+        plan.look_again_after
+    } else {
+        context.backoff.failed(&tenant.name, rand::random()).max(plan.look_again_after)
+    };
+    Ok(Action::requeue(wait))
 }
 
 /// Writes the status, and an event for each thing that changed.
@@ -122,8 +137,8 @@ async fn tell(
     outcome: &Outcome,
     context: &Context,
 ) -> Result<(), Error> {
-    // A tenant that is let go has nobody left to be told.
-    if plan.finalizer.is_some() {
+    // A tenant that was let go has nobody left to be told, and one that was taken up is looked at again at once.
+    if outcome.finalizer.is_some() {
         return Ok(());
     }
     let status = status::status(tenant, observed, plan, outcome, (context.now)());
@@ -151,8 +166,10 @@ async fn publish(tenant: &Tenant, context: &Context, news: Vec<(Tone, String, St
                 Tone::Warning => EventType::Warning,
             },
             reason,
+            // kube's recorder counts an event as the one before it if all but the note are the same, and keeps the
+            // first note: this makes another note another event.
+            action: format!("Reconcile-{}", &digest::of(note.as_bytes())[..8]),
             note: Some(note.chars().take(1000).collect()),
-            action: "Reconcile".to_owned(),
             secondary: None,
         };
         if let Err(error) = context.recorder.publish(&event, &reference).await {
@@ -168,24 +185,37 @@ async fn refuse(
     invalid: &check::Invalid,
 ) -> Result<Action, Error> {
     let saying = Saying::no(ConditionType::Ready, Reason::InvalidSpec, invalid.to_string());
-    let plan = Plan { sayings: vec![saying], ..Plan::default() };
-    let tenant = Tenant {
-        name: object.name_any(),
-        namespace: format!("{}{}", valv_crds::reference::NAMESPACE_PREFIX, object.name_any()),
-        object: object.clone(),
-    };
-    let observed = Observed { objects: context.cache.of(&tenant.name), ..Observed::default() };
-    tell(&tenant, &observed, &plan, &Outcome::default(), context).await?;
+    tell_only(object, context, saying).await?;
     Ok(Action::await_change())
+}
+
+/// Says one thing of a tenant for which nothing was planned.
+async fn tell_only(object: &Arc<JournalTenant>, context: &Context, saying: Saying) -> Result<(), Error> {
+    let plan = Plan { sayings: vec![saying], ..Plan::default() };
+    let tenant = Tenant::unchecked(object.clone());
+    let observed = Observed { objects: context.cache.of(&tenant.name), ..Observed::default() };
+    tell(&tenant, &observed, &plan, &Outcome::default(), context).await
+}
+
+/// Failures in a row after which the tenant's status tells of them.
+const TOLD_AFTER: u32 = 3;
+
+/// Tells of a failure that lasts: what the status said before it is not known to be true any more.
+async fn tell_failure(object: &Arc<JournalTenant>, context: &Context, error: &Error) {
+    // This one is not counted yet.
+    if context.backoff.in_a_row(&object.name_any()) + 1 < TOLD_AFTER {
+        return;
+    }
+    let message = redact(&chain(error).to_string(), []);
+    let saying = Saying::unknown(ConditionType::Ready, Reason::Failing, message);
+    if let Err(error) = tell_only(object, context, saying).await {
+        debug!(error = chain(&error), "the failure cannot be told either");
+    }
 }
 
 /// Errors end here: logged once, with all their causes, and turned into the next try.
 pub fn error_policy(name: &str, error: &Error, context: &Context) -> Action {
-    let wait = if error.is_conflict() {
-        Duration::from_secs(1)
-    } else {
-        context.backoff.failed(name, rand::random())
-    };
+    let wait = context.backoff.failed(name, rand::random());
     warn!(
         object.kind = "JournalTenant",
         tenant.name = name,
@@ -196,13 +226,85 @@ pub fn error_policy(name: &str, error: &Error, context: &Context) -> Action {
     Action::requeue(wait)
 }
 
-impl Error {
-    /// Whether an object had moved on: not a fault.
-    fn is_conflict(&self) -> bool {
-        match self {
-            Self::Observe(error) | Self::Status(error) => error.is_conflict(),
-            Self::Apply(apply::Error::Cluster(error)) => error.is_conflict(),
-            Self::Apply(apply::Error::Certificate { .. }) => false,
+impl Tenant {
+    /// `object` as it is, for what needs no more than its name and its end.
+    fn unchecked(object: Arc<JournalTenant>) -> Self {
+        let name = object.name_any();
+        Self { namespace: format!("{NAMESPACE_PREFIX}{name}"), name, object }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::Mutex,
+        time::{Duration, Instant},
+    };
+
+    use ::http::{Method, Request, Response};
+    use kube::{
+        Client,
+        client::Body,
+        runtime::{events::Reporter, reflector},
+    };
+    use serde_json::Value;
+
+    use super::{simulation::Simulation, *};
+    use crate::lease::Leadership;
+
+    /// A context over an API server that fails at everything but a status, which it keeps.
+    fn failing(told: Arc<Mutex<Vec<Value>>>) -> Arc<Context> {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let told = told.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let is_status = parts.method == Method::PUT && parts.uri.path().ends_with("/status");
+                if is_status {
+                    told.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+                }
+                let failure =
+                    r#"{"kind":"Status","status":"Failure","code":500,"message":"a webhook is away"}"#;
+                let (code, body) = if is_status {
+                    (200, Body::from(body))
+                } else {
+                    (500, failure.as_bytes().to_vec().into())
+                };
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        let client = Client::new(service, "default");
+        let leadership = Leadership::lasting_until(Instant::now() + Duration::from_secs(3600));
+        let metrics = Arc::new(Metrics::new(leadership.clone()));
+        let simulation = Simulation::new();
+        Arc::new(Context {
+            cluster: Cluster::new(client.clone(), leadership, metrics.clone()),
+            cache: Cache::empty(),
+            tenants: reflector::store().0,
+            settings: Arc::new(simulation.settings),
+            metrics,
+            recorder: Recorder::new(client, Reporter::from("test")),
+            backoff: Backoff::default(),
+            now: || "2026-03-01T12:00:00Z".parse().unwrap(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_lasts_is_told_in_the_status() {
+        let told = Arc::new(Mutex::new(vec![]));
+        let context = failing(told.clone());
+        let tenant = Arc::new(Simulation::new().tenant);
+
+        for _ in 1..TOLD_AFTER {
+            let error = reconcile(tenant.clone(), context.clone()).await.unwrap_err();
+            error_policy("ada", &error, &context);
         }
+        assert_eq!(*told.lock().unwrap(), Vec::<Value>::new(), "the first may be chance");
+        reconcile(tenant, context).await.unwrap_err();
+
+        let ready = &told.lock().unwrap()[0]["status"]["conditions"][0];
+        assert_eq!((&ready["status"], &ready["reason"]), (&"Unknown".into(), &"Failing".into()));
+        assert!(ready["message"].as_str().unwrap().contains("a webhook is away"), "{ready}");
     }
 }

@@ -17,11 +17,9 @@ use kube::{
 use serde_json::json;
 use tokio::time::timeout;
 use tracing::{info, warn};
+use valv_crds::reference::FINALIZER;
 
 use crate::error::chain;
-
-/// What the operator holds a tenant with while it must clean up after it.
-pub const FINALIZER: &str = "valv.eu/tenant";
 
 /// The operator's Deployment and its pods. The pod of the hook itself must not be labelled so.
 const OPERATOR: &str = "app.kubernetes.io/name=valv,app.kubernetes.io/component=operator";

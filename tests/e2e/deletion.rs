@@ -1,12 +1,13 @@
 //! A tenant is deleted.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::actor::{Change, Grace};
 use harness::manifest::SMALLEST;
 use harness::tenant::STEP;
 use harness::{Seen, Tenant, World, eventually, kind, refusal, run};
 use serde_json::{Value, json};
-use valv_crds::reference::{CONFIRM_DELETION_ANNOTATION, RETAINED_ANNOTATION};
+use valv_crds::condition::{ConditionType, Reason};
+use valv_crds::reference::{CONFIRM_DELETION_ANNOTATION, PAUSED_ANNOTATION, RETAINED_ANNOTATION};
 
 /// Secrets with what cannot be made again.
 const LOGINS: [&str; 2] = ["login-app-a", "login-owner"];
@@ -91,6 +92,51 @@ fn a_tenants_namespace_and_claims_cannot_be_deleted_by_hand() {
         ensure!(label.contains("leave it as it is"), "{label}");
         ensure!(tenant.find(kind::PERSISTENT_VOLUME_CLAIM, "database-0").await?.is_some());
         test.measured("namespace, claim and label are guarded");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_tenant_whose_spec_became_invalid_can_still_be_deleted() {
+    run(async |test| {
+        let tenant = test.tenant("muddled")?.with("suspended: true")?;
+        tenant.apply().await?;
+        tenant.is_there(kind::PERSISTENT_VOLUME_CLAIM, "database-0").await?;
+
+        tenant.edit("journal: {writableFolders: [/var/lib/journal, /var/lib/journal/]}").await?;
+        let said = tenant.says(ConditionType::Ready, "False", Reason::InvalidSpec).await?;
+        let before = tenant.condition(ConditionType::NamespaceReady).await?;
+        tenant.delete().await?;
+        let took = tenant.is_gone().await?;
+
+        test.measured(format_args!("let go after {:.1} s: {}", took.as_secs_f32(), said.message));
+        let before = before.context("there was a condition")?;
+        ensure!(
+            before.reason == format!("{:?}", Reason::Unobserved),
+            "called true, and not looked at: {before:?}"
+        );
+        ensure!(tenant.find(kind::PERSISTENT_VOLUME_CLAIM, "database-0").await?.is_some());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_tenant_whose_access_for_the_operator_was_taken_away_can_still_be_deleted() {
+    run(async |test| {
+        let tenant = test.tenant("locked")?.with("suspended: true")?;
+        tenant.apply().await?;
+        tenant.is_there(kind::SECRET, "login-owner").await?;
+
+        tenant.annotate(PAUSED_ANNOTATION, Some("")).await?;
+        tenant.says(ConditionType::Ready, "Unknown", Reason::Paused).await?;
+        tenant.remove(kind::ROLE_BINDING, "valv-operator").await?;
+        tenant.delete().await?;
+        tenant.annotate(PAUSED_ANNOTATION, None).await?;
+        let took = tenant.is_gone().await?;
+
+        test.measured(format_args!("let go after {:.1} s", took.as_secs_f32()));
+        let login = tenant.get(kind::SECRET, "login-owner").await?;
+        ensure!(login["metadata"]["annotations"][RETAINED_ANNOTATION].is_string(), "it was not marked");
         Ok(())
     });
 }

@@ -8,6 +8,8 @@ use harness::kind::{self, Kind};
 use harness::{Seen, Tenant, eventually, run};
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use valv_crds::condition::{ConditionType, Reason};
+use valv_crds::reference::{PAUSED_ANNOTATION, TENANT_LABEL};
 
 /// What the issue asks for.
 const TARGET: Duration = Duration::from_secs(10);
@@ -90,6 +92,69 @@ fn what_somebody_edits_is_put_right_within_ten_seconds() {
     });
 }
 
+#[test]
+fn what_somebody_relabels_is_put_right_within_ten_seconds() {
+    run(async |test| {
+        let tenant = test.tenant("relabelled")?;
+        tenant.up().await?;
+
+        let mut times = vec![];
+        for (kind, name) in OWNED {
+            let before = tenant.get(kind, name).await?;
+            for label in [json!("nobody"), Value::Null] {
+                let what = format!("{} {name} labelled {label}", kind.name);
+                let change = json!({ "metadata": { "labels": { TENANT_LABEL: label } } });
+                tenant.meddle(kind, name, Change::Merge(&change)).await?;
+                let begun = Instant::now();
+                let back = eventually(format!("{what} is put right"), PATIENCE, async || {
+                    let now = tenant.get(kind, name).await?;
+                    ensure!(now["metadata"]["uid"] == before["metadata"]["uid"], "it is another");
+                    let right = now["metadata"]["labels"][TENANT_LABEL] == *tenant.name;
+                    Ok(Seen::when(right.then_some(()), &now["metadata"]["labels"]))
+                });
+                times.push((what, back.await.map(|()| begun.elapsed())));
+            }
+        }
+
+        let count = times.len();
+        let worst = worst(times)?;
+        test.measured(format_args!("{count} labels, at worst {worst}"));
+        tenant.ready().await
+    });
+}
+
+#[test]
+fn a_role_binding_that_binds_another_role_is_made_anew() {
+    run(async |test| {
+        let tenant = test.tenant("bound")?.with("suspended: true")?;
+        tenant.apply().await?;
+        let mut binding = tenant.is_there(kind::ROLE_BINDING, "valv-operator").await?;
+        tenant.says(ConditionType::Ready, "False", Reason::Suspended).await?;
+        // What a binding binds cannot be edited, only made anew: while nobody looks.
+        tenant.annotate(PAUSED_ANNOTATION, Some("")).await?;
+        tenant.says(ConditionType::Ready, "Unknown", Reason::Paused).await?;
+        let right = binding["roleRef"].clone();
+        binding["roleRef"]["name"] = json!("view");
+        binding["metadata"] = json!({ "name": "valv-operator", "labels": { TENANT_LABEL: tenant.name } });
+        tenant.remove(kind::ROLE_BINDING, "valv-operator").await?;
+        test.world.admin.create(kind::ROLE_BINDING, &tenant.namespace, binding).await?;
+
+        tenant.annotate(PAUSED_ANNOTATION, None).await?;
+        let begun = Instant::now();
+        eventually("the binding binds the operator's role", PATIENCE, async || {
+            let now = tenant.get(kind::ROLE_BINDING, "valv-operator").await?;
+            Ok(Seen::when((now["roleRef"] == right).then_some(()), &now["roleRef"]))
+        })
+        .await?;
+        let took = begun.elapsed();
+
+        tenant.says(ConditionType::Ready, "False", Reason::Suspended).await?;
+        test.measured(format_args!("made anew after {} ms", took.as_millis()));
+        ensure!(took < TARGET, "only after {took:?}");
+        Ok(())
+    });
+}
+
 /// So that an object which the operator learns to make is tried here too.
 async fn every_owned_kind_is_listed(tenant: &Tenant) -> Result<()> {
     let kept =
@@ -118,6 +183,15 @@ fn edits(image: &str) -> Vec<(Kind, &'static str, &'static str, Value)> {
     let container = |name: &str| json!({ "name": name, "image": image });
     let runs =
         |name: &str| json!({ "spec": { "template": { "spec": { "containers": [container(name)] } } } });
+    let variable = json!([{ "name": "E2E", "value": "1" }]);
+    let with_variable = |name: &str| {
+        let container = json!({ "name": name, "env": variable });
+        json!({ "spec": { "template": { "spec": { "containers": [container] } } } })
+    };
+    let volume = json!([{ "name": "e2e", "emptyDir": {} }]);
+    let with_volume = json!({ "spec": { "template": { "spec": { "volumes": volume } } } });
+    let with_port = json!({ "spec": { "ports": [{ "name": "e2e", "port": 8080, "targetPort": 8080 }] } });
+    let with_key = json!({ "data": { "e2e": "1" } });
     let mallory = json!([{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "mallory" }]);
     vec![
         (kind::ROLE_BINDING, "valv-operator", "somebody else's", json!({ "subjects": mallory })),
@@ -139,6 +213,10 @@ fn edits(image: &str) -> Vec<(Kind, &'static str, &'static str, Value)> {
             json!({ "data": { "pg_hba.conf": "host all all all trust" } }),
         ),
         (kind::CONFIG_MAP, "valv-state", "forged", json!({ "data": { "systemIdentifier": "1" } })),
+        (kind::CONFIG_MAP, "database-config", "with one more file", with_key.clone()),
+        (kind::CONFIG_MAP, "valv-state", "with one more key", with_key),
+        (kind::SERVICE, "journal", "with one more port", with_port.clone()),
+        (kind::SERVICE, "database", "with one more port", with_port),
         (kind::SERVICE, "journal", "to another role", elsewhere.clone()),
         (kind::SERVICE, "journal", "to nobody", narrowed.clone()),
         (kind::SERVICE, "database", "to another role", elsewhere),
@@ -146,7 +224,11 @@ fn edits(image: &str) -> Vec<(Kind, &'static str, &'static str, Value)> {
         (kind::POD_DISRUPTION_BUDGET, "journal", "no drain", undrainable.clone()),
         (kind::POD_DISRUPTION_BUDGET, "database", "no drain", undrainable),
         (kind::STATEFUL_SET, "database", "another image", runs("postgresql")),
+        (kind::STATEFUL_SET, "database", "with a sidecar", runs("sidecar")),
         (kind::DEPLOYMENT, "journal", "another image", runs("journal")),
+        (kind::DEPLOYMENT, "journal", "with a sidecar", runs("sidecar")),
+        (kind::DEPLOYMENT, "journal", "with one more variable", with_variable("journal")),
+        (kind::DEPLOYMENT, "journal", "with one more volume", with_volume),
     ]
 }
 

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use harness::manifest::{BY_FILES, PROXIED};
-use harness::probe::Probe;
-use harness::{Tenant, Test, kind, run};
-use serde_json::json;
+use harness::probe::{Probe, take_walls_down};
+use harness::tenant::STEP;
+use harness::{Seen, Tenant, Test, Writer, eventually, run};
 use valv_crds::condition::{ConditionType, Reason};
 
 #[test]
@@ -21,7 +21,8 @@ fn a_journal_without_tls_is_served_over_tls_by_the_proxy_alone() {
         ensure!(journal.read().await? == ["Bakom proxyn."]);
         let pods = tenant.pods("journal").await?;
         let address = pods.first().and_then(|pod| pod["status"]["podIP"].as_str()).context("no pod")?;
-        walls_are_down(test, &tenant).await?;
+        // The tenant's network policies would hide a listener.
+        take_walls_down(&test.world.admin, &tenant).await?;
         ensure!(
             listens(test, &tenant, address, 10443).await?,
             "no positive control: the proxy does not listen"
@@ -29,6 +30,31 @@ fn a_journal_without_tls_is_served_over_tls_by_the_proxy_alone() {
         ensure!(!listens(test, &tenant, address, 8080).await?, "the journal listens beyond loopback");
         test.measured("plain HTTP inside the pod, TLS outside, other names for everything");
         Ok(())
+    });
+}
+
+#[test]
+fn a_rollout_behind_the_proxy_fails_no_request() {
+    run(async |test| {
+        let tenant = test.tenant_of("replaced", PROXIED)?;
+        tenant.apply().await?;
+        tenant.bring_secret("accounts", &[("JOURNAL_ACCOUNTS", "SE2321000016-1003:e2e")]).await?;
+        tenant.ready().await?;
+        let journal = tenant.journal().await?;
+        let writer = Writer::start(&journal).await?;
+
+        tenant.edit("journal: {stopGraceSeconds: 20}").await?;
+        tenant.ready().await?;
+        // The pod of before has gone too.
+        eventually("one pod is left", STEP, async || {
+            let pods = tenant.pods("journal").await?;
+            Ok(Seen::when((pods.len() == 1).then_some(()), format_args!("{} pods", pods.len())))
+        })
+        .await?;
+
+        let report = writer.stop().await?;
+        test.measured(&report);
+        report.ensure_nothing_failed()
     });
 }
 
@@ -46,17 +72,6 @@ fn a_journal_that_reads_files_only_finds_its_database() {
         test.measured(found);
         Ok(())
     });
-}
-
-/// The tenant's network policies would hide a listener: one more lets everybody in.
-async fn walls_are_down(test: &Test, tenant: &Tenant) -> Result<()> {
-    let policy = json!({
-        "apiVersion": kind::NETWORK_POLICY.api_version(),
-        "kind": kind::NETWORK_POLICY.name,
-        "metadata": { "name": "e2e-probe" },
-        "spec": { "podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}] },
-    });
-    test.world.admin.apply(kind::NETWORK_POLICY, &tenant.namespace, &policy).await.map(drop)
 }
 
 /// Whether a process in the pod listens on its address at this port.

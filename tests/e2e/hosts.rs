@@ -1,18 +1,20 @@
 //! A host name is one tenant's, and a namespace is its owner's.
 
 use anyhow::ensure;
+use harness::tenant::STEP;
 use harness::{kind, run};
 use serde_json::json;
 use valv_crds::condition::{ConditionType, Reason};
 
 #[test]
-fn of_two_tenants_with_one_host_the_older_keeps_it() {
+fn of_two_tenants_with_one_host_the_older_keeps_it_until_it_goes() {
     run(async |test| {
-        let older = test.tenant("older")?.with("suspended: true")?;
+        // By their names the younger comes first.
+        let older = test.tenant("zacharias")?.with("suspended: true")?;
         older.apply().await?;
         older.says(ConditionType::HostGranted, "True", Reason::AsAsked).await?;
         let younger =
-            test.tenant("younger")?.with("suspended: true")?.with(&format!("host: {}", older.host()))?;
+            test.tenant("adam")?.with("suspended: true")?.with(&format!("host: {}", older.host()))?;
 
         younger.apply().await?;
         let said = younger.says(ConditionType::HostGranted, "False", Reason::HostTaken).await?;
@@ -21,9 +23,41 @@ fn of_two_tenants_with_one_host_the_older_keeps_it() {
         older.says(ConditionType::HostGranted, "True", Reason::AsAsked).await?;
         younger.edit("host: NAME.journal.test").await?;
         younger.says(ConditionType::HostGranted, "True", Reason::AsAsked).await?;
+        younger.edit(&format!("host: {}", older.host())).await?;
+        younger.says(ConditionType::HostGranted, "False", Reason::HostTaken).await?;
+        older.delete().await?;
+        older.is_gone().await?;
+        younger.says(ConditionType::HostGranted, "True", Reason::AsAsked).await?;
 
-        ensure!(said.message.contains(&format!("the tenant {} is older", older.name)), "{}", said.message);
+        ensure!(said.message.contains(&format!("the tenant {}", older.name)), "{}", said.message);
         ensure!(namespace.is_none(), "something was made for a tenant without a host");
+        test.measured(said.message);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_older_tenant_cannot_take_the_host_of_one_that_serves_and_goes_on_under_its_own() {
+    run(async |test| {
+        let older = test.tenant("envious")?.with("suspended: true")?;
+        older.apply().await?;
+        older.says(ConditionType::HostGranted, "True", Reason::AsAsked).await?;
+        let own = older.host();
+        let younger = test.tenant("serving")?.with("suspended: true")?;
+        younger.apply().await?;
+        younger.says(ConditionType::HostGranted, "True", Reason::AsAsked).await?;
+
+        older.edit(&format!("host: {}", younger.host())).await?;
+        let said = older.says(ConditionType::HostGranted, "False", Reason::HostTaken).await?;
+        younger.annotate("tests.valv.eu/look", Some("again")).await?;
+        younger.says(ConditionType::HostGranted, "True", Reason::AsAsked).await?;
+        let wall = older.get(kind::NETWORK_POLICY, "deny-all").await?;
+        older.remove(kind::NETWORK_POLICY, "deny-all").await?;
+        older.is_replaced(kind::NETWORK_POLICY, &wall, STEP).await?;
+        let url = older.object().await?["status"]["url"].clone();
+
+        ensure!(said.message.contains(&format!("goes on under {own}")), "{}", said.message);
+        ensure!(url.as_str().is_some_and(|url| url.contains(&own)), "{url}");
         test.measured(said.message);
         Ok(())
     });

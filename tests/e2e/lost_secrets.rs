@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use harness::actor::Change;
 use harness::tenant::STEP;
-use harness::{Seen, eventually, kind, run};
+use harness::{Seen, Writer, eventually, kind, run};
 use serde_json::{Value, json};
 use valv_crds::condition::{ConditionType, Reason};
 
@@ -55,6 +55,57 @@ fn a_lost_password_is_replaced_when_new_ones_are_asked_for() {
         test.measured("healed by a new generation");
         Ok(())
     });
+}
+
+#[test]
+fn a_lost_login_of_the_journal_is_replaced_and_no_request_fails() {
+    run(async |test| {
+        let tenant = test.tenant("unbroken")?;
+        tenant.up().await?;
+        let journal = tenant.journal().await?;
+        tenant.remove(kind::SECRET, "login-app-a").await?;
+        tenant.says(ConditionType::SecretsIntact, "False", Reason::SecretLost).await?;
+        let writer = Writer::start(&journal).await?;
+
+        tenant.edit("database: {passwordRotation: {generation: 2}}").await?;
+        tenant.shows("/status/database/passwordGeneration", &json!(2)).await?;
+        tenant.ready().await?;
+
+        let report = writer.stop().await?;
+        ensure!(tenant.secret("journal-database", "user").await? == "journal_app_b");
+        test.measured(&report);
+        report.ensure_nothing_failed()
+    });
+}
+
+#[test]
+fn a_lost_authority_disturbs_nobody_and_is_replaced_when_a_new_one_is_asked_for() {
+    run(async |test| {
+        let tenant = test.tenant("unsigned")?;
+        tenant.up().await?;
+        let journal = tenant.journal().await?;
+        let before = tenant.get(kind::CONFIG_MAP, "authorities").await?;
+        let pods = names(&tenant.pods("journal").await?);
+        let writer = Writer::start(&journal).await?;
+
+        tenant.remove(kind::SECRET, "authority-1").await?;
+        let said = tenant.says(ConditionType::SecretsIntact, "False", Reason::SecretLost).await?;
+        let after = tenant.get(kind::CONFIG_MAP, "authorities").await?;
+        ensure!(after["data"] == before["data"], "another authority is trusted");
+        ensure!(names(&tenant.pods("journal").await?) == pods, "pods were replaced for nothing");
+        tenant.edit("certificates: {rotation: {generation: 2}}").await?;
+        tenant.shows("/status/certificates/generation", &json!(2)).await?;
+        tenant.ready().await?;
+
+        let report = writer.stop().await?;
+        ensure!(said.message.contains("authority-1"), "{}", said.message);
+        test.measured(&report);
+        report.ensure_nothing_failed()
+    });
+}
+
+fn names(pods: &[Value]) -> Vec<Value> {
+    pods.iter().map(|pod| pod["metadata"]["name"].clone()).collect()
 }
 
 #[test]

@@ -1,24 +1,31 @@
 //! Valv on a real cluster: each test is a sentence that somebody who runs journals relies on.
 //!
 //! `cargo run -p valv-tests --bin harness -- install` first; then `cargo test -p valv-tests --test e2e`, or
-//! with `-- NAME` only those whose name has it. Tests run side by side. Those in `upheaval.rs` disturb
-//! everybody: they wait for the others, run one by one, and come last because of their module's name.
+//! with `-- NAME` only those whose name has it. Tests run side by side. Those in `upheaval.rs` and `warm.rs` run
+//! one by one, since they disturb everybody or measure; they come last because of their modules' names.
 
+mod brought;
 mod database;
 mod deletion;
+mod drain;
 mod drift;
+mod events;
 mod foreign_journal;
+mod forged;
 mod hosts;
 mod leaks;
 mod lost_secrets;
 mod operator_rights;
+mod operator_surface;
 mod ready;
 mod references;
 mod rotation;
 mod schema;
 mod segmentation;
+mod sole_trader;
 mod storage;
 mod suspension;
 mod tls;
 mod upgrade;
 mod upheaval;
+mod warm;

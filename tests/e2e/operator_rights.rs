@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 #[test]
 fn the_operators_token_is_good_for_nothing_outside_valvs_namespaces() {
     run(async |test| {
-        let tenant = test.tenant("confined")?.paused();
+        let tenant = test.tenant("confined")?.with("suspended: true")?;
         tenant.apply().await?;
+        tenant.is_there(kind::CONFIG_MAP, "valv-state").await?;
         let token = test.world.admin.token(NAMESPACE, NAME).await?;
         let operator = test.world.with_token(&token)?;
         let mut refused = vec![];
@@ -19,8 +20,11 @@ fn the_operators_token_is_good_for_nothing_outside_valvs_namespaces() {
             Ok(())
         };
 
-        // Positive control: the token is the operator's.
+        // Positive control: the token is the operator's, and does the operator's work.
         operator.list(kind::JOURNAL_TENANT, "", "").await?;
+        operator.list(kind::SECRET, &tenant.namespace, "").await?;
+        let own = json!({ "metadata": { "annotations": { "valv.eu/e2e": "" } } });
+        operator.change(kind::CONFIG_MAP, &tenant.namespace, "valv-state", Change::Merge(&own)).await?;
         for namespace in ["kube-system", "default", NAMESPACE] {
             for role in ["valv-tenant-manager", "cluster-admin"] {
                 let bound = operator.apply(kind::ROLE_BINDING, namespace, &binding(role)).await.map(drop);
@@ -53,7 +57,7 @@ fn the_operators_token_is_good_for_nothing_outside_valvs_namespaces() {
             let made = operator.create(kind::NAMESPACE, "", namespace(name, tenant, level)).await.map(drop);
             say(&format!("make the namespace {name} of {tenant}, {level}"), made)?;
         }
-        let spec = json!({ "spec": { "suspended": true } });
+        let spec = json!({ "spec": { "displayName": "Mallory" } });
         let asked = operator.change(kind::JOURNAL_TENANT, "", &tenant.name, Change::Merge(&spec)).await;
         say("change what a tenant asks for", asked.map(drop))?;
         let node = json!({ "metadata": { "labels": { "e2e": "" } } });
@@ -64,6 +68,35 @@ fn the_operators_token_is_good_for_nothing_outside_valvs_namespaces() {
         let explained = refused.iter().filter(|words| words.contains("Valv")).count();
         ensure!(explained >= 5, "admission policies refused only {explained}: {refused:#?}");
         test.measured(format_args!("{} attempts refused, {explained} of them by admission", refused.len()));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_operators_token_makes_no_service_that_leads_out_of_the_cluster_or_takes_an_address() {
+    run(async |test| {
+        let tenant = test.tenant("services")?.with("suspended: true")?;
+        tenant.apply().await?;
+        tenant.is_there(kind::SERVICE, "journal").await?;
+        let token = test.world.admin.token(NAMESPACE, NAME).await?;
+        let operator = test.world.with_token(&token)?;
+        let service = |spec: &Value| json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "e2e" }, "spec": spec });
+        let port = json!([{ "port": 443 }]);
+
+        for spec in [
+            json!({ "type": "ExternalName", "externalName": "elsewhere.example" }),
+            json!({ "type": "LoadBalancer", "ports": port }),
+            json!({ "type": "ClusterIP", "ports": port, "externalIPs": ["192.0.2.1"] }),
+        ] {
+            let made = operator.create(kind::SERVICE, &tenant.namespace, service(&spec)).await;
+            let refused = refusal(made).map_err(|error| error.context(format!("it could make {spec}")))?;
+            ensure!(refused.contains("Valv"), "{refused}");
+        }
+
+        // Positive control: others it may make.
+        let plain = service(&json!({ "type": "ClusterIP", "ports": port }));
+        operator.create(kind::SERVICE, &tenant.namespace, plain).await?;
+        test.measured("three kinds of Services refused");
         Ok(())
     });
 }

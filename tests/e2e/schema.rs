@@ -6,7 +6,7 @@ use harness::test::unique;
 use harness::{refusal, run};
 
 /// A flaw, the part of `spec` that has it, and what the refusal says.
-const FLAWS: [(&str, &str, &str); 29] = [
+const FLAWS: [(&str, &str, &str); 42] = [
     ("a field that nobody knows", "hots: ada.example", ".spec.hots: field not declared in schema"),
     (
         "a field that nobody knows, deep inside",
@@ -92,6 +92,67 @@ const FLAWS: [(&str, &str, &str); 29] = [
         "journal: {files: [{mountPath: /a, secretName: b, configMapName: c}]}",
         "name either a Secret or a ConfigMap",
     ),
+    (
+        "an organisation number in the host",
+        "host: ab-000000-0000.journal.test",
+        "host holds no organisation number",
+    ),
+    (
+        "an organisation number in the archive's name",
+        "archiveID: ab0000000000",
+        "archiveID holds no organisation number",
+    ),
+    (
+        "a Secret without a name",
+        "journal: {imagePullSecrets: [{name: ''}]}",
+        "spec.journal.imagePullSecrets[0].name",
+    ),
+    (
+        "a Secret whose name has a space",
+        "journal: {imagePullSecrets: [{name: 'my registry'}]}",
+        "spec.journal.imagePullSecrets[0].name",
+    ),
+    (
+        "a certificate's Secret of no possible name",
+        "certificates: {journalSecretRef: {name: a/b}}",
+        "spec.certificates.journalSecretRef.name",
+    ),
+    (
+        "a Gateway of no possible name",
+        "access: {gateway: {name: 'the edge', namespace: edge}}",
+        "spec.access.gateway.name",
+    ),
+    (
+        "a database of PostgreSQL's own name",
+        "database: {name: template1}",
+        "database.name is one of PostgreSQL's own",
+    ),
+    (
+        "a database that its own access file would misread",
+        "database: {name: replication}",
+        "database.name is one of",
+    ),
+    ("a volume that holds no database", "database: {size: 1Ki}", "database.size is too small for a database"),
+    (
+        "a volume that holds no attachment",
+        "attachments: {size: 1Ki, mountPath: /var/lib/attachments}",
+        "attachments.size is too small for a volume",
+    ),
+    (
+        "attachments over Valv's own files",
+        "attachments: {size: 1Gi, mountPath: /etc/valv/tls}",
+        "attachments may not lie below /etc/valv",
+    ),
+    (
+        "files over Valv's own",
+        "journal: {files: [{mountPath: /etc/valv, secretName: mine}]}",
+        "files may not lie below /etc/valv",
+    ),
+    (
+        "no CPU at all, with decimals",
+        "journal: {resources: {limits: {cpu: '0.0'}}}",
+        "spec.journal.resources.limits.cpu",
+    ),
 ];
 
 /// A flaw of a name, the name, and what the refusal says. `#` is four letters.
@@ -108,9 +169,14 @@ const NAMES: [(&str, &str, &str); 5] = [
 ];
 
 /// What somebody changes, and what the refusal says.
-const CHANGES: [(&str, &str, &str); 9] = [
+const CHANGES: [(&str, &str, &str); 10] = [
     ("a smaller volume", "database: {size: 1Gi}", "database.size cannot shrink"),
     ("a smaller volume for attachments", "attachments: {size: 1Gi}", "attachments.size cannot shrink"),
+    (
+        "attachments for several nodes",
+        "attachments: {accessMode: ReadWriteMany}",
+        "attachments.accessMode is immutable",
+    ),
     ("no attachments any more", "attachments: null", "their volume holds records"),
     ("another PostgreSQL", "database: {version: 18}", "spec.database.version"),
     ("another name of the database", "database: {name: records}", "database.name is immutable"),

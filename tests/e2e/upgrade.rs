@@ -104,6 +104,103 @@ fn an_upgrade_that_is_taken_back_while_it_migrates_is_told_as_a_newer_schema() {
     });
 }
 
+#[test]
+fn two_images_given_at_once_are_not_migrated_to_at_once() {
+    run(async |test| {
+        let tenant = test.tenant("restless")?.with(SLOW)?;
+        tenant.up().await?;
+
+        tenant.edit("journal: {image: journal-2}").await?;
+        tenant.edit("journal: {image: journal-1, args: [serve]}").await?;
+        tenant.edit("journal: {image: journal-2}").await?;
+        let most = migrating_at_once_until_ready(&tenant).await?;
+
+        tenant.journal().await?.is_version("2.0.0").await?;
+        test.measured(format_args!("at most {most} migration at a time"));
+        ensure!(most == 1, "{most} migrations ran at once");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_migration_whose_job_is_deleted_begins_again_when_its_pod_has_stopped() {
+    run(async |test| {
+        let tenant = test.tenant("cutoff")?.with(SLOW)?;
+        tenant.up().await?;
+
+        tenant.edit("journal: {image: journal-2}").await?;
+        a_migration_runs(&tenant).await?;
+        eventually("its pod runs", STEP, async || {
+            let running = migrating(&tenant).await?;
+            Ok(Seen::when((running == 1).then_some(()), format_args!("{running} run")))
+        })
+        .await?;
+        let job = migration(&tenant).await?.context("there is none")?;
+        tenant.remove(kind::JOB, job["metadata"]["name"].as_str().unwrap_or_default()).await?;
+        let most = migrating_at_once_until_ready(&tenant).await?;
+
+        tenant.journal().await?.is_version("2.0.0").await?;
+        test.measured(format_args!("at most {most} migration at a time"));
+        ensure!(most == 1, "{most} migrations ran at once");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_tenant_that_is_suspended_while_it_migrates_migrates_to_the_end() {
+    run(async |test| {
+        let tenant = test.tenant("tired")?.with(SLOW)?;
+        tenant.up().await?;
+        let database = tenant.pods("database").await?;
+
+        tenant.edit("journal: {image: journal-2}").await?;
+        a_migration_runs(&tenant).await?;
+        tenant.edit("{suspended: true, database: {parameters: {max_connections: '77'}}}").await?;
+        let mut replaced = false;
+        eventually("it is migrated", STEP, async || {
+            let pods = tenant.pods("database").await?;
+            let is_running = migrating(&tenant).await? > 0;
+            let same = |pod: &Value| pod["metadata"]["uid"] == database[0]["metadata"]["uid"];
+            replaced |= is_running && !pods.iter().any(|pod| same(pod) && is_ready(pod));
+            let migrated = tenant.object().await?["status"]["journal"]["migrated"].clone();
+            let is_there = migrated.as_array().is_some_and(|images| images.len() == 2);
+            Ok(Seen::when(is_there.then_some(()), format_args!("migrated to {migrated}")))
+        })
+        .await?;
+        tenant.says(ConditionType::Ready, "False", Reason::Suspended).await?;
+
+        ensure!(!replaced, "the database was stopped under a migration");
+        tenant.edit("suspended: false").await?;
+        tenant.ready().await?;
+        tenant.journal().await?.is_version("2.0.0").await
+    });
+}
+
+/// A migration that can be watched at work.
+const SLOW: &str = "journal: {migrate: {command: [/bin/sh, -c, 'sleep 4; exec journal migrate']}}";
+
+/// Waits until the tenant is ready, and counts the migrations that were at work at once.
+async fn migrating_at_once_until_ready(tenant: &Tenant) -> Result<usize> {
+    let mut most = 0;
+    eventually(format!("{} is ready", tenant.name), STEP, async || {
+        most = most.max(migrating(tenant).await?);
+        let ready = tenant.condition(ConditionType::Ready).await?;
+        let is_current = tenant.get(kind::DEPLOYMENT, "journal").await?["spec"]["template"]["spec"]["containers"]
+            [0]["image"]
+            == tenant.object().await?["spec"]["journal"]["image"];
+        let is_ready = ready.is_some_and(|ready| ready.status == "True");
+        Ok(Seen::when((is_current && is_ready).then_some(()), "it is not"))
+    })
+    .await?;
+    Ok(most)
+}
+
+/// How many pods of migrations run.
+async fn migrating(tenant: &Tenant) -> Result<usize> {
+    let pods = tenant.list(kind::POD, "valv.eu/role=migration").await?;
+    Ok(pods.iter().filter(|pod| pod["status"]["phase"] == "Running").count())
+}
+
 /// Waits until the image serves, and fails if it was rolled out before its migration had ended.
 async fn the_migration_comes_first(tenant: &Tenant, image: &str) -> Result<()> {
     let mut migrated_beside_the_old = false;

@@ -22,6 +22,9 @@ const TAKEN_OVER: Duration = Duration::from_secs(20);
 /// What the issue asks for: how long a leader is frozen. Longer than its Lease lasts.
 const FROZEN: Duration = Duration::from_secs(30);
 
+/// What an operator exits with that has lost its Lease.
+const LOST_THE_LEASE: u64 = 3;
+
 #[test]
 fn a_restarted_operator_writes_nothing_but_its_lease() {
     run(async |test| {
@@ -131,6 +134,7 @@ fn a_leader_that_was_frozen_writes_nothing_once_another_leads() {
             FROZEN.as_secs(),
             written.len()
         ));
+        ensure!(exit == LOST_THE_LEASE, "the one that was frozen exited with {exit}");
         ensure!(written.is_empty(), "it wrote: {written:#?}");
         ensure!(!by_next.is_empty(), "no positive control: nothing was written by the one that leads");
         ensure!(operator.leader().await? == next, "another leads than the one that took over");
@@ -139,29 +143,45 @@ fn a_leader_that_was_frozen_writes_nothing_once_another_leads() {
 }
 
 #[test]
-fn an_upgrade_of_the_chart_leaves_tenants_untouched() {
+fn an_upgrade_to_another_operator_leaves_tenants_untouched() {
     run(async |test| {
+        let Some((cluster, audit)) = test.world.local().zip(test.world.audit()) else {
+            test.not_here("another image cannot be brought to the nodes of this cluster");
+            return Ok(());
+        };
+        let image = test.world.image("valv")?;
+        let next = format!("{image}-next");
+        cluster.tag_image(image, &next)?;
         let tenant = test.tenant("untouched")?;
         tenant.up().await?;
         test.alone().await?;
+        let operator = test.operator();
+        operator.is_settled().await?;
         let before = running(&tenant).await?;
-        let pods = operators_pods(test).await?;
+        test.changes_the_installation();
 
+        let mark = audit.mark()?;
         let begun = Instant::now();
-        test.helm().install(&json!({ "reconcile": { "concurrency": 4 } })).await?;
-        test.operator().is_ready().await?;
+        test.helm().install(&json!({ "images": { "valv": next } })).await?;
+        let leader = operator.is_ready().await?;
         let took = begun.elapsed();
-        let after = running(&tenant).await?;
-        let replaced = operators_pods(test).await? != pods;
-        test.helm().install(&json!({})).await?;
-        test.operator().is_ready().await?;
+        operator.is_settled().await?;
 
+        let after = running(&tenant).await?;
+        let images: Vec<_> = operator.pods().await?.iter().map(image_of).collect();
+        let requests = audit.since(mark)?;
+        let looked = requests.iter().filter(|request| request.is_by_pod(&leader.pod)).count();
+        let writes: Vec<_> =
+            requests.iter().filter(|request| is_work(request)).map(ToString::to_string).collect();
         test.measured(format_args!(
-            "upgraded after {:.0} s, {} pods untouched",
+            "upgraded after {:.0} s, {} pods untouched, {} writes",
             took.as_secs_f32(),
-            before.len()
+            before.len(),
+            writes.len()
         ));
-        ensure!(replaced, "the upgrade changed nothing");
+        ensure!(images.iter().all(|image| *image == next), "the operator runs from {images:?}");
+        ensure!(looked > 0, "the audit log does not show what the new operator does");
+        ensure!(writes.is_empty(), "it wrote: {writes:#?}");
         ensure!(after == before, "before: {before:#?}, after: {after:#?}");
         tenant.ready().await
     });
@@ -176,14 +196,14 @@ fn tenants_run_on_without_the_operator_and_are_taken_up_again() {
         test.alone().await?;
         let before = running(&tenant).await?;
         let writer = Writer::start(&journal).await?;
+        test.changes_the_installation();
 
         let begun = Instant::now();
         test.helm().uninstall().await?;
         let gone = begun.elapsed();
         let left = finalizers(test).await;
         let defined = tenant.object().await.is_ok();
-        let back = test.helm().install(&json!({})).await;
-        back.context("Valv is not installed any more: `harness install` installs it")?;
+        test.helm().install(&json!({})).await?;
         let begun = Instant::now();
         eventually("the operator holds its tenant again", STEP, async || {
             let object = tenant.object().await?;
@@ -238,9 +258,8 @@ async fn running(tenant: &Tenant) -> Result<Vec<String>> {
     Ok(pods.iter().map(run_of).collect())
 }
 
-/// UID and restarts of every pod of the operator.
-async fn operators_pods(test: &Test) -> Result<Vec<String>> {
-    Ok(test.operator().pods().await?.iter().map(run_of).collect())
+fn image_of(pod: &Value) -> String {
+    pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
 }
 
 fn run_of(pod: &Value) -> String {

@@ -107,6 +107,16 @@ impl Actor {
         Ok(deleted.map(drop)?)
     }
 
+    /// Asks a pod to leave its node, as a drain does: refused where its disruption budget says no.
+    pub async fn evict(&self, namespace: &str, pod: &str) -> Result<()> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
+        let body = serde_json::json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": pod, "namespace": namespace },
+        });
+        let request = http::Request::post(path).header("content-type", "application/json");
+        Ok(self.client.request::<Value>(request.body(serde_json::to_vec(&body)?)?).await.map(drop)?)
+    }
+
     /// What a container wrote. `previous` is that of the container before a restart.
     pub async fn log(&self, namespace: &str, pod: &str, container: &str, which: Run) -> Result<String> {
         let params = LogParams {
@@ -156,6 +166,11 @@ impl Actor {
         let patched = self.api(kind, namespace).patch(name, params, patch).await?;
         Ok(serde_json::to_value(patched)?)
     }
+}
+
+/// Whether a request failed because there is no such object, or no such kind.
+pub(crate) fn is_not_found(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 404)
 }
 
 /// Which run of a container.

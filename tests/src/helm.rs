@@ -1,5 +1,7 @@
 //! The chart, as a platform engineer uses it.
 
+use std::env::var_os;
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,10 +9,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::actor::Change;
 use crate::kind;
 use crate::manifest::merge;
 use crate::operator::{NAME, NAMESPACE};
+use crate::ownership::{KEPT, MADE};
 use crate::world::World;
 
 /// Where the local cluster's own networks are; the nodes come to them.
@@ -18,6 +20,9 @@ const LOCAL_CIDRS: [&str; 2] = ["10.244.0.0/16", "10.96.0.0/16"];
 
 /// How long a tenant is left alone, in tests: what no watch tells of is seen within this time.
 const RESYNC: &str = "30s";
+
+/// A file with values for the chart, over those of the tests: what a cluster of one's own needs.
+const VALUES_VARIABLE: &str = "VALV_VALUES";
 
 /// Helm.
 #[derive(Clone, Copy)]
@@ -32,26 +37,24 @@ impl Helm {
     }
 
     /// `helm upgrade --install --wait`, with the values of the tests and, over them, these.
+    ///
+    /// The namespace is made first: what the chart's README asks for, and marked as the harness's.
     pub async fn install(self, values: &Value) -> Result<()> {
+        let namespace = json!({
+            "apiVersion": kind::NAMESPACE.api_version(),
+            "kind": kind::NAMESPACE.name,
+            "metadata": {
+                "name": NAMESPACE,
+                "labels": { "pod-security.kubernetes.io/enforce": "restricted", MADE: KEPT },
+            },
+        });
+        self.world.admin.apply(kind::NAMESPACE, "", &namespace).await?;
         let mut all = self.values()?;
         merge(&mut all, values.clone());
         let text = serde_yaml::to_string(&all)?;
         let chart = chart().display().to_string();
-        let arguments = [
-            "upgrade",
-            "--install",
-            NAME,
-            &chart,
-            "--create-namespace",
-            "--wait",
-            "--timeout=3m",
-            "--values=-",
-        ];
-        self.helm(&arguments, text).await?;
-        // Helm makes a namespace without labels; the chart's README asks for this one.
-        let walled =
-            json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } });
-        self.world.admin.change(kind::NAMESPACE, "", NAMESPACE, Change::Merge(&walled)).await.map(drop)
+        let arguments = ["upgrade", "--install", NAME, &chart, "--wait", "--timeout=3m", "--values=-"];
+        self.helm(&arguments, text).await
     }
 
     /// `helm uninstall --wait`.
@@ -73,6 +76,11 @@ impl Helm {
             let nodes = cluster.nodes()?.into_iter().map(|node| format!("{}/32", cluster.node_ip(node)));
             let cidrs: Vec<_> = LOCAL_CIDRS.map(str::to_owned).into_iter().chain(nodes).collect();
             values["network"] = json!({ "clusterCidrs": cidrs });
+        }
+        if let Some(file) = var_os(VALUES_VARIABLE).map(PathBuf::from) {
+            let text =
+                fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
+            merge(&mut values, serde_yaml::from_str(&text)?);
         }
         Ok(values)
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::eventually::{Seen, eventually};
 use crate::kind;
+use crate::reach::Reach;
 use crate::tenant::{STEP, Tenant};
 
 /// Who signs in.
@@ -50,7 +51,7 @@ pub struct JournalClient {
 struct Site {
     tenant: Tenant,
     account: Account,
-    address: SocketAddr,
+    reach: Reach,
 }
 
 /// What becomes of a connection after a request.
@@ -70,23 +71,9 @@ impl JournalClient {
 
     /// The same, with an account of its own.
     pub async fn signed_in(tenant: &Tenant, account: Account) -> Result<Self> {
-        let address = eventually(format!("{} has an address", tenant.name), STEP, async || {
-            let Some(service) = tenant.find(kind::SERVICE, "journal").await? else {
-                return Ok(Seen::NotYet("the Service journal is not there".to_owned()));
-            };
-            let port = service["spec"]["ports"][0]["nodePort"].as_u64();
-            let port = port.and_then(|port| u16::try_from(port).ok());
-            let pods = tenant.pods("journal").await?;
-            let ready = pods.iter().find(|pod| is_ready(pod));
-            let node = ready.and_then(|pod| pod["status"]["hostIP"].as_str()?.parse().ok());
-            Ok(match node.zip(port) {
-                Some((node, port)) => Seen::Yes(SocketAddr::new(node, port)),
-                None => Seen::NotYet(format!("node port {port:?}, {} pods", pods.len())),
-            })
-        })
-        .await?;
+        let reach = Reach::find(tenant).await?;
         let authorities = authorities(tenant).await?;
-        Site { tenant: tenant.clone(), account, address }.visited(authorities, Keeping::Connections)
+        Site { tenant: tenant.clone(), account, reach }.visited(authorities, Keeping::Connections)
     }
 
     /// The same user, with connections of another kind.
@@ -110,7 +97,12 @@ impl JournalClient {
 
     /// The address behind the host name.
     pub fn address(&self) -> SocketAddr {
-        self.site.address
+        self.site.reach.address
+    }
+
+    /// Whether requests come by a way that ends with the pod it leads to: then some fail that no user would see.
+    pub fn is_forwarded(&self) -> bool {
+        self.site.reach.is_forwarded()
     }
 
     /// Writes a note, and returns its number.
@@ -135,6 +127,21 @@ impl JournalClient {
         let notes = notes.await?;
         let texts = notes.as_array().context("the notes are no list")?.iter();
         Ok(texts.filter_map(|note| note["text"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// Attaches a file to the patient, and returns its number.
+    pub async fn attach(&self, name: &str, bytes: &[u8]) -> Result<i64> {
+        let patient = self.patient().await?;
+        let path = format!("/api/patients/{patient}/attachments?name={name}");
+        let request = self.request(Method::POST, &path).body(bytes.to_vec());
+        let attachment = expect(request, StatusCode::CREATED).await?;
+        attachment["id"].as_i64().context("the journal gave the attachment no number")
+    }
+
+    /// The bytes of an attachment.
+    pub async fn attachment(&self, number: i64) -> Result<Vec<u8>> {
+        let answer = self.request(Method::GET, &format!("/api/attachments/{number}")).send().await?;
+        Ok(answer.error_for_status()?.bytes().await?.to_vec())
     }
 
     /// Waits until a note can be written. Returns its number.
@@ -184,7 +191,7 @@ impl JournalClient {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("https://{}:{}{path}", self.site.tenant.host(), self.site.address.port());
+        let url = format!("https://{}:{}{path}", self.site.tenant.host(), self.address().port());
         let Account { user, password } = &self.site.account;
         self.client.request(method, url).basic_auth(user, Some(password))
     }
@@ -197,7 +204,7 @@ impl Site {
             .no_proxy()
             .http1_only()
             .timeout(REQUEST_TIMEOUT)
-            .resolve(&self.tenant.host(), self.address)
+            .resolve(&self.tenant.host(), self.reach.address)
             .tls_certs_only(certificates);
         if keeping == Keeping::Nothing {
             client = client.pool_max_idle_per_host(0);

@@ -68,10 +68,13 @@ kinds! {
     JOB = Kind::of("batch", "Job", "jobs");
     LEASE = Kind::of("coordination.k8s.io", "Lease", "leases");
     ENDPOINT_SLICE = Kind::of("discovery.k8s.io", "EndpointSlice", "endpointslices");
+    INGRESS_CLASS = Kind::of("networking.k8s.io", "IngressClass", "ingressclasses");
     INGRESS = Kind::of("networking.k8s.io", "Ingress", "ingresses");
     NETWORK_POLICY = Kind::of("networking.k8s.io", "NetworkPolicy", "networkpolicies");
     POD_DISRUPTION_BUDGET = Kind::of("policy", "PodDisruptionBudget", "poddisruptionbudgets");
+    CLUSTER_ROLE = Kind::of("rbac.authorization.k8s.io", "ClusterRole", "clusterroles");
     CLUSTER_ROLE_BINDING = Kind::of("rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings");
+    ROLE = Kind::of("rbac.authorization.k8s.io", "Role", "roles");
     ROLE_BINDING = Kind::of("rbac.authorization.k8s.io", "RoleBinding", "rolebindings");
     STORAGE_CLASS = Kind::of("storage.k8s.io", "StorageClass", "storageclasses");
     SELF_SUBJECT_RULES_REVIEW = Kind::of("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews");

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | how a test begins and ends | `test.rs`, `turn.rs` |
 //! | the cluster, and who acts on it | `world.rs`, `actor.rs`, `kind.rs` |
+//! | what of a cluster is somebody else's | `ownership.rs` |
 //! | a tenant: its manifest, conditions, objects | `tenant.rs`, `manifest.rs`, `tenants/*.yaml` |
-//! | what users do | `journal.rs`, `writer.rs` |
+//! | what users do | `journal.rs`, `reach.rs`, `writer.rs` |
 //! | the operator: its pods, its Lease, its processes, its chart | `operator.rs`, `process.rs`, `helm.rs` |
 //! | what was asked of the API server | `audit.rs` |
 //! | trying what must not work | `probe.rs` |
@@ -19,8 +20,10 @@ pub mod journal;
 pub mod kind;
 pub mod manifest;
 pub mod operator;
+pub mod ownership;
 pub mod probe;
 pub mod process;
+mod reach;
 pub mod tenant;
 pub mod test;
 mod turn;

@@ -42,6 +42,11 @@ impl Manifest {
         Ok(())
     }
 
+    /// Sets a label.
+    pub fn label(&mut self, name: &str, value: &str) {
+        merge(&mut self.value, json!({ "metadata": { "labels": { name: value } } }));
+    }
+
     /// Sets an annotation, or takes it away.
     pub fn annotate(&mut self, name: &str, value: Option<&str>) {
         let value = value.map(|value| json!(value)).unwrap_or_default();

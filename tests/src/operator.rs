@@ -153,11 +153,15 @@ impl Operator {
         Ok(text)
     }
 
+    /// What one of its pods answers, through the API server: `livez`, `readyz`, `metrics`.
+    pub async fn page(self, pod: &str, page: &str) -> Result<String> {
+        self.admin().text(&format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/{page}")).await
+    }
+
     /// A metric of the leader: the sum over all its labels.
     pub async fn metric(self, name: &str) -> Result<f64> {
         let leader = self.leader().await?;
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{}:8080/proxy/metrics", leader.pod);
-        let text = self.admin().text(&path).await?;
+        let text = self.page(&leader.pod, "metrics").await?;
         let values = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             (rest.starts_with(' ') || rest.starts_with('{')).then_some(())?;

@@ -8,10 +8,22 @@ use serde_json::{Value, json};
 use crate::actor::{Actor, Grace, Run};
 use crate::eventually::{Seen, eventually};
 use crate::kind;
+use crate::tenant::Tenant;
 use crate::test::unique;
 
 /// A script tries a dozen things that time out after seconds.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Lets everything in and out of a tenant's namespace: what a wall hides is told from what does not listen.
+pub async fn take_walls_down(admin: &Actor, tenant: &Tenant) -> Result<()> {
+    let policy = json!({
+        "apiVersion": kind::NETWORK_POLICY.api_version(),
+        "kind": kind::NETWORK_POLICY.name,
+        "metadata": { "name": "e2e-probe" },
+        "spec": { "podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}] },
+    });
+    admin.apply(kind::NETWORK_POLICY, &tenant.namespace, &policy).await.map(drop)
+}
 
 /// A pod that runs a script in somebody's namespace, as somebody's role.
 pub struct Probe<'a> {

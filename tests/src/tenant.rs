@@ -16,6 +16,7 @@ use crate::eventually::{Seen, eventually};
 use crate::journal::JournalClient;
 use crate::kind::{self, Kind};
 use crate::manifest::Manifest;
+use crate::ownership::{MADE, THROWAWAY};
 use crate::world::World;
 
 /// No step of a tenant takes longer than this, even when six are made at once on two processors.
@@ -50,11 +51,13 @@ pub struct Condition {
 impl Tenant {
     /// The tenant `name`, as `yaml` asks for it. Nothing is applied yet.
     pub fn new(world: &'static World, name: &str, yaml: &str) -> Result<Self> {
+        let mut manifest = Manifest::new(yaml, name, world.images())?;
+        manifest.label(MADE, THROWAWAY);
         Ok(Self {
             world,
             name: name.to_owned(),
             namespace: format!("{NAMESPACE_PREFIX}{name}"),
-            manifest: Arc::new(Mutex::new(Manifest::new(yaml, name, world.images())?)),
+            manifest: Arc::new(Mutex::new(manifest)),
         })
     }
 
@@ -81,6 +84,10 @@ impl Tenant {
 
     fn admin(&self) -> &'static Actor {
         &self.world.admin
+    }
+
+    pub(crate) fn world(&self) -> &'static World {
+        self.world
     }
 
     /// The host name that its users type.
@@ -286,17 +293,22 @@ impl Tenant {
         Ok(begun.elapsed())
     }
 
-    /// Takes away all of it, whatever it is like now.
+    /// Takes away all of it, whatever it is like now, and waits until nothing is left.
     pub async fn destroy(&self) -> Result<()> {
+        self.let_go().await?;
+        self.is_gone().await?;
+        self.namespace_is_gone().await.map(drop)
+    }
+
+    /// Has all of it deleted, whatever it is like now. From here on it goes by itself.
+    pub async fn let_go(&self) -> Result<()> {
         let admin = self.admin();
-        let confirmed = json!({ CONFIRM_DELETION_ANNOTATION: self.name });
         if admin.find(kind::JOURNAL_TENANT, "", &self.name).await?.is_some() {
-            let unpaused = json!({ PAUSED_ANNOTATION: null, CONFIRM_DELETION_ANNOTATION: self.name });
+            let annotations = json!({ PAUSED_ANNOTATION: null, CONFIRM_DELETION_ANNOTATION: self.name });
             let change =
-                json!({ "metadata": { "annotations": unpaused }, "spec": { "deletionPolicy": "Delete" } });
+                json!({ "metadata": { "annotations": annotations }, "spec": { "deletionPolicy": "Delete" } });
             admin.change(kind::JOURNAL_TENANT, "", &self.name, Change::Merge(&change)).await?;
-            self.delete().await?;
-            self.is_gone().await?;
+            return self.delete().await;
         }
         let namespace = admin.find(kind::NAMESPACE, "", &self.namespace).await?;
         let left = namespace.filter(|left| {
@@ -304,10 +316,10 @@ impl Tenant {
             annotations[RETAINED_ANNOTATION].is_string() && left["metadata"]["deletionTimestamp"].is_null()
         });
         if left.is_some() {
-            let change = json!({ "metadata": { "annotations": confirmed } });
-            admin.change(kind::NAMESPACE, "", &self.namespace, Change::Merge(&change)).await?;
+            let confirmed =
+                json!({ "metadata": { "annotations": { CONFIRM_DELETION_ANNOTATION: self.name } } });
+            admin.change(kind::NAMESPACE, "", &self.namespace, Change::Merge(&confirmed)).await?;
             admin.delete(kind::NAMESPACE, "", &self.namespace, Grace::Usual).await?;
-            self.namespace_is_gone().await?;
         }
         Ok(())
     }

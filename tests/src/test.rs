@@ -1,12 +1,13 @@
 //! How a test begins and ends.
 //!
-//! All tests of a process share one runtime and one [`World`]. Each has tenants of its own and takes them away
+//! All tests of a process share one runtime and one [`World`]. Each has tenants of its own and has them deleted
 //! at its end, however it ends. Tests run side by side; one that disturbs everybody asks to be
-//! [`Test::alone`].
+//! [`Test::alone`], and then waits until the tenants of those before it are gone.
 
 use std::future::Future;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use anyhow::{Context, Result, anyhow};
 use futures::FutureExt;
 use futures::future::join_all;
 use rand::RngExt;
+use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use crate::actor::Grace;
+use crate::actor::{Grace, is_not_found};
 use crate::eventually::{Seen, eventually};
 use crate::helm::Helm;
 use crate::kind;
@@ -30,6 +32,10 @@ use crate::world::World;
 
 static RUNTIME: LazyLock<Option<Runtime>> = LazyLock::new(|| Runtime::new().ok());
 static WORLD: OnceCell<World> = OnceCell::const_new();
+
+/// Tenants of tests that have ended, while they go. Nobody waits for them but who wants to be alone; after the tests
+/// `harness sweep` does.
+static GOING: Mutex<Vec<Tenant>> = Mutex::new(vec![]);
 
 /// Letters of a name's end: none that can be mistaken for another.
 const LETTERS: &[u8] = b"bcdfghjkmnpqrstvwxz23456789";
@@ -44,6 +50,7 @@ pub struct Test {
     others: Mutex<Vec<Other>>,
     figures: Mutex<String>,
     turn: tokio::sync::Mutex<Option<Turn>>,
+    changes_the_installation: AtomicBool,
 }
 
 /// Something that a test made beside tenants.
@@ -64,6 +71,9 @@ pub fn run(body: impl AsyncFnOnce(&Test) -> Result<()>) {
         let ended = AssertUnwindSafe(body(&test)).catch_unwind().await;
         if !matches!(ended, Ok(Ok(()))) {
             test.show().await;
+            if let Err(error) = test.world.check().await {
+                eprintln!("{}: the cluster itself is not well: {error:#}", test.name);
+            }
         }
         let left = test.end().await;
         match (ended, left) {
@@ -99,6 +109,7 @@ impl Test {
     async fn begin(name: String) -> Result<Self> {
         let world = world().await?;
         let turn = Turn::beside_others().await?;
+        world.check().await?;
         Operator::of(world).is_ready().await.context(
             "Valv is not installed and ready: `cargo run -p valv-tests --bin harness -- install` installs it",
         )?;
@@ -110,6 +121,7 @@ impl Test {
             others: Mutex::default(),
             figures: Mutex::default(),
             turn: tokio::sync::Mutex::new(Some(turn)),
+            changes_the_installation: AtomicBool::new(false),
         })
     }
 
@@ -152,7 +164,15 @@ impl Test {
         // Two that wait for each other's turn to end would wait for ever.
         *turn = None;
         *turn = Some(Turn::alone().await?);
-        Ok(())
+        let going = std::mem::take(&mut *GOING.lock().unwrap_or_else(PoisonError::into_inner));
+        let gone: Result<Vec<()>> = join_all(going.iter().map(Tenant::destroy)).await.into_iter().collect();
+        gone.map(drop).context("failed to take away what a test before this one made")
+    }
+
+    /// Installs the chart once more at the end of the test, as it was before: other tests need it, however this
+    /// one ends.
+    pub fn changes_the_installation(&self) {
+        self.changes_the_installation.store(true, Ordering::Relaxed);
     }
 
     /// Notes what was measured. One line is printed at the end, whatever becomes of the test.
@@ -179,22 +199,22 @@ impl Test {
 
     async fn end(&self) -> Result<()> {
         let took = self.begun.elapsed();
+        if self.changes_the_installation.load(Ordering::Relaxed) {
+            self.helm().install(&json!({})).await.context("Valv is not installed as it was")?;
+            self.operator().is_ready().await?;
+        }
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Past the harness of the standard library, which shows only what failed.
+        let _ = writeln!(std::io::stdout(), "    {}: {figures} ({:.0} s)", self.name, took.as_secs_f32());
         let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ends = join_all(tenants.iter().map(Tenant::destroy)).await;
+        let let_go = join_all(tenants.iter().map(Tenant::let_go)).await;
         let others: Vec<_> = self.others.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
         for other in others {
             other.take_away(self.world).await?;
         }
-        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Past the harness of the standard library, which shows only what failed.
-        let _ = writeln!(
-            std::io::stdout(),
-            "    {}: {figures} ({:.0} s, {:.0} s to take away what it made)",
-            self.name,
-            took.as_secs_f32(),
-            (self.begun.elapsed() - took).as_secs_f32()
-        );
-        ends.into_iter().collect::<Result<Vec<()>>>().map(drop)
+        let let_go: Result<Vec<()>> = let_go.into_iter().collect();
+        GOING.lock().unwrap_or_else(PoisonError::into_inner).extend(tenants);
+        let_go.map(drop)
     }
 }
 
@@ -212,8 +232,4 @@ impl Other {
         })
         .await
     }
-}
-
-fn is_not_found(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 404)
 }

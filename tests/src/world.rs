@@ -12,6 +12,7 @@ use valv_cluster::{Cluster, Target};
 
 use crate::actor::Actor;
 use crate::audit::Audit;
+use crate::ownership::refuse_somebody_elses;
 
 /// On a cluster that is not the local one: a file with `{"valv": "registry/…", "journal-1": …}`.
 const IMAGES_VARIABLE: &str = "VALV_IMAGES";
@@ -29,27 +30,32 @@ impl World {
     /// The cluster, if all of it is well.
     ///
     /// # Errors
-    /// If it is not up, or a part of it is not: says which, and how to bring it up.
+    /// If it is not up, or a part of it is not: says which, and how to bring it up. If it is not the local one
+    /// and somebody else uses Valv there.
     pub async fn open() -> Result<Self> {
         // Fails where somebody chose before: the choice is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let target = Target::from_env()?;
         let images = match &target {
-            Target::Local(cluster) => {
-                let cluster = cluster.clone();
-                tokio::task::spawn_blocking(move || {
-                    cluster.check()?;
-                    cluster.images()
-                })
-                .await??
-            }
+            Target::Local(cluster) => cluster.images()?,
             Target::Foreign { .. } => foreign_images()?,
         };
         let kubeconfig = Kubeconfig::read_from(target.kubeconfig())?;
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         config.default_retry = false;
         let admin = Actor::new(Client::try_from(config.clone())?);
-        Ok(Self { target, config, images, admin })
+        let world = Self { target, config, images, admin };
+        world.check().await?;
+        if world.local().is_none() {
+            refuse_somebody_elses(&world.admin).await?;
+        }
+        Ok(world)
+    }
+
+    /// Fails unless every part of the local cluster runs: names the one that does not, with the end of its log.
+    pub async fn check(&self) -> Result<()> {
+        let Some(cluster) = self.local().cloned() else { return Ok(()) };
+        tokio::task::spawn_blocking(move || cluster.check()).await?
     }
 
     /// The local cluster: absent if the tests run on another, whose nodes and audit log they cannot reach.

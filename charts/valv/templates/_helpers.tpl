@@ -39,9 +39,10 @@ app.kubernetes.io/component: operator
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "valv.serviceAccount" . }}
 {{- end -}}
 
-{{/* The ClusterRole that the operator binds to itself in each tenant's namespace. */}}
+{{/* The ClusterRole that the operator binds to itself in each tenant's namespace. Whatever the release is called: the
+bindings outlive it, and what a binding binds cannot be changed. */}}
 {{- define "valv.tenantRole" -}}
-{{ include "valv.fullname" . }}-tenant-manager
+valv-tenant-manager
 {{- end -}}
 
 {{/* The controllers that empty a namespace that is being deleted: with credentials of their own, and without. */}}

@@ -119,7 +119,8 @@ impl FromStr for DatabaseName {
     type Err = InvalidDatabaseName;
 
     fn from_str(name: &str) -> Result<Self, InvalidDatabaseName> {
-        let own = ["postgres", "template0", "template1", "replication", "all", "sameuser", "samerole"];
+        let own =
+            ["postgres", "template0", "template1", "replication", "all", "sameuser", "samerole", "samegroup"];
         let usable =
             (1..=63).contains(&name.len()) && !name.contains(char::is_control) && !own.contains(&name);
         usable.then(|| Self(name.to_owned())).ok_or_else(|| InvalidDatabaseName(name.to_owned()))

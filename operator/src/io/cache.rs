@@ -1,25 +1,35 @@
 //! What the cluster holds for each tenant, as the apiserver last said.
 //!
-//! One watch a kind, for all tenants, of objects that carry the tenant's label; indexed by tenant, so that a
-//! reconciliation reads its own objects only, whatever the number of tenants. Secrets are not here.
+//! One watch a kind, for all tenants, of objects that carry the label `valv.eu/tenant`; indexed by the tenant in
+//! whose namespace they are, so that a reconciliation reads its own objects only, whatever the number of tenants.
+//! The label says what is watched, never whose it is: anybody who may write somewhere can write a label. Secrets
+//! are not here.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
 };
 
-use futures::{FutureExt, Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, future::join_all, stream};
 use kube::{
     Api, Client, ResourceExt,
     core::{DynamicObject, TypeMeta},
+    discovery,
     runtime::{WatchStreamExt, watcher},
 };
-use tokio::sync::{mpsc, watch};
-use tracing::warn;
-use valv_crds::reference::TENANT_LABEL;
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
+use tracing::{info, warn};
+use valv_crds::reference::{NAMESPACE_PREFIX, TENANT_LABEL};
 
 use super::kind::{Key, Kind};
 use crate::error::chain;
+
+/// How often a cluster without the Gateway API is asked for it.
+const GATEWAY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The objects of one tenant.
 pub type Objects = BTreeMap<Key, Arc<DynamicObject>>;
@@ -27,59 +37,81 @@ pub type Objects = BTreeMap<Key, Arc<DynamicObject>>;
 /// The objects of all tenants.
 #[derive(Clone)]
 pub struct Cache {
-    tenants: Arc<RwLock<HashMap<String, Objects>>>,
-    synced: watch::Receiver<usize>,
-    kinds: usize,
-    gateway: bool,
+    index: Arc<RwLock<Index>>,
+    /// Kinds that were listed once.
+    synced: watch::Receiver<HashSet<Kind>>,
+    /// Kinds that the cluster had when this began.
+    kinds: Arc<[Kind]>,
 }
 
 impl Cache {
-    /// Starts to watch `kinds`. The stream names each tenant whose objects changed, and must be polled for
-    /// the cache to move.
-    pub fn start(client: &Client, kinds: &[Kind]) -> (Self, impl Stream<Item = String> + Send + use<>) {
-        let (tell, synced) = watch::channel(0);
-        let cache = Self {
-            tenants: Arc::default(),
-            synced,
-            kinds: kinds.len(),
-            gateway: kinds.contains(&Kind::HttpRoute),
-        };
+    /// Starts to watch. The stream names each tenant whose objects changed, and must be polled for the cache to
+    /// move. A cluster that gets the Gateway API later is watched for it from then on.
+    ///
+    /// # Errors
+    /// If the apiserver could not be asked whether it has the Gateway API; nothing was started then.
+    pub async fn start(client: &Client) -> kube::Result<(Self, impl Stream<Item = String> + Send + use<>)> {
+        let has_gateway_api = has_gateway_api(client).await?;
+        let gateway = has_gateway_api.then_some(Kind::GATEWAY).into_iter().flatten();
+        let kinds: Arc<[Kind]> = Kind::WATCHED.into_iter().chain(gateway).collect();
+        let (tell, synced) = watch::channel(HashSet::new());
+        let cache = Self { index: Arc::default(), synced, kinds: kinds.clone() };
         let (changed, changes) = mpsc::unbounded_channel();
-        let watches: Vec<_> = kinds
-            .iter()
-            .map(|&kind| cache.clone().watch(client.clone(), kind, changed.clone(), tell.clone()))
-            .collect();
-        let watching = stream::iter(watches)
-            .for_each_concurrent(None, |watch| watch)
-            .into_stream()
-            .filter_map(|()| async { None });
+        let watches = {
+            let (cache, client) = (cache.clone(), client.clone());
+            move |kinds: &[Kind]| {
+                let watch = |&kind| cache.clone().watch(client.clone(), kind, changed.clone(), tell.clone());
+                join_all(kinds.iter().map(watch))
+            }
+        };
+        let client = client.clone();
+        let watching = async move {
+            let later = async {
+                if !has_gateway_api {
+                    gateway_api_is_installed(&client, GATEWAY_INTERVAL).await;
+                    watches(&Kind::GATEWAY).await;
+                }
+            };
+            tokio::join!(watches(&kinds), later);
+        };
+        let watching = watching.into_stream().filter_map(|()| async { None });
         let changes = stream::unfold(changes, |mut changes| async {
             changes.recv().await.map(|tenant| (tenant, changes))
         });
-        (cache, stream::select(watching, changes))
+        Ok((cache, stream::select(watching, changes)))
+    }
+
+    /// A cache that nothing is watched for: for unit tests.
+    #[cfg(test)]
+    pub fn empty() -> Self {
+        let (_, synced) = watch::channel(HashSet::new());
+        Self { index: Arc::default(), synced, kinds: [].into() }
     }
 
     /// Waits until every kind was listed once.
     pub async fn synced(&self) {
         let mut synced = self.synced.clone();
         // The sender lives as long as the watches; without them there is nothing to wait for.
-        let _ = synced.wait_for(|&done| done >= self.kinds).await;
-    }
-
-    /// Whether every kind was listed once.
-    pub fn is_synced(&self) -> bool {
-        *self.synced.borrow() >= self.kinds
+        let _ = synced.wait_for(|synced| self.kinds.iter().all(|kind| synced.contains(kind))).await;
     }
 
     /// Whether the cluster has the Gateway API, as far as it is watched.
     pub fn has_gateway_api(&self) -> bool {
-        self.gateway
+        let synced = self.synced.borrow();
+        Kind::GATEWAY.iter().all(|kind| synced.contains(kind))
     }
 
-    /// The objects of `tenant`.
+    /// The objects of `tenant`: its namespace, and what is labelled in it.
     pub fn of(&self, tenant: &str) -> Objects {
-        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
-        tenants.get(tenant).cloned().unwrap_or_default()
+        self.read().of(tenant)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn watch(
@@ -87,12 +119,11 @@ impl Cache {
         client: Client,
         kind: Kind,
         changed: mpsc::UnboundedSender<String>,
-        synced: watch::Sender<usize>,
+        synced: watch::Sender<HashSet<Kind>>,
     ) {
         let api = Api::<DynamicObject>::all_with(client, &kind.resource());
         let config = watcher::Config::default().labels(TENANT_LABEL);
         let mut listed: HashSet<(String, Key)> = HashSet::new();
-        let mut first = true;
         let mut events = watcher(api, config).default_backoff().boxed();
         while let Some(event) = events.next().await {
             let touched = match event {
@@ -101,21 +132,21 @@ impl Cache {
                     vec![]
                 }
                 Ok(watcher::Event::InitApply(object)) => {
-                    let touched = self.put(kind, object);
+                    let touched = self.write().put(kind, object);
                     listed.extend(touched.clone());
                     touched.into_iter().map(|(tenant, _)| tenant).collect()
                 }
                 Ok(watcher::Event::InitDone) => {
-                    if first {
-                        first = false;
-                        synced.send_modify(|done| *done += 1);
-                    }
-                    self.keep(kind, &listed)
+                    let touched = self.write().keep(kind, &listed);
+                    synced.send_if_modified(|synced| synced.insert(kind));
+                    touched
                 }
                 Ok(watcher::Event::Apply(object)) => {
-                    self.put(kind, object).into_iter().map(|(tenant, _)| tenant).collect()
+                    self.write().put(kind, object).into_iter().map(|(tenant, _)| tenant).collect()
                 }
-                Ok(watcher::Event::Delete(object)) => self.drop_object(kind, &object),
+                Ok(watcher::Event::Delete(object)) => {
+                    self.write().remove(kind, &object).into_iter().collect()
+                }
                 Err(error) => {
                     warn!(
                         object.kind = kind.as_str(),
@@ -131,35 +162,71 @@ impl Cache {
             }
         }
     }
+}
 
-    fn put(&self, kind: Kind, mut object: DynamicObject) -> Option<(String, Key)> {
+/// Completes when the cluster has the Gateway API.
+async fn gateway_api_is_installed(client: &Client, interval: Duration) {
+    loop {
+        sleep(interval).await;
+        match has_gateway_api(client).await {
+            Ok(true) => return info!("the gateway api was installed"),
+            Ok(false) => {}
+            Err(error) => warn!(error = chain(&error), "failed to look for the gateway api, trying again"),
+        }
+    }
+}
+
+async fn has_gateway_api(client: &Client) -> kube::Result<bool> {
+    match discovery::group(client, "gateway.networking.k8s.io").await {
+        Ok(group) => {
+            let served: Vec<_> =
+                group.versioned_resources("v1").into_iter().map(|(resource, _)| resource.kind).collect();
+            Ok(Kind::GATEWAY.iter().all(|kind| served.iter().any(|served| served == kind.as_str())))
+        }
+        Err(kube::Error::Discovery(_)) => Ok(false),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Objects by the tenant in whose namespace they are.
+#[derive(Default)]
+struct Index {
+    tenants: HashMap<String, Objects>,
+}
+
+impl Index {
+    fn of(&self, tenant: &str) -> Objects {
+        self.tenants.get(tenant).cloned().unwrap_or_default()
+    }
+
+    /// Takes `object` in, and says where. What is in nobody's namespace is not taken in.
+    fn put(&mut self, kind: Kind, mut object: DynamicObject) -> Option<(String, Key)> {
+        let tenant = home(kind, &object)?.to_owned();
         object.metadata.managed_fields = None;
         // The items of a list come without their kind, those of a watch with it.
         object.types = Some(TypeMeta { api_version: kind.api_version(), kind: kind.as_str().to_owned() });
-        let tenant = object.labels().get(TENANT_LABEL)?.clone();
         let key = Key::new(kind, object.name_any());
-        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        tenants.entry(tenant.clone()).or_default().insert(key.clone(), Arc::new(object));
+        self.tenants.entry(tenant.clone()).or_default().insert(key.clone(), Arc::new(object));
         Some((tenant, key))
     }
 
-    fn drop_object(&self, kind: Kind, object: &DynamicObject) -> Vec<String> {
-        let Some(tenant) = object.labels().get(TENANT_LABEL) else { return vec![] };
-        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(objects) = tenants.get_mut(tenant) {
+    /// Drops `object`, and says whose it was.
+    fn remove(&mut self, kind: Kind, object: &DynamicObject) -> Option<String> {
+        let tenant = home(kind, object)?;
+        if let Some(objects) = self.tenants.get_mut(tenant) {
             objects.remove(&Key::new(kind, object.name_any()));
             if objects.is_empty() {
-                tenants.remove(tenant);
+                self.tenants.remove(tenant);
             }
         }
-        vec![tenant.clone()]
+        Some(tenant.to_owned())
     }
 
-    /// Drops what a new list no longer has.
-    fn keep(&self, kind: Kind, listed: &HashSet<(String, Key)>) -> Vec<String> {
+    /// Drops what a new list no longer has, and says whose it was.
+    fn keep(&mut self, kind: Kind, listed: &HashSet<(String, Key)>) -> Vec<String> {
         let mut touched = vec![];
-        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        tenants.retain(|tenant, objects| {
+        self.tenants.retain(|tenant, objects| {
             let before = objects.len();
             objects.retain(|key, _| key.kind != kind || listed.contains(&(tenant.clone(), key.clone())));
             if objects.len() != before {
@@ -168,5 +235,131 @@ impl Cache {
             !objects.is_empty()
         });
         touched
+    }
+}
+
+/// The tenant in whose namespace `object` is, or whose namespace it is: by names, which nobody can change.
+fn home(kind: Kind, object: &DynamicObject) -> Option<&str> {
+    let metadata = &object.metadata;
+    let namespace = if kind == Kind::Namespace { &metadata.name } else { &metadata.namespace };
+    namespace.as_deref()?.strip_prefix(NAMESPACE_PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use ::http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_gateway_api_is_found_when_it_is_installed_later() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let asked = counted.clone();
+            async move {
+                let version = json!({ "groupVersion": "gateway.networking.k8s.io/v1", "version": "v1" });
+                let group = json!({
+                    "name": "gateway.networking.k8s.io", "versions": [version], "preferredVersion": version,
+                });
+                let kinds = [("HTTPRoute", "httproutes"), ("BackendTLSPolicy", "backendtlspolicies")];
+                let resources = kinds.map(|(kind, name)| {
+                    json!({ "kind": kind, "name": name, "singularName": "", "namespaced": true, "verbs": ["list"] })
+                });
+                let answer = if request.uri().path() == "/apis" {
+                    let is_there = asked.fetch_add(1, Ordering::Relaxed) > 0;
+                    json!({ "groups": if is_there { vec![group] } else { vec![] } })
+                } else {
+                    json!({ "groupVersion": "gateway.networking.k8s.io/v1", "resources": resources })
+                };
+                Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
+            }
+        });
+        let client = Client::new(service, "default");
+
+        let installed = gateway_api_is_installed(&client, Duration::from_millis(1));
+
+        timeout(Duration::from_secs(10), installed).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    fn object(namespace: Option<&str>, name: &str, label: &str) -> DynamicObject {
+        serde_json::from_value(json!({
+            "metadata": { "namespace": namespace, "name": name, "labels": { TENANT_LABEL: label } },
+        }))
+        .unwrap()
+    }
+
+    fn keys(index: &Index, tenant: &str) -> Vec<Key> {
+        index.of(tenant).into_keys().collect()
+    }
+
+    #[test]
+    fn an_object_elsewhere_that_says_to_be_a_tenants_is_not() {
+        let mut index = Index::default();
+
+        let touched = [
+            index.put(Kind::ConfigMap, object(Some("playground"), "valv-state", "ada")),
+            index.put(Kind::Job, object(Some("default"), "migrate-1", "ada")),
+            index.put(Kind::Namespace, object(None, "playground", "ada")),
+        ];
+
+        assert_eq!(touched, [const { None }; 3]);
+        assert_eq!(keys(&index, "ada"), []);
+    }
+
+    #[test]
+    fn an_object_belongs_to_the_tenant_in_whose_namespace_it_is_whatever_its_label_says() {
+        let mut index = Index::default();
+
+        index.put(Kind::ConfigMap, object(Some("journal-bo"), "valv-state", "ada"));
+
+        assert_eq!(keys(&index, "ada"), []);
+        assert_eq!(keys(&index, "bo"), [Key::new(Kind::ConfigMap, "valv-state")]);
+    }
+
+    #[test]
+    fn a_relabelled_object_stays_where_it_is_and_is_seen_as_it_is_now() {
+        let mut index = Index::default();
+        index.put(Kind::Service, object(Some("journal-ada"), "journal", "ada"));
+
+        index.put(Kind::Service, object(Some("journal-ada"), "journal", "bo"));
+
+        let seen = index.of("ada")[&Key::new(Kind::Service, "journal")].clone();
+        assert_eq!(seen.labels()[TENANT_LABEL], "bo");
+        assert_eq!(keys(&index, "bo"), []);
+    }
+
+    #[test]
+    fn a_namespace_is_known_by_its_own_name() {
+        let mut index = Index::default();
+
+        index.put(Kind::Namespace, object(None, "journal-ada", "bo"));
+
+        assert_eq!(keys(&index, "ada"), [Key::new(Kind::Namespace, "journal-ada")]);
+        assert_eq!(keys(&index, "bo"), []);
+    }
+
+    #[test]
+    fn what_is_deleted_or_no_longer_listed_is_gone_and_its_tenant_is_told() {
+        let mut index = Index::default();
+        let (service, job) =
+            (object(Some("journal-ada"), "journal", "ada"), object(Some("journal-ada"), "a", "bo"));
+        index.put(Kind::Service, service.clone());
+        index.put(Kind::Job, job);
+
+        assert_eq!(index.remove(Kind::Service, &service), Some("ada".to_owned()));
+        assert_eq!(index.keep(Kind::Job, &HashSet::new()), ["ada"]);
+
+        assert_eq!(keys(&index, "ada"), []);
+        assert!(index.tenants.is_empty());
     }
 }

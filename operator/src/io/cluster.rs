@@ -3,7 +3,7 @@
 //! Every write is fenced (a leader that was stopped and replaced writes nothing) and carries the version of the
 //! object that it was decided on, so that a decision on old news is refused instead of carried out.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     ByteString,
@@ -15,7 +15,7 @@ use kube::{
     core::DynamicObject,
 };
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 use tracing::info;
 use valv_crds::{
     JournalTenant, JournalTenantStatus,
@@ -23,16 +23,21 @@ use valv_crds::{
 };
 
 use super::{
-    difference::difference,
+    difference::{difference, replacements},
     kind::{Key, Kind},
 };
 use crate::{
+    digest,
     lease::{Leadership, NotLeader},
     metrics::Metrics,
 };
 
 /// Owner of every field that this operator sets. Changing it orphans fields in live clusters.
 pub const FIELD_MANAGER: &str = "valv";
+
+/// How long an answer may take. Less than a leader that cannot renew its Lease still has before another may take
+/// over, and short enough that an apiserver which has fallen silent holds up no tenant for long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The cluster, to write to.
 #[derive(Clone)]
@@ -56,6 +61,30 @@ pub enum Error {
         namespace: String,
         /// Why not.
         source: Box<kube::Error>,
+    },
+    /// No answer came in time. A write may have been carried out all the same.
+    #[error("failed to {verb} {key} in {namespace}: no answer within {} s", after.as_secs())]
+    TimedOut {
+        /// What was being done.
+        verb: &'static str,
+        /// To what.
+        key: String,
+        /// Where.
+        namespace: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The apiserver stores something else than what it was told.
+    #[error(
+        "failed to mend {key} in {namespace}: {path} is stored otherwise than it is wanted; an admission webhook changes it, or it is written in another way than Kubernetes stores it"
+    )]
+    Contested {
+        /// What was being mended.
+        key: String,
+        /// Where.
+        namespace: String,
+        /// What is not as wanted.
+        path: String,
     },
     /// Another operator leads now; nothing was written.
     #[error("failed to {verb} {key} in {namespace}: this operator no longer leads")]
@@ -83,14 +112,20 @@ impl Error {
         self.status().is_some_and(|status| status.code == 409)
     }
 
+    /// Whether the object is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 404)
+    }
+
     /// Whether the operator may not do this.
     pub fn is_forbidden(&self) -> bool {
         self.status().is_some_and(|status| status.code == 403)
     }
 
-    /// Whether the apiserver says that the object can never be stored as it is.
+    /// Whether the object can never be stored as it is, until somebody acts.
     pub fn is_refusal(&self) -> bool {
-        self.status().is_some_and(|status| matches!(status.code, 400 | 403 | 422))
+        matches!(self, Self::Contested { .. })
+            || self.status().is_some_and(|status| matches!(status.code, 400 | 403 | 422))
     }
 }
 
@@ -111,7 +146,8 @@ impl Cluster {
 
     /// Makes `wanted` so, by server-side apply, unless `standing` already is.
     ///
-    /// `wanted` is the operator's whole opinion of the object: a field that it mentions no more is taken away.
+    /// `wanted` is the operator's whole opinion of the object: a field that it mentions no more is taken away, and so
+    /// is what somebody else put into what it wants whole (see [`difference`]).
     pub async fn apply(
         &self,
         key: &Key,
@@ -119,27 +155,65 @@ impl Cluster {
         standing: Option<&DynamicObject>,
     ) -> Result<Applied, Error> {
         let mut wanted = wanted.clone();
-        let digest = digest(&wanted);
+        let digest = digest::of(wanted.to_string().as_bytes());
         wanted["metadata"]["annotations"][APPLIED_ANNOTATION] = json!(digest);
         let mut why = "absent".to_owned();
+        let mut seen = None;
         if let Some(standing) = standing {
-            let standing_value = serde_json::to_value(standing).unwrap_or_default();
-            match difference(&wanted, &standing_value) {
-                None => return Ok(Applied::Unchanged),
-                Some(path) => why = path,
+            let value = serde_json::to_value(standing).unwrap_or_default();
+            let Some(path) = difference(&wanted, &value) else { return Ok(Applied::Unchanged) };
+            why = path.to_string();
+            if difference(&wanted["roleRef"], &value["roleRef"]).is_some() {
+                // What a RoleBinding binds cannot be changed: it is made anew.
+                self.delete(key, standing).await?;
+            } else {
+                seen = standing.resource_version();
             }
-            wanted["metadata"]["resourceVersion"] = json!(standing.resource_version());
         }
         let namespace = wanted["metadata"]["namespace"].as_str().map(str::to_owned);
-        self.patch(
-            key,
-            namespace.as_deref(),
-            &Patch::Apply(&wanted),
-            PatchParams::apply(FIELD_MANAGER).force(),
-        )
-        .await?;
+        let mut applied = wanted.clone();
+        if let Some(version) = seen {
+            applied["metadata"]["resourceVersion"] = json!(version);
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let stored = self.patch(key, namespace.as_deref(), &Patch::Apply(&applied), params).await?;
+        self.prune(key, namespace.as_deref(), &wanted, stored).await?;
         info!(object.kind = %key.kind, object.name = key.name, difference = why, "applied");
         Ok(Applied::Written)
+    }
+
+    /// Takes from `stored` what server-side apply left there of others, in the version that it returned.
+    async fn prune(
+        &self,
+        key: &Key,
+        namespace: Option<&str>,
+        wanted: &Value,
+        stored: DynamicObject,
+    ) -> Result<(), Error> {
+        let shown = namespace.unwrap_or("the cluster");
+        let version = stored.resource_version();
+        let mut value = serde_json::to_value(stored).unwrap_or_default();
+        let mut operations = replacements(wanted, &value);
+        if !operations.is_empty() {
+            // A `test` that fails is 422 to the apiserver; a version that has passed is 409, which it is.
+            operations
+                .push(json!({ "op": "replace", "path": "/metadata/resourceVersion", "value": version }));
+            let patch = serde_json::from_value(Value::Array(operations));
+            let patch =
+                patch.map_err(|source| failed("apply", key, shown, kube::Error::SerdeError(source)))?;
+            let params =
+                PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            let pruned = self.patch(key, namespace, &Patch::Json(patch), params).await?;
+            value = serde_json::to_value(pruned).unwrap_or_default();
+        }
+        match difference(wanted, &value) {
+            None => Ok(()),
+            Some(path) => Err(Error::Contested {
+                key: key.to_string(),
+                namespace: shown.to_owned(),
+                path: path.to_string(),
+            }),
+        }
     }
 
     /// Creates `namespace`, which must not be there: one that is somebody else's is never taken over.
@@ -147,9 +221,10 @@ impl Cluster {
         let key = Key::new(Kind::Namespace, namespace.name_any());
         self.fence("create", &key, "the cluster")?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let api = Api::<Namespace>::all(self.client.clone());
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let created = Api::<Namespace>::all(self.client.clone()).create(&params, namespace).await;
-        created.map_err(|source| failed("create", &key, "the cluster", source))?;
+        let request = api.create(&params, namespace);
+        in_time("create", &key, "the cluster", request).await?;
         self.written(&key);
         Ok(())
     }
@@ -161,8 +236,8 @@ impl Cluster {
         let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let created = api.create(&params, secret).await;
-        created.map_err(|source| failed("create", &key, namespace, source))?;
+        let request = api.create(&params, secret);
+        in_time("create", &key, namespace, request).await?;
         self.written(&key);
         Ok(())
     }
@@ -174,8 +249,8 @@ impl Cluster {
         let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let replaced = api.replace(&key.name, &params, secret).await;
-        replaced.map_err(|source| failed("replace", &key, namespace, source))?;
+        let request = api.replace(&key.name, &params, secret);
+        in_time("replace", &key, namespace, request).await?;
         self.written(&key);
         Ok(())
     }
@@ -183,9 +258,8 @@ impl Cluster {
     /// The Secrets of `namespace` that carry the tenant's label.
     pub async fn own_secrets(&self, namespace: &str) -> Result<Vec<Secret>, Error> {
         let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        let secrets = api.list(&ListParams::default().labels(TENANT_LABEL)).await;
-        let key = Key::new(Kind::Secret, "*");
-        Ok(secrets.map_err(|source| failed("list", &key, namespace, source))?.items)
+        let params = ListParams::default().labels(TENANT_LABEL);
+        Ok(in_time("list", "Secrets", namespace, api.list(&params)).await?.items)
     }
 
     /// One object that the spec names, or that it is not there.
@@ -197,7 +271,7 @@ impl Cluster {
             + serde::de::DeserializeOwned,
     {
         let api = Api::<K>::namespaced(self.client.clone(), namespace);
-        api.get_opt(name).await.map_err(|source| failed("get", &Key::new(kind, name), namespace, source))
+        in_time("get", Key::new(kind, name), namespace, api.get_opt(name)).await
     }
 
     /// Whether a cluster-scoped object is there.
@@ -209,12 +283,7 @@ impl Cluster {
             + serde::de::DeserializeOwned,
     {
         let api = Api::<K>::all(self.client.clone());
-        api.get_opt(name).await.map_err(|source| Error::Api {
-            verb: "get",
-            key: format!("{kind} {name}"),
-            namespace: "the cluster".to_owned(),
-            source: Box::new(source),
-        })
+        in_time("get", format!("{kind} {name}"), "the cluster", api.get_opt(name)).await
     }
 
     /// All objects of a cluster-scoped kind.
@@ -226,18 +295,13 @@ impl Cluster {
             + serde::de::DeserializeOwned,
     {
         let api = Api::<K>::all(self.client.clone());
-        let listed = api.list(&ListParams::default()).await;
-        Ok(listed
-            .map_err(|source| Error::Api {
-                verb: "list",
-                key: kind.to_owned(),
-                namespace: "the cluster".to_owned(),
-                source: Box::new(source),
-            })?
-            .items)
+        Ok(in_time("list", kind, "the cluster", api.list(&ListParams::default())).await?.items)
     }
 
     /// Deletes the object that was seen, and no other of its name. What is gone already is no error.
+    ///
+    /// A Secret is deleted only as it was seen: one that was replaced keeps its UID. Of others the status moves by
+    /// itself, and says nothing about whether they should go.
     pub async fn delete(&self, key: &Key, standing: &DynamicObject) -> Result<(), Error> {
         let namespace = standing.namespace();
         let shown = namespace.clone().unwrap_or_else(|| "the cluster".to_owned());
@@ -246,35 +310,41 @@ impl Cluster {
         }
         self.fence("delete", key, &shown)?;
         let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: standing.uid(), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: standing.uid(),
+                resource_version: standing.resource_version().filter(|_| key.kind == Kind::Secret),
+            }),
             propagation_policy: Some(PropagationPolicy::Background),
             ..DeleteParams::default()
         };
+        let api = self.api(key.kind, namespace.as_deref());
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let deleted = self.api(key.kind, namespace.as_deref()).delete(&key.name, &params).await;
-        match deleted {
+        let request = api.delete(&key.name, &params);
+        match in_time("delete", key, &shown, request).await {
             Ok(_) => {
                 info!(object.kind = %key.kind, object.name = key.name, "deleted");
                 self.written(key);
                 Ok(())
             }
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(source) => Err(failed("delete", key, &shown, source)),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
-    /// Sets or removes annotations of an object.
+    /// Sets or removes annotations of the object that was seen, in the version that was seen.
     pub async fn annotate(
         &self,
         key: &Key,
-        namespace: Option<&str>,
+        standing: &DynamicObject,
         annotations: &[(&str, Option<String>)],
     ) -> Result<(), Error> {
         let annotations: serde_json::Map<_, _> =
             annotations.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        let patch = json!({ "metadata": { "annotations": annotations } });
+        let patch = json!({ "metadata": {
+            "annotations": annotations, "resourceVersion": standing.resource_version(),
+        }});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.patch(key, namespace, &Patch::Merge(&patch), params).await.map(|_| ())
+        self.patch(key, standing.namespace().as_deref(), &Patch::Merge(&patch), params).await.map(drop)
     }
 
     /// Adds or removes the operator's finalizer on `tenant`, in the version that was seen.
@@ -290,11 +360,13 @@ impl Cluster {
         self.fence("patch", &tenant_key(tenant), "the cluster")?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let api = Api::<JournalTenant>::all(self.client.clone());
-        let patched = api.patch_metadata(&tenant.name_any(), &params, &Patch::Merge(&patch)).await;
-        match patched {
+        let name = tenant.name_any();
+        let merge = Patch::Merge(&patch);
+        let request = api.patch_metadata(&name, &params, &merge);
+        match in_time("patch", tenant_key(tenant), "the cluster", request).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 && finalizer == Finalizer::Absent => Ok(()),
-            Err(source) => Err(failed("patch", &tenant_key(tenant), "the cluster", source)),
+            Err(error) if error.is_not_found() && finalizer == Finalizer::Absent => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -313,9 +385,9 @@ impl Cluster {
         updated.status = Some(status.clone());
         let api = Api::<JournalTenant>::all(self.client.clone());
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        api.replace_status(&tenant.name_any(), &params, &updated)
-            .await
-            .map_err(|source| failed("update the status of", &tenant_key(tenant), "the cluster", source))?;
+        let name = tenant.name_any();
+        let request = api.replace_status(&name, &params, &updated);
+        in_time("update the status of", tenant_key(tenant), "the cluster", request).await?;
         self.metrics.written("JournalTenant");
         Ok(Applied::Written)
     }
@@ -329,9 +401,10 @@ impl Cluster {
     ) -> Result<DynamicObject, Error> {
         let shown = namespace.unwrap_or("the cluster");
         self.fence("apply", key, shown)?;
+        let api = self.api(key.kind, namespace);
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let patched = self.api(key.kind, namespace).patch(&key.name, &params, patch).await;
-        let patched = patched.map_err(|source| failed("apply", key, shown, source))?;
+        let request = api.patch(&key.name, &params, patch);
+        let patched = in_time("apply", key, shown, request).await?;
         self.written(key);
         Ok(patched)
     }
@@ -367,16 +440,6 @@ pub enum Finalizer {
     Absent,
 }
 
-/// Digest of an opinion, short enough for an annotation.
-fn digest(value: &Value) -> String {
-    hex(&Sha256::digest(value.to_string().as_bytes()))[..16].to_owned()
-}
-
-/// Lower-case hexadecimal digits of `bytes`.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A Secret's data as bytes.
 pub fn bytes(text: impl AsRef<[u8]>) -> ByteString {
     ByteString(text.as_ref().to_vec())
@@ -386,6 +449,228 @@ fn tenant_key(tenant: &JournalTenant) -> Key {
     Key::new(Kind::JournalTenant, tenant.name_any())
 }
 
-fn failed(verb: &'static str, key: &Key, namespace: &str, source: kube::Error) -> Error {
+/// The answer to `request`, if it comes in time.
+async fn in_time<T>(
+    verb: &'static str,
+    key: impl ToString,
+    namespace: &str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, Error> {
+    within(REQUEST_TIMEOUT, verb, key, namespace, request).await
+}
+
+async fn within<T>(
+    after: Duration,
+    verb: &'static str,
+    key: impl ToString,
+    namespace: &str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, Error> {
+    match timeout(after, request).await {
+        Ok(answer) => answer.map_err(|source| failed(verb, key, namespace, source)),
+        Err(_) => Err(Error::TimedOut { verb, key: key.to_string(), namespace: namespace.to_owned(), after }),
+    }
+}
+
+fn failed(verb: &'static str, key: impl ToString, namespace: &str, source: kube::Error) -> Error {
     Error::Api { verb, key: key.to_string(), namespace: namespace.to_owned(), source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        convert::Infallible,
+        sync::{Mutex, PoisonError},
+        time::Instant,
+    };
+
+    use ::http::{Method, Request, Response, StatusCode};
+    use kube::client::Body;
+
+    use super::*;
+
+    /// An API server that gives the answers it was told to, and remembers what it was asked.
+    #[derive(Clone, Default)]
+    struct FakeApiServer {
+        answers: Arc<Mutex<VecDeque<Value>>>,
+        asked: Arc<Mutex<Vec<(Method, Value)>>>,
+    }
+
+    impl FakeApiServer {
+        fn answering(answers: impl IntoIterator<Item = Value>) -> Self {
+            Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), ..Self::default() }
+        }
+
+        fn cluster(&self) -> Cluster {
+            let server = self.clone();
+            let service = tower::service_fn(move |request: Request<Body>| {
+                let server = server.clone();
+                async move { Ok::<_, Infallible>(server.serve(request).await) }
+            });
+            let leadership = Leadership::lasting_until(Instant::now() + Duration::from_secs(3600));
+            let metrics = Arc::new(Metrics::new(leadership.clone()));
+            Cluster::new(Client::new(service, "default"), leadership, metrics)
+        }
+
+        async fn serve(&self, request: Request<Body>) -> Response<Body> {
+            let method = request.method().clone();
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).push((method, body));
+            let answer = self.answers.lock().unwrap().pop_front().expect("it is asked no more than expected");
+            let code = answer["code"].as_u64().map_or(200, |code| u16::try_from(code).unwrap());
+            let code = StatusCode::from_u16(code).unwrap();
+            Response::builder().status(code).body(Body::from(answer.to_string().into_bytes())).unwrap()
+        }
+
+        fn asked(&self) -> Vec<(Method, Value)> {
+            self.asked.lock().unwrap().clone()
+        }
+    }
+
+    fn deployment(version: &str, containers: &[&str]) -> Value {
+        let containers: Vec<_> = containers.iter().map(|name| json!({ "name": name })).collect();
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": "journal", "namespace": "journal-ada", "resourceVersion": version },
+            "spec": { "containers": containers },
+        })
+    }
+
+    fn wanted(mut object: Value) -> Value {
+        object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        object
+    }
+
+    /// As it stands once it was applied.
+    fn stored(mut object: Value, as_applied: &Value) -> Value {
+        let digest = digest::of(wanted(as_applied.clone()).to_string().as_bytes());
+        object["metadata"]["annotations"] = json!({ APPLIED_ANNOTATION: digest });
+        object
+    }
+
+    fn seen(object: &Value) -> DynamicObject {
+        serde_json::from_value(object.clone()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_stands_as_wanted_is_not_written() {
+        let asked_for = deployment("7", &["journal"]);
+        let server = FakeApiServer::default();
+
+        let key = Key::new(Kind::Deployment, "journal");
+        let standing = seen(&stored(asked_for.clone(), &asked_for));
+        let applied = server.cluster().apply(&key, &wanted(asked_for), Some(&standing)).await.unwrap();
+
+        assert_eq!(applied, Applied::Unchanged);
+        assert_eq!(server.asked(), []);
+    }
+
+    #[tokio::test]
+    async fn a_sidecar_that_apply_leaves_is_taken_away_in_the_version_that_apply_returned() {
+        let asked_for = deployment("7", &["journal"]);
+        let edited = stored(deployment("7", &["journal", "sidecar"]), &asked_for);
+        let mut left = edited.clone();
+        left["metadata"]["resourceVersion"] = json!("8");
+        let server = FakeApiServer::answering([left, stored(deployment("9", &["journal"]), &asked_for)]);
+
+        let key = Key::new(Kind::Deployment, "journal");
+        let applied = server.cluster().apply(&key, &wanted(asked_for), Some(&seen(&edited))).await.unwrap();
+
+        assert_eq!(applied, Applied::Written);
+        let asked = server.asked();
+        assert_eq!(asked[0].1["metadata"]["resourceVersion"], "7");
+        assert_eq!(
+            asked[1].1,
+            json!([
+                { "op": "replace", "path": "/spec/containers", "value": [{ "name": "journal" }] },
+                { "op": "replace", "path": "/metadata/resourceVersion", "value": "8" },
+            ])
+        );
+        assert_eq!(asked.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_put_back_while_it_is_stored_is_a_refusal_that_names_it() {
+        let asked_for = deployment("7", &["journal"]);
+        let injected = stored(deployment("8", &["journal", "sidecar"]), &asked_for);
+        let server = FakeApiServer::answering([injected.clone(), injected]);
+
+        let key = Key::new(Kind::Deployment, "journal");
+        let error = server.cluster().apply(&key, &wanted(asked_for), None).await.unwrap_err();
+
+        assert!(error.is_refusal());
+        assert!(error.to_string().contains(".spec.containers"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_role_binding_that_binds_another_role_is_made_anew() {
+        let binding = |role: &str| {
+            json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                "metadata": { "name": "valv-operator", "namespace": "journal-ada", "uid": "u", "resourceVersion": "7" },
+                "roleRef": { "name": role },
+            })
+        };
+        let mut asked_for = wanted(binding("valv-tenant-manager"));
+        asked_for["metadata"].as_object_mut().unwrap().remove("uid");
+        let mut made = stored(asked_for.clone(), &asked_for);
+        made["metadata"]["resourceVersion"] = json!("9");
+        let server = FakeApiServer::answering([json!({ "kind": "Status", "status": "Success" }), made]);
+
+        let key = Key::new(Kind::RoleBinding, "valv-operator");
+        server.cluster().apply(&key, &asked_for, Some(&seen(&binding("view")))).await.unwrap();
+
+        let asked = server.asked();
+        assert_eq!(asked[0].0, Method::DELETE);
+        assert_eq!(asked[0].1["preconditions"]["uid"], "u");
+        assert_eq!(asked[1].0, Method::PATCH);
+        assert_eq!(asked[1].1["metadata"].get("resourceVersion"), None);
+    }
+
+    #[tokio::test]
+    async fn a_mark_carries_the_version_that_was_seen() {
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": { "name": "database-0", "namespace": "journal-ada", "resourceVersion": "7" },
+        });
+        let server = FakeApiServer::answering([claim.clone()]);
+
+        let key = Key::new(Kind::PersistentVolumeClaim, "database-0");
+        let marks = [("valv.eu/retained-since", Some("2026-03-01T12:00:00Z".to_owned()))];
+        server.cluster().annotate(&key, &seen(&claim), &marks).await.unwrap();
+
+        assert_eq!(server.asked()[0].1["metadata"]["resourceVersion"], "7");
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_deleted_only_as_it_was_seen_and_others_by_uid() {
+        let object = |kind: &str| {
+            json!({
+                "apiVersion": "v1", "kind": kind,
+                "metadata": { "name": "a", "namespace": "journal-ada", "uid": "u", "resourceVersion": "7" },
+            })
+        };
+        let gone = json!({ "kind": "Status", "status": "Success" });
+        let server = FakeApiServer::answering([gone.clone(), gone]);
+
+        let cluster = server.cluster();
+        cluster.delete(&Key::new(Kind::Secret, "a"), &seen(&object("Secret"))).await.unwrap();
+        cluster.delete(&Key::new(Kind::Service, "a"), &seen(&object("Service"))).await.unwrap();
+
+        let preconditions: Vec<_> =
+            server.asked().into_iter().map(|(_, body)| body["preconditions"].clone()).collect();
+        assert_eq!(preconditions, [json!({ "uid": "u", "resourceVersion": "7" }), json!({ "uid": "u" })]);
+    }
+
+    #[tokio::test]
+    async fn an_apiserver_that_never_answers_is_given_up() {
+        let request = std::future::pending::<kube::Result<()>>();
+
+        let error = within(Duration::from_millis(10), "get", "Secret a", "journal-ada", request).await;
+
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("failed to get Secret a in journal-ada: no answer within"), "{error}");
+    }
 }

@@ -72,8 +72,9 @@ pub enum Error {
 
 /// The Lease as it was last seen.
 struct Seen {
-    lease: Lease,
-    /// When it was first seen with the `spec` it has.
+    /// `None` if it was not there.
+    lease: Option<Lease>,
+    /// When it was first seen with the `spec` it has, or gone.
     at: Instant,
 }
 
@@ -159,22 +160,19 @@ impl Elector {
     /// Reads the Lease and takes it if it is free. [`Decision::Wait`] if it is not.
     async fn try_to_acquire(&mut self) -> Result<Decision, Error> {
         self.read().await?;
-        let decision = match &self.seen {
-            None => Decision::Acquire,
-            Some(Seen { lease, at }) => {
-                let record = Record::of(&lease.spec.clone().unwrap_or_default(), self.timing.duration);
-                let decision = decide(&record, *at, Instant::now(), &self.identity);
-                let read_at = Instant::now();
-                let following = Standing::Following { leader: record.holder, read_at };
-                if let Standing::Following { leader: Some(leader), .. } = &following
-                    && !matches!(&*self.standing.borrow(), Standing::Following { leader: Some(known), .. } if known == leader)
-                {
-                    info!(lease.holder = leader, "following the leader");
-                }
-                self.standing.send_replace(following);
-                decision
-            }
+        let now = Instant::now();
+        let (record, at) = match &self.seen {
+            Some(Seen { lease, at }) => (Record::of(lease.as_ref(), self.timing.duration), *at),
+            None => (Record::Absent, now),
         };
+        let leader = record.holder().map(str::to_owned);
+        let knew =
+            matches!(&*self.standing.borrow(), Standing::Following { leader: known, .. } if *known == leader);
+        if let Some(leader) = leader.as_deref().filter(|_| !knew) {
+            info!(lease.holder = leader, "following the leader");
+        }
+        self.standing.send_replace(Standing::Following { leader, read_at: now });
+        let decision = decide(&record, at, now, &self.identity, self.timing.duration);
         match decision {
             Decision::Wait { .. } => {}
             Decision::Acquire | Decision::Renew => self.write(Holder::Us).await?,
@@ -258,8 +256,8 @@ impl Elector {
     }
 
     fn holder(&self) -> Option<String> {
-        let spec = self.seen.as_ref()?.lease.spec.as_ref()?;
-        Record::of(spec, self.timing.duration).holder
+        let lease = self.seen.as_ref()?.lease.as_ref();
+        Record::of(lease, self.timing.duration).holder().map(str::to_owned)
     }
 
     /// The renewal that began then has succeeded.
@@ -285,12 +283,14 @@ impl Elector {
     }
 
     fn saw(&mut self, lease: Option<Lease>) {
-        let now = Instant::now();
-        self.seen = lease.map(|lease| {
-            // Only the record counts: an annotation that somebody sets is no sign of life.
-            let unchanged = self.seen.as_ref().filter(|seen| seen.lease.spec == lease.spec);
-            Seen { at: unchanged.map_or(now, |seen| seen.at), lease }
+        // Only the record counts: an annotation that somebody sets is no sign of life. That the Lease is gone is
+        // none of death.
+        let unchanged = self.seen.as_ref().filter(|seen| {
+            let (before, now) = (seen.lease.as_ref(), lease.as_ref());
+            before.map(|lease| &lease.spec) == now.map(|lease| &lease.spec)
         });
+        let at = unchanged.map_or_else(Instant::now, |seen| seen.at);
+        self.seen = Some(Seen { lease, at });
     }
 
     /// The one write of the election: makes `holder` the holder of the Lease as it was last seen.
@@ -331,7 +331,7 @@ impl Elector {
     /// The Lease as it was seen, but for the `spec`.
     fn desired(&self, holder: Holder) -> Lease {
         let now = MicroTime((self.clock)());
-        let seen = self.seen.as_ref().map(|seen| seen.lease.clone());
+        let seen = self.seen.as_ref().and_then(|seen| seen.lease.clone());
         let previous = seen.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
         let ours = previous.holder_identity.as_deref() == Some(self.identity.as_str());
         let whole_seconds = self.timing.duration.as_millis().div_ceil(1000);

@@ -39,8 +39,17 @@ fn noon() -> Timestamp {
     noon + Duration::from_secs(SECONDS.fetch_add(1, Ordering::Relaxed))
 }
 
-#[derive(Clone, Default)]
+/// It has a Lease that was released, as after a term that ended in order.
+#[derive(Clone)]
 struct FakeApiServer(Arc<Mutex<State>>);
+
+impl Default for FakeApiServer {
+    fn default() -> Self {
+        let server = Self::without_lease();
+        server.0.lock().unwrap().store(Lease::default());
+        server
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -61,6 +70,16 @@ enum Answer {
 }
 
 impl FakeApiServer {
+    /// As before the first installation.
+    fn without_lease() -> Self {
+        Self(Arc::default())
+    }
+
+    /// `kubectl delete lease`.
+    fn delete_lease(&self) {
+        self.0.lock().unwrap().lease = None;
+    }
+
     fn contender(&self, identity: &str) -> Elector {
         Elector::new(self.client(), "valv-system", "valv-operator", identity, FAST, noon)
     }
@@ -231,6 +250,48 @@ async fn a_leader_that_was_killed_is_followed_after_the_lease_expired_and_not_be
         matches!(killed_may.check(), Err(NotLeader::NotRenewed { since }) if since >= FAST.safety_margin / 2)
     );
     assert_eq!(server.lease().spec.unwrap().lease_transitions, Some(1));
+}
+
+#[tokio::test]
+async fn a_lease_that_somebody_deletes_is_no_earlier_taken_over_than_its_holders_fence_falls() {
+    let server = FakeApiServer::default();
+    let (mut leader, mut follower) = (server.contender("leader"), server.contender("follower"));
+    let leader_may = leader.leadership();
+    leader.acquire().await;
+    let _ = timeout(FAST.retry, follower.acquire()).await;
+    let deleted = Instant::now();
+
+    // The leader stands still: it hears of nothing.
+    server.delete_lease();
+    timeout(PATIENCE, follower.acquire()).await.unwrap();
+
+    assert!(deleted.elapsed() >= FAST.duration, "{:?}", deleted.elapsed());
+    assert!(leader_may.check().is_err());
+    assert_eq!(server.holder().as_deref(), Some("follower"));
+}
+
+#[tokio::test]
+async fn the_first_of_all_waits_for_a_lease_that_may_have_been_deleted() {
+    let server = FakeApiServer::without_lease();
+    let begun = Instant::now();
+    let mut first = server.contender("first");
+
+    timeout(PATIENCE, first.acquire()).await.unwrap();
+
+    assert!(begun.elapsed() >= FAST.duration, "{:?}", begun.elapsed());
+    assert_eq!(server.holder().as_deref(), Some("first"));
+}
+
+#[tokio::test]
+async fn a_leader_whose_lease_was_deleted_loses_at_its_next_renewal() {
+    let server = FakeApiServer::default();
+    let mut leader = server.contender("leader");
+    leader.acquire().await;
+
+    server.delete_lease();
+    let lost = timeout(PATIENCE, leader.hold()).await.unwrap();
+
+    assert_eq!(lost, Lost::TakenOver { by: None });
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{ResourceExt, api::ObjectMeta};
+use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject};
 use rand::{RngExt, distr::Alphanumeric};
 use secrecy::{ExposeSecret, SecretString};
 use valv_crds::reference::{CONFIRM_DELETION_ANNOTATION, RETAINED_ANNOTATION, TENANT_LABEL};
 
 use super::{
+    certificates::{ISSUER, PREVIOUS_ISSUER},
     check::Tenant,
     observe::Observed,
     plan::Plan,
@@ -18,8 +19,8 @@ use super::{
 use crate::{
     agent::scram,
     io::{
-        cluster::{Applied, Cluster, Error as ClusterError, bytes},
-        kind::Kind,
+        cluster::{Applied, Cluster, Error as ClusterError, Finalizer, bytes},
+        kind::{Key, Kind},
     },
     pki,
     settings::Settings,
@@ -53,11 +54,17 @@ pub struct Outcome {
     pub stale: bool,
     /// Workloads that were changed just now: what was seen of them before says nothing any more.
     pub changed: Vec<Kind>,
+    /// The finalizer, if it was set or taken away.
+    pub finalizer: Option<Finalizer>,
 }
 
+/// What keeps a tenant's pods from others and others from them: without these as they are wanted nothing is started.
+const WALLS: [Kind; 4] = [Kind::Namespace, Kind::NetworkPolicy, Kind::ResourceQuota, Kind::LimitRange];
+
 /// Brings the cluster to `plan`: the namespace and the operator's access to it first, then Secrets (nothing that
-/// reads them is started before they are there), then the objects in their order, then what is to go. The
-/// finalizer is last: as long as it stands, the rest is tried again.
+/// reads them is started before they are there), then the objects in their order, then what is to go. Where a wall
+/// could not be put up, what comes after it is not done. The finalizer is last: as long as it stands, the rest is
+/// tried again.
 pub async fn apply(
     tenant: &Tenant,
     observed: &Observed,
@@ -84,17 +91,22 @@ pub async fn apply(
     } = plan;
     let mut outcome = Outcome::default();
     if let Some(namespace) = namespace {
-        cluster.create_namespace(namespace).await.map_err(Error::Cluster)?;
+        outcome.heed(cluster.create_namespace(namespace).await)?;
+        if !outcome.is_clean() {
+            return Ok(outcome);
+        }
     }
     for order in orders {
-        fulfil(tenant, order, cluster, settings, now).await?;
+        match fulfil(tenant, order, cluster, settings, now).await {
+            Err(Error::Cluster(error)) if is_there_already(&error) => {
+                outcome.refused.push(unlabelled(tenant, order));
+            }
+            Err(Error::Cluster(error)) => outcome.heed(Err(error))?,
+            done => done?,
+        }
     }
     for wanted in apply {
-        let secret = observed.secrets.get(&wanted.key.name).filter(|_| wanted.key.kind == Kind::Secret);
-        let standing = match secret.map(as_dynamic) {
-            Some(standing) => standing,
-            None => observed.objects.get(&wanted.key).map(|object| object.as_ref().clone()),
-        };
+        let standing = standing(observed, &wanted.key);
         if wanted.key.kind == Kind::Job && standing.is_some() {
             continue;
         }
@@ -104,13 +116,14 @@ pub async fn apply(
         {
             outcome.changed.push(wanted.key.kind);
         }
+        let is_well = applied.is_ok();
         outcome.heed(applied.map(drop))?;
+        if !is_well && WALLS.contains(&wanted.key.kind) {
+            return Ok(outcome);
+        }
     }
     for key in delete {
-        let secret =
-            observed.secrets.get(&key.name).filter(|_| key.kind == Kind::Secret).and_then(as_dynamic);
-        let standing = secret.or_else(|| observed.objects.get(key).map(|object| object.as_ref().clone()));
-        if let Some(standing) = standing {
+        if let Some(standing) = standing(observed, key) {
             outcome.heed(cluster.delete(key, &standing).await)?;
         }
     }
@@ -119,21 +132,31 @@ pub async fn apply(
     let marks =
         retain.iter().map(|key| (key, &since[..])).chain(adopt.iter().map(|key| (key, &taken_over[..])));
     for (key, annotations) in marks {
-        let namespace = (key.kind != Kind::Namespace).then_some(tenant.namespace.as_str());
-        // No version: a claim's status may have moved, and what is said of it is true all the same.
-        outcome.heed(cluster.annotate(key, namespace, annotations).await)?;
+        // The namespace's mark, by which the others are known, is the last to be taken off.
+        if outcome.stale {
+            break;
+        }
+        if let Some(standing) = standing(observed, key) {
+            outcome.heed(cluster.annotate(key, &standing, annotations).await)?;
+        }
     }
     // What could not be marked or stopped keeps the tenant: the next look tries again.
     if let Some(finalizer) = finalizer
-        && outcome.refused.is_empty()
-        && !outcome.stale
+        && outcome.is_clean()
     {
-        cluster.set_finalizer(&tenant.object, *finalizer).await.map_err(Error::Cluster)?;
+        let set = cluster.set_finalizer(&tenant.object, *finalizer).await;
+        outcome.finalizer = set.is_ok().then_some(*finalizer);
+        outcome.heed(set)?;
     }
     Ok(outcome)
 }
 
 impl Outcome {
+    /// Whether all was done.
+    fn is_clean(&self) -> bool {
+        self.refused.is_empty() && !self.stale
+    }
+
     /// A refusal is told in the status and does not keep the rest from being done.
     fn heed(&mut self, result: Result<(), ClusterError>) -> Result<(), Error> {
         match result {
@@ -151,7 +174,30 @@ impl Outcome {
     }
 }
 
-fn as_dynamic(secret: &Secret) -> Option<kube::core::DynamicObject> {
+/// Whether an object that was to be created is there: not as one of Valv's, or it would have been seen.
+fn is_there_already(error: &ClusterError) -> bool {
+    error.status().is_some_and(|status| status.reason == "AlreadyExists")
+}
+
+/// What to do about a Secret that has the name of one of Valv's and not its label.
+fn unlabelled(tenant: &Tenant, order: &Order) -> String {
+    format!(
+        "the Secret {} is in {} without the label {TENANT_LABEL}={}: delete it, or put the label back if it is the one that Valv made",
+        order.name(),
+        tenant.namespace,
+        tenant.name
+    )
+}
+
+/// The object as it was seen.
+fn standing(observed: &Observed, key: &Key) -> Option<DynamicObject> {
+    if key.kind == Kind::Secret {
+        return observed.secrets.get(&key.name).and_then(as_dynamic);
+    }
+    observed.objects.get(key).map(|object| object.as_ref().clone())
+}
+
+fn as_dynamic(secret: &Secret) -> Option<DynamicObject> {
     let mut value = serde_json::to_value(secret).ok()?;
     value["metadata"]["managedFields"] = serde_json::Value::Null;
     serde_json::from_value(value).ok()
@@ -206,7 +252,12 @@ pub(super) fn make<'a>(
             };
             let issued = pki::server(names, &signing, now, settings.certificates.lifetime).map_err(failed)?;
             let mut data = certificate_data(&issued);
-            data.insert("ca.crt".to_owned(), bytes(&signing.certificate));
+            let intact = replaces.as_ref().filter(|replaces| secret::is_intact(replaces));
+            let previous = intact.and_then(|replaces| secret::value(replaces, ISSUER));
+            if let Some(previous) = previous.filter(|previous| *previous != signing.certificate) {
+                data.insert(PREVIOUS_ISSUER.to_owned(), bytes(previous));
+            }
+            data.insert(ISSUER.to_owned(), bytes(&signing.certificate));
             let asked = secret::number(authority, secret::ASKED_ANNOTATION).unwrap_or_default();
             let notes = [
                 (secret::SIGNED_BY_ANNOTATION, signer.to_string()),
@@ -281,5 +332,123 @@ fn generated(
         data: Some(data),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+        time::{Duration, Instant},
+    };
+
+    use ::http::{Method, Request, Response};
+    use kube::{Client, client::Body};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{lease::Leadership, metrics::Metrics, tenant::simulation::Simulation};
+
+    /// An API server that refuses one resource, stores the others, and remembers what was written.
+    #[derive(Clone, Default)]
+    struct FakeApiServer {
+        refused: &'static str,
+        refusal: Value,
+        written: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl FakeApiServer {
+        fn refusing(refused: &'static str, code: u16, reason: &str) -> Self {
+            let refusal = json!({ "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason });
+            Self { refused, refusal, ..Self::default() }
+        }
+
+        fn cluster(&self) -> Cluster {
+            let server = self.clone();
+            let service = tower::service_fn(move |request: Request<Body>| {
+                let server = server.clone();
+                async move { Ok::<_, Infallible>(server.serve(request).await) }
+            });
+            let leadership = Leadership::lasting_until(Instant::now() + Duration::from_secs(3600));
+            let metrics = Arc::new(Metrics::new(leadership.clone()));
+            Cluster::new(Client::new(service, "default"), leadership, metrics)
+        }
+
+        async fn serve(&self, request: Request<Body>) -> Response<Body> {
+            let (parts, body) = request.into_parts();
+            let body = body.collect_bytes().await.unwrap();
+            if parts.method != Method::GET {
+                self.written.lock().unwrap().push(parts.uri.path().to_owned());
+            }
+            if !parts.uri.path().contains(self.refused) {
+                return Response::new(Body::from(body));
+            }
+            let code = u16::try_from(self.refusal["code"].as_u64().unwrap()).unwrap();
+            Response::builder().status(code).body(Body::from(self.refusal.to_string().into_bytes())).unwrap()
+        }
+
+        fn has_written(&self, resource: &str) -> bool {
+            self.written.lock().unwrap().iter().any(|path| path.contains(resource))
+        }
+    }
+
+    async fn apply_to(server: &FakeApiServer, simulation: &Simulation) -> Outcome {
+        let plan = simulation.plan();
+        let Simulation { observed, settings, now, .. } = simulation;
+        apply(&simulation.checked(), observed, &plan, &server.cluster(), settings, *now).await.unwrap()
+    }
+
+    /// A tenant of which only Secrets, claims and ConfigMaps stand.
+    fn swept() -> Simulation {
+        let mut simulation = Simulation::running();
+        let kept = [Kind::PersistentVolumeClaim, Kind::ConfigMap];
+        simulation.observed.objects.retain(|key, _| kept.contains(&key.kind));
+        simulation
+    }
+
+    #[tokio::test]
+    async fn nothing_is_started_behind_a_wall_that_was_refused() {
+        for wall in ["networkpolicies", "resourcequotas", "limitranges"] {
+            let server = FakeApiServer::refusing(wall, 403, "Forbidden");
+
+            let outcome = apply_to(&server, &swept()).await;
+
+            assert_eq!(outcome.refused.len(), 1, "{wall}: {:?}", outcome.refused);
+            assert!(!server.has_written("statefulsets") && !server.has_written("deployments"), "{wall}");
+        }
+        let whole = FakeApiServer::refusing("nothing", 403, "Forbidden");
+        apply_to(&whole, &swept()).await;
+        assert!(whole.has_written("statefulsets") && whole.has_written("deployments"));
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_has_a_name_of_valvs_and_not_its_label_is_told_by_name() {
+        let mut simulation = Simulation::new();
+        simulation.look();
+        simulation.let_time_pass();
+        let server = FakeApiServer::refusing("/secrets", 409, "AlreadyExists");
+
+        let outcome = apply_to(&server, &simulation).await;
+
+        assert!(!outcome.stale);
+        assert!(outcome.refused[0].contains("without the label valv.eu/tenant=ada"), "{:?}", outcome.refused);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_whose_mark_was_refused_keeps_its_finalizer() {
+        let mut simulation = Simulation::running();
+        simulation.observed.objects.retain(|key, _| {
+            [Kind::Namespace, Kind::PersistentVolumeClaim, Kind::RoleBinding].contains(&key.kind)
+        });
+        simulation.tenant.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(simulation.now));
+        let server = FakeApiServer::refusing("persistentvolumeclaims", 403, "Forbidden");
+
+        let outcome = apply_to(&server, &simulation).await;
+
+        assert_eq!(outcome.finalizer, None);
+        assert!(!server.has_written("journaltenants"));
+        assert_eq!(outcome.refused.len(), 1);
     }
 }

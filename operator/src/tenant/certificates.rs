@@ -5,10 +5,11 @@
 //! A new authority is trusted everywhere before it signs anything, and the one before it until nothing that it
 //! signed is in use: so a client meets no certificate that it does not trust.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use kube::{ResourceExt, core::DynamicObject};
 use valv_crds::{
     condition::{ConditionType, Reason, Saying},
     tenant::CertificateStatus,
@@ -16,10 +17,21 @@ use valv_crds::{
 
 use super::{
     check::Tenant,
+    objects::{credentials::AUTHORITIES, journal::AUTHORITIES_ANNOTATION},
     observe::Observed,
     secret::{self, ASKED_ANNOTATION, Order, SIGNED_BY_ANNOTATION, authority_name},
+    workload,
 };
-use crate::{io::kind::Kind, pki, settings::Certificates as Settings};
+use crate::{digest, io::kind::Kind, pki, segmentation::Role, settings::Certificates as Settings};
+
+/// Annotation on the ConfigMap of the authorities that are trusted: the number of the newest.
+pub const NEWEST_ANNOTATION: &str = "valv.eu/newest-authority";
+
+/// Key of a server's Secret: the certificate of the authority that signed.
+pub const ISSUER: &str = "ca.crt";
+
+/// Key of a server's Secret: the certificate of the authority that signed the one before.
+pub const PREVIOUS_ISSUER: &str = "previous-ca.crt";
 
 /// Name of the Secret with the database's certificate.
 pub const DATABASE_TLS: &str = "database-tls";
@@ -43,6 +55,10 @@ pub struct Certificates {
     pub lost: Vec<String>,
     /// Authorities that are trusted, PEM, oldest first.
     pub bundle: String,
+    /// Number of the newest authority that there was.
+    pub newest: i64,
+    /// The highest generation that asked for an authority.
+    pub asked: i64,
     /// Authorities that are trusted no more.
     pub retired: Vec<String>,
     /// What `CertificatesValid` says.
@@ -71,36 +87,33 @@ pub fn certificates(
     let newest = authorities.last().copied();
     let leaves = leaves(tenant, observed);
 
+    let before = Before::of(&leaves, newest, observed);
+    let is_there = |number: &i64| authorities.iter().any(|(there, _)| there == number);
+    // One that a newer one stands in for is not missed.
+    let lost: Vec<_> = before
+        .numbers
+        .iter()
+        .filter(|number| !is_there(number) && newest.is_none_or(|(newest, _)| **number > newest))
+        .map(|number| authority_name(*number))
+        .collect();
+    let expiring = newest
+        .and_then(|(_, secret)| ends(secret))
+        .is_some_and(|ends| ends < now + settings.lifetime + settings.renew_before);
     let mut orders = vec![];
-    let mut lost = vec![];
-    match newest {
-        None => {
-            // What was signed shows that there was an authority.
-            let signed = leaves.iter().filter_map(|leaf| leaf.signer()).max();
-            let asked_before = leaves.iter().filter_map(|leaf| leaf.asked()).max().unwrap_or_default();
-            match signed {
-                Some(number) if asked <= asked_before => lost.push(authority_name(number)),
-                signed => orders.push(Order::Authority { number: signed.unwrap_or_default() + 1, asked }),
-            }
-        }
-        Some((number, secret)) => {
-            let asked_before = secret::number(secret, ASKED_ANNOTATION).unwrap_or_default();
-            let ends = ends(secret);
-            let expiring = ends.is_some_and(|ends| ends < now + settings.lifetime + settings.renew_before);
-            if asked > asked_before || expiring {
-                orders.push(Order::Authority { number: number + 1, asked });
-            }
-        }
+    if before.numbers.is_empty() || asked > before.asked || (expiring && lost.is_empty()) {
+        let number = before.numbers.last().copied().unwrap_or_default() + 1;
+        orders.push(Order::Authority { number, asked });
     }
 
-    let bundle: String =
-        authorities.iter().filter_map(|(_, secret)| secret::value(secret, "tls.crt")).collect();
-    let signer = signer(observed, &authorities, &bundle);
-    if orders.is_empty()
-        && let Some((number, authority)) = signer
-    {
+    let is_settled = is_settled(&leaves, now);
+    let bundle =
+        bundle(&authorities, &leaves, if is_settled { &[ISSUER] } else { &[ISSUER, PREVIOUS_ISSUER] });
+    if orders.is_empty() {
+        let trusted = newest.filter(|_| is_trusted(observed, &bundle));
         for leaf in &leaves {
-            if leaf.needs_renewal(number, now, settings.renew_before) {
+            let signer = trusted.or_else(|| leaf.standing_signer(&authorities, &leaves));
+            let Some((number, authority)) = signer else { continue };
+            if leaf.needs_renewal(number, ends(authority), now, settings) {
                 orders.push(Order::Certificate {
                     name: leaf.name,
                     names: leaf.names.clone(),
@@ -111,7 +124,7 @@ pub fn certificates(
             }
         }
     }
-    let retired = retired(&authorities, &leaves, now);
+    let retired = if is_settled { retired(&authorities, &leaves) } else { vec![] };
     let renewals =
         leaves.iter().filter_map(|leaf| leaf.facts()).map(|facts| facts.not_after - settings.renew_before);
     let overlapping = authorities.len() > 1;
@@ -122,6 +135,8 @@ pub fn certificates(
             saying(&lost, &leaves, newest.map(|(number, _)| number), settings.renew_before / 2, now)
         }),
         status: status(&leaves, newest),
+        newest: before.numbers.last().copied().unwrap_or_default(),
+        asked: before.asked,
         orders,
         lost,
         bundle,
@@ -160,11 +175,31 @@ impl Leaf<'_> {
         secret::number(self.secret?, ASKED_ANNOTATION)
     }
 
-    fn needs_renewal(&self, signer: i64, now: Timestamp, renew_before: Duration) -> bool {
+    /// Who signs it while not everybody trusts the newest authority: the one whose certificates are in use.
+    fn standing_signer<'s>(
+        &self,
+        authorities: &[(i64, &'s Secret)],
+        leaves: &[Leaf<'_>],
+    ) -> Option<(i64, &'s Secret)> {
+        match self.signer().or_else(|| leaves.iter().filter_map(Leaf::signer).min()) {
+            Some(number) => authorities.iter().find(|(there, _)| *there == number).copied(),
+            None => authorities.last().copied(),
+        }
+    }
+
+    /// `until`: the end of the authority that would sign it, beyond which no certificate of its helps.
+    fn needs_renewal(
+        &self,
+        signer: i64,
+        until: Option<Timestamp>,
+        now: Timestamp,
+        settings: &Settings,
+    ) -> bool {
         let intact = self.secret.is_some_and(secret::is_intact);
         self.facts().is_none_or(|facts| {
+            let expiring = facts.not_after < now + settings.renew_before;
             !intact
-                || facts.not_after < now + renew_before
+                || (expiring && until.is_none_or(|until| facts.not_after < until))
                 || facts.names != self.names
                 || self.signer() != Some(signer)
         })
@@ -176,33 +211,63 @@ fn ends(secret: &Secret) -> Option<Timestamp> {
     pki::facts(pem.as_bytes()).ok().map(|facts| facts.not_after)
 }
 
-/// The newest authority that everybody trusts already.
-fn signer<'a>(
-    observed: &Observed,
-    authorities: &[(i64, &'a Secret)],
-    bundle: &str,
-) -> Option<(i64, &'a Secret)> {
-    let newest = authorities.last().copied()?;
-    let trusted = observed
-        .text(Kind::Deployment, "journal", "/spec/template/metadata/annotations/valv.eu~1authorities")
-        .is_none_or(|trusted| {
-            let rolled_out = observed.rollout(Kind::Deployment, "journal").is_complete();
-            trusted == super::objects::digest(bundle.as_bytes()) && rolled_out
-        });
-    if trusted || authorities.len() == 1 {
-        return Some(newest);
-    }
-    authorities.len().checked_sub(2).and_then(|index| authorities.get(index).copied())
+/// Which authorities there were, as what they signed and what is trusted shows.
+struct Before {
+    numbers: BTreeSet<i64>,
+    /// The highest generation that asked for one.
+    asked: i64,
 }
 
-/// Authorities that signed nothing which is in use, or was until just now.
-fn retired(authorities: &[(i64, &Secret)], leaves: &[Leaf<'_>], now: Timestamp) -> Vec<String> {
+impl Before {
+    fn of(leaves: &[Leaf<'_>], newest: Option<(i64, &Secret)>, observed: &Observed) -> Self {
+        let trusted = observed.get(Kind::ConfigMap, AUTHORITIES);
+        let noted =
+            |annotation: &str| -> Option<i64> { trusted?.annotations().get(annotation)?.parse().ok() };
+        let signers = leaves.iter().filter_map(Leaf::signer);
+        let numbers =
+            signers.chain(noted(NEWEST_ANNOTATION)).chain(newest.map(|(number, _)| number)).collect();
+        let asked_for_newest = newest.and_then(|(_, secret)| secret::number(secret, ASKED_ANNOTATION));
+        let asked =
+            leaves.iter().filter_map(Leaf::asked).chain(noted(ASKED_ANNOTATION)).chain(asked_for_newest);
+        Self { asked: asked.max().unwrap_or_default(), numbers }
+    }
+}
+
+/// What is trusted, oldest first: every authority, and the `issuers` of certificates in use though their Secret is
+/// lost.
+fn bundle(authorities: &[(i64, &Secret)], leaves: &[Leaf<'_>], issuers: &[&str]) -> String {
+    let own = authorities.iter().filter_map(|(_, secret)| secret::value(secret, "tls.crt"));
+    let intact = leaves.iter().filter_map(|leaf| leaf.secret).filter(|secret| secret::is_intact(secret));
+    let signers = intact.flat_map(|secret| issuers.iter().filter_map(|key| secret::value(secret, key)));
+    let dated = own.chain(signers).filter_map(|pem| Some((pki::facts(pem.as_bytes()).ok()?.not_before, pem)));
+    dated.collect::<BTreeSet<_>>().into_iter().map(|(_, pem)| pem).collect()
+}
+
+/// Whether every pod that meets the tenant's servers trusts all of `bundle`. One on its way out counts: it may open
+/// one more connection; so does a migration that runs.
+fn is_trusted(observed: &Observed, bundle: &str) -> bool {
+    let digest = digest::of(bundle.as_bytes());
+    let trusts = |pod: &DynamicObject| pod.annotations().get(AUTHORITIES_ANNOTATION) == Some(&digest);
+    let deployed = observed.get(Kind::Deployment, "journal").is_none_or(|deployment| {
+        let template = deployment.data.pointer("/spec/template/metadata/annotations");
+        let trusted = template.and_then(|annotations| annotations.get(AUTHORITIES_ANNOTATION)?.as_str());
+        trusted == Some(digest.as_str()) && observed.rollout(Kind::Deployment, "journal").is_complete()
+    });
+    deployed
+        && workload::pods(observed, Role::Journal).all(|pod| workload::has_ended(pod) || trusts(pod))
+        && workload::pods(observed, Role::Migration).all(workload::has_ended)
+}
+
+/// Whether what was signed last has reached every node.
+fn is_settled(leaves: &[Leaf<'_>], now: Timestamp) -> bool {
+    let signed = |facts: pki::Facts| facts.not_before + pki::BACKDATED;
+    leaves.iter().all(|leaf| leaf.facts().is_some_and(|facts| signed(facts) + OVERLAP < now))
+}
+
+/// Authorities that signed nothing which is in use.
+fn retired(authorities: &[(i64, &Secret)], leaves: &[Leaf<'_>]) -> Vec<String> {
     let in_use = leaves.iter().filter_map(Leaf::signer).min();
-    let backdated = Duration::from_secs(3600);
-    let settled = leaves
-        .iter()
-        .all(|leaf| leaf.facts().is_some_and(|facts| facts.not_before + backdated + OVERLAP < now));
-    let old = authorities.iter().filter(|(number, _)| settled && in_use.is_some_and(|used| *number < used));
+    let old = authorities.iter().filter(|(number, _)| in_use.is_some_and(|used| *number < used));
     old.map(|(number, _)| authority_name(*number)).collect()
 }
 
@@ -298,4 +363,153 @@ fn user_certificate(tenant: &Tenant, observed: &Observed, now: Timestamp) -> Opt
             format!("the certificate in the Secret {name} ends at {}: bring a new one", facts.not_after);
         Saying::yes(kind, Reason::CertificateExpiring, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use valv_crds::condition::Truth;
+
+    use super::*;
+    use crate::{io::kind::Key, tenant::simulation::Simulation};
+
+    fn running() -> Simulation {
+        let mut simulation = Simulation::new();
+        simulation.settle(|_| {});
+        simulation
+    }
+
+    fn ask_for(simulation: &mut Simulation, generation: i64) {
+        simulation.tenant.spec.certificates.rotation.generation = generation;
+    }
+
+    fn trusted(simulation: &Simulation) -> String {
+        simulation.observed.text(Kind::ConfigMap, AUTHORITIES, "/data/ca.crt").unwrap_or_default().to_owned()
+    }
+
+    fn everybody_trusts_the_servers(simulation: &Simulation) {
+        for name in [DATABASE_TLS, JOURNAL_TLS] {
+            if let Some(issuer) = simulation.secret(name, ISSUER) {
+                assert!(trusted(simulation).contains(&issuer), "{name} is signed by one that is not trusted");
+            }
+        }
+    }
+
+    /// What trusts the pods of the journal have, as their Deployment says.
+    fn pods_trust(simulation: &Simulation) -> Option<String> {
+        let annotations = "/spec/template/metadata/annotations/valv.eu~1authorities";
+        simulation.observed.text(Kind::Deployment, "journal", annotations).map(str::to_owned)
+    }
+
+    /// From now on the journal's pods stay as they are.
+    fn stop_rollout(simulation: &mut Simulation) {
+        let key = Key::new(Kind::Deployment, "journal");
+        let mut deployment = simulation.observed.objects[&key].as_ref().clone();
+        deployment.data["status"]["readyReplicas"] = json!(0);
+        simulation.observed.objects.insert(key, Arc::new(deployment));
+    }
+
+    #[test]
+    fn an_authority_that_not_everybody_trusts_yet_signs_nothing_though_a_third_one_is_asked_for() {
+        let mut simulation = running();
+        let first = simulation.secret(DATABASE_TLS, ISSUER);
+
+        for generation in [2, 3] {
+            ask_for(&mut simulation, generation);
+            for _ in 0..4 {
+                stop_rollout(&mut simulation);
+                let plan = simulation.plan();
+                simulation.carry_out(&plan);
+            }
+            assert_eq!(simulation.secret(DATABASE_TLS, ISSUER), first);
+        }
+        simulation.settle(everybody_trusts_the_servers);
+
+        assert_eq!(simulation.plan().certificates.generation, Some(3));
+    }
+
+    #[test]
+    fn a_pod_on_its_way_out_that_does_not_trust_the_new_authority_keeps_it_from_signing() {
+        let mut simulation = running();
+        let before = simulation.secret(DATABASE_TLS, ISSUER);
+        let old = pods_trust(&simulation).unwrap();
+        let key = Key::new(Kind::Pod, "journal-0");
+        let pod = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "journal-0", "deletionTimestamp": "2026-03-01T12:00:00Z",
+                "labels": { "valv.eu/tenant": "ada", "valv.eu/role": "journal" },
+                "annotations": { "valv.eu/authorities": old },
+            },
+            "status": { "phase": "Running" },
+        }));
+        simulation.observed.objects.insert(key.clone(), Arc::new(pod.unwrap()));
+
+        ask_for(&mut simulation, 2);
+        simulation.settle(|_| {});
+        assert_eq!(simulation.secret(DATABASE_TLS, ISSUER), before);
+
+        simulation.observed.objects.remove(&key);
+        simulation.settle(everybody_trusts_the_servers);
+        assert_ne!(simulation.secret(DATABASE_TLS, ISSUER), before);
+    }
+
+    #[test]
+    fn a_lost_authority_changes_nothing_that_runs_and_is_replaced_when_asked_for() {
+        let mut simulation = running();
+        let (bundle, pods) = (trusted(&simulation), pods_trust(&simulation));
+        let first = simulation.secret(DATABASE_TLS, ISSUER).unwrap();
+        simulation.observed.secrets.remove("authority-1");
+
+        simulation.settle(|_| {});
+        assert_eq!(simulation.says(ConditionType::SecretsIntact), (Truth::False, Reason::SecretLost));
+        assert_eq!((trusted(&simulation), pods_trust(&simulation)), (bundle, pods));
+
+        ask_for(&mut simulation, 2);
+        simulation.settle(everybody_trusts_the_servers);
+        assert_eq!(simulation.plan().certificates.generation, Some(2));
+        assert_eq!(simulation.says(ConditionType::SecretsIntact), (Truth::True, Reason::AsAsked));
+        assert!(trusted(&simulation).contains(&first), "a node may hand out what it signed a little longer");
+        simulation.now += 2 * OVERLAP + pki::BACKDATED;
+        simulation.settle(everybody_trusts_the_servers);
+        assert!(!trusted(&simulation).contains(&first));
+    }
+
+    #[test]
+    fn a_new_authority_that_is_lost_before_it_signed_is_not_made_again_in_silence() {
+        let mut simulation = running();
+        ask_for(&mut simulation, 2);
+        for _ in 0..3 {
+            let plan = simulation.plan();
+            simulation.carry_out(&plan);
+        }
+        assert!(simulation.observed.secrets.remove("authority-2").is_some());
+
+        simulation.settle(|_| {});
+
+        assert!(!simulation.observed.secrets.contains_key("authority-2"));
+        assert_eq!(simulation.says(ConditionType::SecretsIntact), (Truth::False, Reason::SecretLost));
+        ask_for(&mut simulation, 3);
+        simulation.settle(everybody_trusts_the_servers);
+        assert_eq!(simulation.plan().certificates.generation, Some(3));
+    }
+
+    #[test]
+    fn an_authority_near_its_end_is_not_asked_to_sign_over_and_over() {
+        let mut simulation = running();
+        simulation.now += Duration::from_secs((3650 - 10) * 86_400);
+        stop_rollout(&mut simulation);
+        let mut certificates = 0;
+        for _ in 0..6 {
+            stop_rollout(&mut simulation);
+            let plan = simulation.plan();
+            certificates +=
+                plan.orders.iter().filter(|order| matches!(order, Order::Certificate { .. })).count();
+            simulation.carry_out(&plan);
+        }
+
+        assert!(certificates <= 2, "{certificates}");
+    }
 }

@@ -8,9 +8,11 @@ use kube::ResourceExt;
 use valv_crds::{
     JournalTenant, JournalTenantSpec,
     database::{External, Provider},
-    journal::Tls,
     reference::{NAMESPACE_PREFIX, PAUSED_ANNOTATION, RETRY_MIGRATION_ANNOTATION},
 };
+
+use super::certificates::JOURNAL_TLS;
+use crate::io::kind::Kind;
 
 /// A tenant whose spec has been checked. Dereferences to the spec.
 #[derive(Clone, Debug)]
@@ -29,6 +31,14 @@ pub enum Invalid {
     /// Two volumes in one folder.
     #[error("two volumes of the journal would be mounted at {0}: give each a folder of its own")]
     FolderTwice(String),
+    /// A folder that lies where Valv puts its own, or whose path is not plain.
+    #[error(
+        "the journal's folder {0} cannot be: give one below / that is not below /etc/valv, without . and .."
+    )]
+    Folder(String),
+    /// A name that no object can have.
+    #[error("{0:?} cannot be the name of a {1}: use a-z, 0-9, - and .")]
+    Name(String, Kind),
     /// Two environment variables of one name.
     #[error("the journal's environment variable {0} is given twice")]
     VariableTwice(String),
@@ -74,12 +84,9 @@ impl Tenant {
         self.database.external.as_ref()
     }
 
-    /// TCP port on which the pod serves HTTPS.
-    pub fn serving_port(&self) -> i32 {
-        match self.journal.tls {
-            Tls::Own => self.journal.port,
-            Tls::Proxy => self.journal.proxy_port,
-        }
+    /// The Secret with the journal's certificate: the user's own, or the one that the tenant's authority signed.
+    pub fn journal_tls(&self) -> &str {
+        self.certificates.journal_secret_ref.as_ref().map_or(JOURNAL_TLS, |secret| &secret.name)
     }
 
     /// Names in the journal's certificate, its host first.
@@ -108,17 +115,13 @@ impl Tenant {
     pub fn migration_retry(&self) -> &str {
         self.object.annotations().get(RETRY_MIGRATION_ANNOTATION).map_or("", String::as_str)
     }
-
-    /// Name under which its backups lie.
-    pub fn archive_id(&self) -> &str {
-        self.archive_id.as_deref().unwrap_or(&self.name)
-    }
 }
 
 /// Checks `object`.
 pub fn check(object: Arc<JournalTenant>) -> Result<Tenant, Invalid> {
     let name = object.name_any();
     let tenant = Tenant { namespace: format!("{NAMESPACE_PREFIX}{name}"), name, object };
+    names(&tenant)?;
     folders(&tenant)?;
     variables(&tenant)?;
     placeholders(&tenant.journal.database.url_template)?;
@@ -137,15 +140,35 @@ fn folders(tenant: &Tenant) -> Result<(), Invalid> {
     let files = journal.files.iter().map(|files| files.mount_path.clone());
     let folder = journal.database.folder.iter().cloned();
     let ca = journal.database.ca_file.rsplit_once('/').map(|(folder, _)| folder.to_owned());
-    let all =
-        attachments.chain(files).chain(journal.writable_folders.iter().cloned()).chain(folder).chain(ca);
-    for folder in all {
-        let folder = folder.trim_end_matches('/').to_owned();
+    let free: Vec<_> = attachments.chain(files).chain(journal.writable_folders.iter().cloned()).collect();
+    let own: Vec<_> = folder.chain(ca).collect();
+    for path in free.iter().chain(&own) {
+        let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let is_reserved = free.contains(path) && parts.starts_with(&["etc", "valv"]);
+        if parts.is_empty() || is_reserved || parts.iter().any(|part| [".", ".."].contains(part)) {
+            return Err(Invalid::Folder(path.clone()));
+        }
+        let folder = format!("/{}", parts.join("/"));
         if !seen.insert(folder.clone()) {
             return Err(Invalid::FolderTwice(folder));
         }
     }
     Ok(())
+}
+
+/// What the spec names is asked of the API server: that needs names which it can be asked for.
+fn names(tenant: &Tenant) -> Result<(), Invalid> {
+    let is_plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    let is_name = |name: &str| {
+        name.len() <= 253
+            && name.starts_with(is_plain)
+            && name.ends_with(is_plain)
+            && name.chars().all(|letter| is_plain(letter) || letter == '-' || letter == '.')
+    };
+    match tenant.referenced().into_iter().find(|key| !is_name(&key.name)) {
+        Some(key) => Err(Invalid::Name(key.name, key.kind)),
+        None => Ok(()),
+    }
 }
 
 fn variables(tenant: &Tenant) -> Result<(), Invalid> {
@@ -172,4 +195,39 @@ fn placeholders(template: &str) -> Result<(), Invalid> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn why_not(field: &str, value: serde_json::Value) -> Option<Invalid> {
+        let mut tenant: serde_json::Value = serde_yaml::from_str(crate::tenant::simulation::MINIMAL).unwrap();
+        tenant["spec"]["journal"][field] = value;
+        check(Arc::new(serde_json::from_value(tenant).unwrap())).err()
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_asked_for_is_refused() {
+        for name in ["", "my secret", "a/b", "Ada"] {
+            let named = json!({ "secretRef": { "name": name } });
+
+            assert_eq!(why_not("envFrom", json!([named])), Some(Invalid::Name(name.into(), Kind::Secret)));
+        }
+        assert_eq!(why_not("imagePullSecrets", json!([{ "name": "registry.example-1" }])), None);
+    }
+
+    #[test]
+    fn a_folder_is_plain_and_nobody_elses_however_it_is_written() {
+        for folder in ["/etc//valv", "/etc/valv/tls/", "/var/../etc/valv", "//"] {
+            assert_eq!(why_not("writableFolders", json!([folder])), Some(Invalid::Folder(folder.into())));
+        }
+        assert_eq!(
+            why_not("writableFolders", json!(["/var/lib", "/var//lib/"])),
+            Some(Invalid::FolderTwice("/var/lib".into()))
+        );
+        assert_eq!(why_not("writableFolders", json!(["/etc/valvet"])), None);
+    }
 }

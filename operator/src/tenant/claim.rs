@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use valv_crds::tenant::AccessMode;
 
-use super::{check::Tenant, observe::Keep};
-use crate::io::{
-    difference::quantity,
-    kind::{Key, Kind},
+use super::check::Tenant;
+use crate::{
+    io::{
+        difference::units,
+        kind::{Key, Kind},
+    },
+    settings::Settings,
 };
 
 /// Name of the database's claim.
@@ -23,38 +27,49 @@ pub struct Claim {
     pub name: String,
     /// Size, as the spec writes it.
     pub size: String,
-    /// Storage class; absent: the operator's, or the cluster's default.
+    /// Storage class, of the spec or else of the settings; absent: the cluster's default.
     pub class: Option<String>,
     /// Who may use it at once.
     pub access_mode: &'static str,
 }
 
 impl Claim {
-    /// Size in thousandths of a byte, as [`quantity`] counts.
+    /// Size in bytes.
     pub fn bytes(&self) -> i128 {
-        quantity(&self.size).unwrap_or_default()
+        bytes(&self.size).unwrap_or_default()
     }
+}
+
+/// Bytes of a size as people write it; `None` if it is none.
+pub fn bytes(size: &str) -> Option<i128> {
+    units(&Quantity(size.to_owned()))
 }
 
 impl Tenant {
     /// The volumes that the spec asks for.
-    pub fn claims(&self) -> Vec<Claim> {
+    pub fn claims(&self, settings: &Settings) -> Vec<Claim> {
+        let class = |own: &Option<String>| own.clone().or_else(|| settings.storage_class_name.clone());
         let database = self.database.size.as_ref().map(|size| Claim {
             name: DATABASE_CLAIM.to_owned(),
             size: size.0.clone(),
-            class: self.database.storage_class_name.clone(),
+            class: class(&self.database.storage_class_name),
             access_mode: "ReadWriteOnce",
         });
         let attachments = self.attachments.as_ref().map(|attachments| Claim {
             name: ATTACHMENTS_CLAIM.to_owned(),
             size: attachments.size.0.clone(),
-            class: attachments.storage_class_name.clone(),
+            class: class(&attachments.storage_class_name),
             access_mode: match attachments.access_mode {
                 AccessMode::ReadWriteOnce => "ReadWriteOnce",
                 AccessMode::ReadWriteMany => "ReadWriteMany",
             },
         });
         database.into_iter().chain(attachments).collect()
+    }
+
+    /// Whether pods that use the attachments have to run on one node.
+    pub fn runs_on_one_node(&self) -> bool {
+        self.attachments.as_ref().is_some_and(|volume| volume.access_mode == AccessMode::ReadWriteOnce)
     }
 
     /// Secrets and ConfigMaps that the spec names and somebody else makes.
@@ -102,15 +117,5 @@ impl Tenant {
             }
         }
         keys
-    }
-
-    /// Whether the plan needs the values of the Secret `name`.
-    pub fn reads(&self, name: &str) -> Keep {
-        let certificate = self.certificates.journal_secret_ref.as_ref().map(|secret| &secret.name);
-        let external = self.external_database();
-        let login = external.map(|external| &external.secret_ref.name);
-        let authority = external.map(|external| &external.ca_secret_ref.name);
-        let read = [certificate, login, authority].into_iter().flatten().any(|read| read == name);
-        if read { Keep::Values } else { Keep::Digest }
     }
 }

@@ -9,24 +9,22 @@ pub mod foundation;
 pub mod journal;
 pub mod migration;
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use valv_crds::{
     journal::Scheduling,
-    reference::{ROLE_LABEL, SERVING_LABEL, TENANT_LABEL},
+    reference::{ATTACHMENTS_LABEL, ROLE_LABEL, SERVING_LABEL, TENANT_LABEL},
+    resources::Resources,
 };
 
 use super::check::Tenant;
 use crate::{
-    io::{
-        cluster::hex,
-        kind::{Key, Kind},
-    },
+    io::kind::{Key, Kind},
     segmentation::Role,
 };
 
-/// An object as it should stand.
-#[derive(Clone, Debug, PartialEq)]
+/// An object as it should stand. Its `Debug` is its key: it may be a Secret.
+#[derive(Clone, PartialEq)]
 pub struct Wanted {
     /// Which.
     pub key: Key,
@@ -34,9 +32,10 @@ pub struct Wanted {
     pub value: Value,
 }
 
-/// Digest of `bytes`, short enough for an annotation or a name.
-pub fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))[..16].to_owned()
+impl std::fmt::Debug for Wanted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Wanted({})", self.key)
+    }
 }
 
 /// The object `kind` `name` of `tenant`, with `body` beside its metadata.
@@ -70,6 +69,9 @@ fn pod_labels(tenant: &Tenant, role: Role, serving: Serving) -> Value {
     if serving == Serving::Yes {
         labels[SERVING_LABEL] = json!("true");
     }
+    if tenant.runs_on_one_node() && [Role::Journal, Role::Migration].contains(&role) {
+        labels[ATTACHMENTS_LABEL] = json!("one-node");
+    }
     labels
 }
 
@@ -94,6 +96,11 @@ fn container_security() -> Value {
         "readOnlyRootFilesystem": true,
         "capabilities": { "drop": ["ALL"] },
     })
+}
+
+/// CPU and memory of a container that helps: the agent, the proxy, the Job that changes roles.
+fn small() -> ResourceRequirements {
+    Resources::of("20m", "1", "32Mi", "128Mi").or(&Resources::default())
 }
 
 /// Who a pod runs as.

@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Namespace, Secret},
+    batch::v1::Job,
+    core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret},
     networking::v1::IngressClass,
     storage::v1::StorageClass,
 };
-use kube::{ResourceExt, core::DynamicObject, runtime::reflector::Store};
+use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject, runtime::reflector::Store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use valv_crds::{JournalTenant, journal::Journal, reference::TENANT_LABEL};
 
 use super::check::Tenant;
@@ -18,13 +19,14 @@ use crate::{
     controllers::Guarded,
     io::{
         cache::{Cache, Objects},
-        cluster::{Cluster, Error, hex},
+        cluster::{Cluster, Error},
         kind::{Key, Kind},
     },
+    settings::Settings,
 };
 
-/// What the cluster said, before anything was decided.
-#[derive(Clone, Debug, Default)]
+/// What the cluster said, before anything was decided. Its `Debug` names things and shows no content.
+#[derive(Clone, Default)]
 pub struct Observed {
     /// The tenant's namespace.
     pub namespace: NamespaceSeen,
@@ -42,7 +44,7 @@ pub struct Observed {
     pub ingress_class_missing: bool,
     /// Whether the cluster has the Gateway API.
     pub has_gateway_api: bool,
-    /// The older tenant that has the same host name.
+    /// The other tenant that has the host name.
     pub host_owner: Option<String>,
 }
 
@@ -70,15 +72,26 @@ pub enum Access {
     Granted,
 }
 
-/// An object that the spec names.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// An object that the spec names. Its `Debug` shows no value.
+#[derive(Clone, Eq, PartialEq)]
 pub struct Reference {
     /// Its keys.
     pub keys: Vec<String>,
-    /// Digest of keys and values: pods that read it are replaced when it changes.
-    pub digest: String,
-    /// The values that the plan itself needs: certificates and logins that the user brings.
+    /// Which object it is, and in which version: pods that read it are replaced when it changes. Nothing of its
+    /// content, from which a weak value could be guessed.
+    pub version: String,
+    /// The values of a Secret: certificates and logins that the plan needs, and what no foreign words may show.
     pub data: BTreeMap<String, Vec<u8>>,
+}
+
+impl std::fmt::Debug for Reference {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Reference")
+            .field("keys", &self.keys)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A storage class.
@@ -100,6 +113,15 @@ pub struct State {
     /// Images whose migration succeeded, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub migrated: Vec<String>,
+    /// The migration that nobody else may run beside, by name of its Job: written before the Job is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrating: Option<String>,
+    /// Images that served without a migration, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub served: Vec<String>,
+    /// The volume that was seen behind each claim, by name of the claim.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, String>,
     /// Digest of the roles file that was last applied to the running database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roles_applied: Option<String>,
@@ -107,6 +129,9 @@ pub struct State {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<String>,
 }
+
+/// Keys of Secrets under which nothing secret stands.
+const PUBLIC_KEYS: [&str; 6] = ["tls.crt", "ca.crt", "user", "host", "port", "database"];
 
 /// Name of the ConfigMap that holds a [`State`].
 pub const STATE_NAME: &str = "valv-state";
@@ -117,6 +142,7 @@ pub async fn observe(
     cluster: &Cluster,
     cache: &Cache,
     tenants: &Store<Guarded>,
+    settings: &Settings,
 ) -> Result<Observed, Error> {
     let objects = cache.of(&tenant.name);
     let namespace = namespace(tenant, cluster, &objects).await?;
@@ -137,8 +163,13 @@ pub async fn observe(
     };
     observed.access = Access::Granted;
     observed.secrets = secrets.into_iter().map(|secret| (secret.name_any(), secret)).collect();
+    // Who goes needs nothing any more, and its spec may name what cannot be asked for.
+    if tenant.object.metadata.deletion_timestamp.is_some() {
+        return Ok(observed);
+    }
+    unseen(tenant, cluster, &mut observed).await?;
     references(tenant, cluster, &mut observed).await?;
-    classes(tenant, cluster, &mut observed).await?;
+    classes(tenant, cluster, settings, &mut observed).await?;
     if let Some(class) = tenant.access.as_ref().and_then(|access| access.ingress.as_ref()) {
         let found = cluster.get_cluster_scoped::<IngressClass>("IngressClass", &class.class_name).await?;
         observed.ingress_class_missing = found.is_none();
@@ -164,14 +195,53 @@ async fn namespace(tenant: &Tenant, cluster: &Cluster, objects: &Objects) -> Res
     }))
 }
 
+/// What a decision must not miss is asked of the apiserver itself where the cache has not got it: it may have been
+/// made a moment ago, or have lost its label.
+async fn unseen(tenant: &Tenant, cluster: &Cluster, observed: &mut Observed) -> Result<(), Error> {
+    let namespace = &tenant.namespace;
+    let claimed = observed.state().migrating;
+    let is_claim_unseen = claimed.is_some_and(|job| !observed.has(Kind::Job, &job));
+    if is_claim_unseen || !observed.has(Kind::ConfigMap, STATE_NAME) {
+        let state = cluster.get::<ConfigMap>(Kind::ConfigMap, namespace, STATE_NAME).await?;
+        observed.put(Key::new(Kind::ConfigMap, STATE_NAME), state);
+    }
+    let State { migrating, volumes, .. } = observed.state();
+    if let Some(name) = migrating.filter(|name| !observed.has(Kind::Job, name)) {
+        let job = cluster.get::<Job>(Kind::Job, namespace, &name).await?;
+        observed.put(Key::new(Kind::Job, name), job);
+    }
+    for name in volumes.into_keys() {
+        if !observed.has(Kind::PersistentVolumeClaim, &name) {
+            let kind = Kind::PersistentVolumeClaim;
+            let claim = cluster.get::<PersistentVolumeClaim>(kind, namespace, &name).await?;
+            observed.put(Key::new(kind, name), claim);
+        }
+    }
+    Ok(())
+}
+
 fn host_owner(tenant: &Tenant, tenants: &Store<Guarded>) -> Option<String> {
-    let age = |tenant: &JournalTenant| (tenant.creation_timestamp(), tenant.name_any());
-    let own = age(&tenant.object);
-    let same = tenants.state().into_iter().filter_map(|other| {
-        let other = other.0.as_ref().ok()?;
-        (other.spec.host == tenant.host).then(|| age(other))
-    });
-    same.min().filter(|oldest| *oldest < own).map(|(_, name)| name)
+    let all = tenants.state();
+    owner_of(&tenant.host, &tenant.object, all.iter().filter_map(|other| other.0.as_ref().ok()))
+}
+
+/// Who but `own` has `host`: who has it already keeps it, even from an older one; else the oldest that asks for it.
+fn owner_of<'a>(
+    host: &str,
+    own: &'a JournalTenant,
+    all: impl Iterator<Item = &'a JournalTenant>,
+) -> Option<String> {
+    let others = all.filter(|other| other.name_any() != own.name_any());
+    let asks = |tenant: &JournalTenant| tenant.spec.host == host;
+    let has = |tenant: &JournalTenant| granted_host(tenant) == Some(host);
+    let rivals = others.chain([own]).filter(|tenant| asks(tenant) || has(tenant));
+    let first = rivals.min_by_key(|tenant| (!has(tenant), tenant.creation_timestamp(), tenant.name_any()))?;
+    (first.name_any() != own.name_any()).then(|| first.name_any())
+}
+
+/// The host name that was granted to `tenant`, whatever it asks for by now.
+pub fn granted_host(tenant: &JournalTenant) -> Option<&str> {
+    tenant.status.as_ref()?.url.as_deref()?.strip_prefix("https://")?.split(':').next()
 }
 
 async fn references(tenant: &Tenant, cluster: &Cluster, observed: &mut Observed) -> Result<(), Error> {
@@ -179,20 +249,21 @@ async fn references(tenant: &Tenant, cluster: &Cluster, observed: &mut Observed)
         let (namespace, name) = (&tenant.namespace, &key.name);
         let found = if key.kind == Kind::Secret {
             let secret = cluster.get::<Secret>(Kind::Secret, namespace, name).await?;
-            let kept = tenant.reads(name);
             secret.map(|secret| {
                 let data = secret.data.unwrap_or_default();
-                let data = data.into_iter().map(|(key, value)| (key, value.0)).collect();
-                reference(data, kept)
+                let data: BTreeMap<_, _> = data.into_iter().map(|(key, value)| (key, value.0)).collect();
+                Reference { keys: data.keys().cloned().collect(), version: version(&secret.metadata), data }
             })
         } else {
             let map = cluster.get::<ConfigMap>(Kind::ConfigMap, namespace, name).await?;
             map.map(|map| {
-                let text = map.data.unwrap_or_default().into_iter();
-                let mut data: BTreeMap<_, _> = text.map(|(key, value)| (key, value.into_bytes())).collect();
-                let binary = map.binary_data.unwrap_or_default().into_iter();
-                data.extend(binary.map(|(key, value)| (key, value.0)));
-                reference(data, Keep::Digest)
+                let text = map.data.unwrap_or_default().into_keys();
+                let binary = map.binary_data.unwrap_or_default().into_keys();
+                Reference {
+                    keys: text.chain(binary).collect(),
+                    version: version(&map.metadata),
+                    data: BTreeMap::new(),
+                }
             })
         };
         observed.references.insert(key, found);
@@ -200,33 +271,20 @@ async fn references(tenant: &Tenant, cluster: &Cluster, observed: &mut Observed)
     Ok(())
 }
 
-/// Whether the plan needs the values of a Secret, or only whether they changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Keep {
-    /// Only a digest.
-    Digest,
-    /// The values.
-    Values,
-}
-
-fn reference(data: BTreeMap<String, Vec<u8>>, keep: Keep) -> Reference {
-    let mut digest = Sha256::new();
-    for (key, value) in &data {
-        for part in [key.as_bytes(), value] {
-            digest.update(part.len().to_be_bytes());
-            digest.update(part);
-        }
-    }
-    Reference {
-        keys: data.keys().cloned().collect(),
-        digest: hex(&digest.finalize())[..16].to_owned(),
-        data: if keep == Keep::Values { data } else { BTreeMap::new() },
-    }
+/// Which object it is, and in which version.
+fn version(metadata: &ObjectMeta) -> String {
+    let name = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", name(&metadata.uid), name(&metadata.resource_version))
 }
 
 /// Storage classes are looked at only while a volume is not yet what it should be.
-async fn classes(tenant: &Tenant, cluster: &Cluster, observed: &mut Observed) -> Result<(), Error> {
-    for claim in tenant.claims() {
+async fn classes(
+    tenant: &Tenant,
+    cluster: &Cluster,
+    settings: &Settings,
+    observed: &mut Observed,
+) -> Result<(), Error> {
+    for claim in tenant.claims(settings) {
         let settled = observed.claim(&claim.name).is_some_and(|standing| {
             standing.phase == "Bound" && standing.capacity.is_some_and(|capacity| capacity >= claim.bytes())
         });
@@ -269,6 +327,21 @@ pub struct ClaimSeen {
     pub capacity: Option<i128>,
     /// Its storage class.
     pub class: Option<String>,
+    /// Name of the volume behind it.
+    pub volume: Option<String>,
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Observed")
+            .field("namespace", &self.namespace)
+            .field("access", &self.access)
+            .field("objects", &self.objects.keys())
+            .field("secrets", &self.secrets.keys())
+            .field("references", &self.references.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Observed {
@@ -280,6 +353,25 @@ impl Observed {
     /// The object, if it is there.
     pub fn get(&self, kind: Kind, name: &str) -> Option<&Arc<DynamicObject>> {
         self.objects.get(&Key::new(kind, name))
+    }
+
+    /// Puts what was read directly in the place of what the cache has.
+    fn put<K: Serialize>(&mut self, key: Key, object: Option<K>) {
+        let object =
+            object.and_then(|object| serde_json::from_value(serde_json::to_value(object).ok()?).ok());
+        match object {
+            Some(object) => self.objects.insert(key, Arc::new(object)),
+            None => self.objects.remove(&key),
+        };
+    }
+
+    /// The values that are nobody's to read: of the Secrets that Valv made, and of those that the spec names.
+    pub fn secret_values(&self) -> impl Iterator<Item = &[u8]> {
+        let own = self.secrets.values().filter_map(|secret| secret.data.as_ref()).flatten();
+        let own = own.map(|(key, value)| (key, value.0.as_slice()));
+        let named = self.references.values().flatten().flat_map(|reference| &reference.data);
+        let named = named.map(|(key, value)| (key, value.as_slice()));
+        own.chain(named).filter(|(key, _)| !PUBLIC_KEYS.contains(&key.as_str())).map(|(_, value)| value)
     }
 
     /// A field of an object, by JSON pointer.
@@ -303,8 +395,9 @@ impl Observed {
         let text = |pointer| claim.data.pointer(pointer).and_then(Value::as_str);
         Some(ClaimSeen {
             phase: text("/status/phase").unwrap_or("Pending").to_owned(),
-            capacity: text("/status/capacity/storage").and_then(crate::io::difference::quantity),
+            capacity: text("/status/capacity/storage").and_then(super::claim::bytes),
             class: text("/spec/storageClassName").map(str::to_owned),
+            volume: text("/spec/volumeName").map(str::to_owned),
         })
     }
 
@@ -329,6 +422,13 @@ impl Observed {
             () if has("Failed") => JobSeen::Failed,
             () => JobSeen::Active,
         }
+    }
+
+    /// When a Job gave up.
+    pub fn failed_at(&self, name: &str) -> Option<Timestamp> {
+        let conditions = self.field(Kind::Job, name, "/status/conditions")?.as_array()?;
+        let failed = conditions.iter().find(|condition| condition["type"] == "Failed")?;
+        failed["lastTransitionTime"].as_str()?.parse().ok()
     }
 
     /// Whether all pods of the workload are those that its spec asks for, and ready.
@@ -398,5 +498,53 @@ impl Rollout {
             Self::Absent => 0,
             Self::Progressing { ready } | Self::Complete { ready } => ready,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str, created: &str, host: &str, granted: Option<&str>) -> JournalTenant {
+        let url = granted.map(|host| format!("https://{host}:30443"));
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "valv.eu/v1alpha1", "kind": "JournalTenant",
+            "metadata": { "name": name, "creationTimestamp": created },
+            "spec": { "host": host, "journal": { "image": "j" }, "database": { "size": "1Gi" } },
+            "status": { "url": url, "journal": {}, "database": {}, "certificates": {}, "conditions": [] },
+        }))
+        .unwrap()
+    }
+
+    const OLD: &str = "2026-03-01T00:00:00Z";
+    const YOUNG: &str = "2026-03-02T00:00:00Z";
+
+    fn owners(host: &str, [one, other]: [&JournalTenant; 2]) -> [Option<String>; 2] {
+        let all = || [one, other].into_iter();
+        [owner_of(host, one, all()), owner_of(host, other, all())]
+    }
+
+    #[test]
+    fn of_two_that_ask_for_a_host_the_older_has_it() {
+        let old = tenant("old", OLD, "a.example", None);
+        let young = tenant("young", YOUNG, "a.example", None);
+
+        assert_eq!(owners("a.example", [&old, &young]), [None, Some("old".into())]);
+    }
+
+    #[test]
+    fn who_has_a_host_keeps_it_from_an_older_one() {
+        let old = tenant("old", OLD, "a.example", Some("old.example"));
+        let young = tenant("young", YOUNG, "a.example", Some("a.example"));
+
+        assert_eq!(owners("a.example", [&old, &young]), [Some("young".into()), None]);
+    }
+
+    #[test]
+    fn the_host_that_somebody_still_has_is_not_free() {
+        let moving = tenant("moving", YOUNG, "taken.example", Some("a.example"));
+        let new = tenant("new", OLD, "a.example", None);
+
+        assert_eq!(owner_of("a.example", &new, [&moving, &new].into_iter()), Some("moving".into()));
     }
 }

@@ -6,7 +6,7 @@
 //! What waits for something else is left out of the plan, and a condition says for what; so a plan never has
 //! to be carried out in part.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -22,22 +22,27 @@ use super::{
     certificates::{self, Certificates},
     check::Tenant,
     objects::{self, Wanted, access, credentials, database, foundation, journal, migration},
-    observe::{Access, JobSeen, NamespaceSeen, Observed, STATE_NAME, State},
+    observe::{Access, JobSeen, NamespaceSeen, Observed, STATE_NAME, State, granted_host},
     passwords::{self, Passwords},
     resolve,
     secret::{Order, login_name},
-    upgrade::{self, Start, Upgrade},
+    upgrade::{self, Start},
     volumes::{self, Volumes},
     workload,
 };
 use crate::{
     agent::roles::{self, Roles},
+    digest,
     io::{
         cluster::Finalizer,
+        difference::difference,
         kind::{Key, Kind},
     },
     settings::Settings,
 };
+
+/// Images that the status shows as migrated to.
+const SHOWN: usize = 20;
 
 /// Everything to do for one tenant now, what to say, and when to look again.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,11 +61,11 @@ pub struct Plan {
     pub retain: Vec<Key>,
     /// Objects that were kept after an earlier tenant and are taken over: the mark is taken off.
     pub adopt: Vec<Key>,
-    /// What the conditions say, but for `Ready`.
+    /// What the conditions say; `Ready` follows from the others where it is not among them.
     pub sayings: Vec<Saying>,
     /// The certificates in use.
     pub certificates: CertificateStatus,
-    /// Images whose migration succeeded.
+    /// Images whose migration succeeded, the newest of them, for the status.
     pub migrated: Vec<String>,
     /// Generation of the passwords that are in use everywhere.
     pub password_generation: Option<i64>,
@@ -76,6 +81,21 @@ const SOON: Duration = Duration::from_secs(1);
 /// How often to look for something that the user is to bring.
 const WAITING: Duration = Duration::from_secs(5);
 
+/// How often to look whether a host name has become free.
+const HOST: Duration = Duration::from_secs(30);
+
+/// How long a Job that could not change the roles stands, so that a person can read why, before another tries.
+const NEXT_TRY: Duration = Duration::from_secs(300);
+
+/// What a plan is made from.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    tenant: &'a Tenant,
+    observed: &'a Observed,
+    settings: &'a Settings,
+    now: Timestamp,
+}
+
 /// The plan for `tenant` at `now`.
 pub fn plan(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     if tenant.is_paused() {
@@ -87,17 +107,45 @@ pub fn plan(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Time
         );
     }
     if tenant.object.metadata.deletion_timestamp.is_some() {
-        return farewell(tenant, observed);
+        return farewell(tenant, observed, settings);
     }
     if !tenant.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         return Plan { finalizer: Some(Finalizer::Present), look_again_after: SOON, ..Plan::default() };
     }
-    if let Some(owner) = &observed.host_owner {
-        let message =
-            format!("the tenant {owner} is older and has the host {}: give this one another", tenant.host);
-        let saying = Saying::no(ConditionType::HostGranted, Reason::HostTaken, message);
-        return Plan::only(saying, settings.reconcile.resync.min(Duration::from_secs(30)));
+    let view = View { tenant, observed, settings, now };
+    match &observed.host_owner {
+        Some(owner) => without_its_host(view, owner),
+        None => in_its_namespace(view),
     }
+}
+
+/// The plan for a tenant whose host name another has: it is cared for under the name that it had. One that had
+/// none is not begun.
+fn without_its_host(view: View<'_>, owner: &str) -> Plan {
+    let View { tenant, settings, .. } = view;
+    let message = format!("the tenant {owner} has the host {}: give this one another", tenant.host);
+    let Some(before) = granted_host(&tenant.object) else {
+        let saying = Saying::no(ConditionType::HostGranted, Reason::HostTaken, message);
+        return Plan::only(saying, settings.reconcile.resync.min(HOST));
+    };
+    let saying = Saying::no(
+        ConditionType::HostGranted,
+        Reason::HostTaken,
+        format!("{message}; it goes on under {before}"),
+    );
+    let mut object = tenant.object.as_ref().clone();
+    before.clone_into(&mut object.spec.host);
+    let before = Tenant { object: Arc::new(object), ..tenant.clone() };
+    let mut plan = in_its_namespace(View { tenant: &before, ..view });
+    plan.sayings.retain(|said| said.kind != saying.kind);
+    plan.sayings.insert(0, saying);
+    plan.look_again_after = plan.look_again_after.min(HOST);
+    plan
+}
+
+/// The plan for a tenant that has its host name: first its namespace, and the operator's access to it.
+fn in_its_namespace(view: View<'_>) -> Plan {
+    let View { tenant, observed, settings, .. } = view;
     match observed.namespace {
         NamespaceSeen::Absent => Plan {
             namespace: Some(foundation::new_namespace(tenant)),
@@ -140,114 +188,109 @@ pub fn plan(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Time
                 SOON,
             )
         },
-        NamespaceSeen::Ours => inside(tenant, observed, settings, now),
+        NamespaceSeen::Ours => inside(view),
+    }
+}
+
+/// What is decided before any object is named.
+struct Decided {
+    passwords: Option<Passwords>,
+    /// Whether the database knows its roles as they are wanted.
+    roles_in_force: bool,
+    certificates: Certificates,
+    volumes: Volumes,
+    references: Saying,
+    adopted: Vec<Key>,
+}
+
+impl Decided {
+    fn new(view: View<'_>, state: &State) -> Self {
+        let View { tenant, observed, settings, now } = view;
+        let report = workload::database_report(observed);
+        let in_force = |roles: &Roles| {
+            let digest = roles::digest(&credentials::roles_file(roles));
+            let job = observed.job(&database::roles_job_name(roles)) == JobSeen::Succeeded;
+            let at_start = report.as_ref().is_some_and(|report| report.roles_digest == digest);
+            state.roles_applied.as_deref() == Some(&digest) || job || at_start
+        };
+        let passwords =
+            tenant.has_builtin_database().then(|| passwords::passwords(tenant, observed, &in_force));
+        let roles = passwords.as_ref().and_then(|passwords| passwords.roles.as_ref());
+        Self {
+            roles_in_force: passwords.is_none() || roles.is_some_and(in_force),
+            passwords,
+            certificates: certificates::certificates(tenant, observed, &settings.certificates, now),
+            volumes: volumes::volumes(tenant, observed, settings, &state.volumes),
+            references: resolve::references(tenant, observed, settings),
+            adopted: adopt(tenant, observed),
+        }
+    }
+
+    /// What is said of what everything rests on.
+    fn sayings(&self, tenant: &Tenant) -> Vec<Saying> {
+        let has_host = format!("{} is this tenant's", tenant.host);
+        vec![
+            Saying::yes(ConditionType::HostGranted, Reason::AsAsked, has_host),
+            namespace_saying(tenant, &self.adopted),
+            self.references.clone(),
+            secrets_intact(self.passwords.as_ref(), &self.certificates),
+            self.certificates.saying.clone(),
+            self.volumes.saying.clone(),
+        ]
     }
 }
 
 /// The plan inside a namespace that is the tenant's.
-fn inside(tenant: &Tenant, observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
+fn inside(view: View<'_>) -> Plan {
+    let View { tenant, observed, settings, .. } = view;
     let mut state = remembered(tenant, observed);
-    let report = workload::database_report(observed);
-    if let Some(report) = &report {
-        state.system_identifier.get_or_insert_with(|| report.system_identifier.clone());
-    }
-    let applied = state.roles_applied.clone();
-    let in_force = |roles: &Roles| {
-        let digest = roles::digest(&credentials::roles_file(roles));
-        let job = observed.job(&database::roles_job_name(roles)) == JobSeen::Succeeded;
-        let at_start = report.as_ref().is_some_and(|report| report.roles_digest == digest);
-        applied.as_deref() == Some(&digest) || job || at_start
-    };
-    let passwords = tenant.has_builtin_database().then(|| passwords::passwords(tenant, observed, &in_force));
-    let certificates = certificates::certificates(tenant, observed, &settings.certificates, now);
-    let volumes = volumes::volumes(tenant, observed);
-    let references = resolve::references(tenant, observed);
-
-    let adopted = adopt(tenant, observed);
+    let decided = Decided::new(view, &state);
+    state.volumes.clone_from(&decided.volumes.seen);
     let mut plan = Plan {
-        sayings: vec![
-            Saying::yes(
-                ConditionType::HostGranted,
-                Reason::AsAsked,
-                format!("{} is this tenant's", tenant.host),
-            ),
-            namespace_saying(tenant, &adopted),
-            references.clone(),
-            secrets_intact(passwords.as_ref(), &certificates),
-            certificates.saying.clone(),
-            volumes.saying.clone(),
-        ],
-        certificates: certificates.status.clone(),
-        migrated: state.migrated.clone(),
+        sayings: decided.sayings(tenant),
+        certificates: decided.certificates.status.clone(),
+        adopt: decided.adopted.clone(),
         look_again_after: settings.reconcile.resync,
         ..Plan::default()
     };
+    the_ground(&mut plan, view, &decided);
+    let start = the_database(&mut plan, view, &decided, &mut state);
+    the_journal(&mut plan, view, &decided, start, &mut state);
+    plan.sayings.push(workload::journal(tenant, observed));
+    plan.apply.push(state_object(tenant, &state));
+    plan.system_identifier = state.system_identifier;
+    if !decided.references.is_true() || decided.volumes.saying.reason == Reason::ClassMissing {
+        plan.look_again_after = plan.look_again_after.min(WAITING);
+    }
+    plan
+}
+
+/// What stands before anything runs: walls, Secrets, volumes, the way in.
+fn the_ground(plan: &mut Plan, view: View<'_>, decided: &Decided) {
+    let View { tenant, observed, settings, now } = view;
+    let Decided { passwords, certificates, volumes, .. } = decided;
+    plan.apply.push(foundation::namespace(tenant));
+    plan.apply.push(foundation::role_binding(tenant, settings));
+    plan.apply.extend(foundation::foundation(tenant, settings, observed));
+    plan.orders.extend(passwords.iter().flat_map(|passwords| passwords.orders.clone()));
+    plan.orders.extend(certificates.orders.clone());
+    if !plan.orders.is_empty() {
+        plan.look_again_after = SOON;
+    }
     if let Some(at) = certificates.look_again_at {
         plan.look_by(at, now);
     }
-    plan.adopt = adopted;
-    plan.apply.push(foundation::namespace(tenant));
-    plan.apply.push(foundation::role_binding(tenant, settings));
-    plan.apply.extend(foundation::foundation(tenant, settings));
-    plan.orders.extend(passwords.iter().flat_map(|passwords| passwords.orders.clone()));
-    plan.orders.extend(certificates.orders.clone());
-    let waits_for_secrets = !plan.orders.is_empty();
-    if waits_for_secrets {
-        plan.look_again_after = SOON;
-    }
     if !certificates.bundle.is_empty() && certificates.lost.is_empty() {
-        plan.apply.push(credentials::authorities(tenant, &certificates.bundle));
+        plan.apply.push(credentials::authorities(tenant, certificates));
     }
     plan.delete.extend(certificates.retired.iter().map(|name| Key::new(Kind::Secret, name.clone())));
-    plan.apply.extend(foundation::claims(tenant, settings, &volumes.wanted()));
+    plan.apply.extend(foundation::claims(tenant, settings, observed, &volumes.wanted()));
     plan.apply.extend(
-        access::access(tenant)
+        access::access(tenant, observed)
             .into_iter()
             .filter(|wanted| observed.has_gateway_api || !Kind::GATEWAY.contains(&wanted.key.kind)),
     );
     plan.delete.extend(obsolete_access(tenant, observed));
-
-    let replicas = |wanted: i32| if tenant.suspended { 0 } else { wanted };
-    if let Some(passwords) = &passwords {
-        the_database(&mut plan, tenant, observed, settings, passwords, &mut state, replicas(1), &in_force);
-    }
-    let database = workload::database(tenant, observed);
-    let roles_in_force =
-        passwords.as_ref().is_none_or(|passwords| passwords.roles.as_ref().is_some_and(in_force));
-    let settled = passwords.as_ref().is_none_or(|passwords| passwords.orders.is_empty());
-    let resolved = references.is_true();
-    let connected = connection(tenant, &tenant.journal.database, observed, passwords.as_ref()).is_some();
-    let is_ready = database.is_true() && roles_in_force && settled && resolved && connected;
-    let start = if is_ready && !tenant.suspended { Start::Now } else { Start::Later };
-    let upgrade = upgrade::upgrade(tenant, observed, &state, start);
-    // While an earlier version serves, it is told of its database in its own way.
-    let shape = upgrade.serving.as_ref().unwrap_or(&tenant.journal).database.clone();
-    let connection = connection(tenant, &shape, observed, passwords.as_ref());
-    the_journal(
-        &mut plan,
-        tenant,
-        observed,
-        settings,
-        &certificates,
-        &upgrade,
-        connection,
-        replicas(tenant.journal.replicas),
-    );
-
-    state.migrated.clone_from(&upgrade.migrated);
-    if resolved || state.serving.is_none() {
-        state.serving.clone_from(&upgrade.serving);
-    }
-    plan.apply.push(state_object(tenant, &state));
-    plan.migrated = upgrade.migrated;
-    plan.system_identifier = state.system_identifier;
-    if !resolved || volumes.saying.reason == Reason::ClassMissing {
-        plan.look_again_after = plan.look_again_after.min(WAITING);
-    }
-    plan.sayings.push(database);
-    plan.sayings.push(upgrade.saying);
-    plan.sayings.push(workload::journal(tenant, observed));
-    plan
 }
 
 /// What is known of the tenant's past: from its namespace, and from its status where that was lost.
@@ -263,50 +306,92 @@ fn remembered(tenant: &Tenant, observed: &Observed) -> State {
     state
 }
 
-/// The database, its roles, and what is left over of earlier ones.
-#[expect(clippy::too_many_arguments, reason = "each is a decision that was taken before")]
-fn the_database(
-    plan: &mut Plan,
-    tenant: &Tenant,
-    observed: &Observed,
-    settings: &Settings,
-    passwords: &Passwords,
-    state: &mut State,
-    replicas: i32,
-    in_force: passwords::InForce<'_>,
-) {
-    plan.sayings.push(passwords.saying.clone());
-    if passwords.saying.is_true() {
-        plan.password_generation = Some(passwords.generation);
+/// The database, its roles, and what is left over of earlier ones. Says whether a migration may start on it.
+fn the_database(plan: &mut Plan, view: View<'_>, decided: &Decided, state: &mut State) -> Start {
+    let View { tenant, observed, settings, .. } = view;
+    if let Some(report) = workload::database_report(observed) {
+        state.system_identifier.get_or_insert(report.system_identifier);
     }
-    plan.delete.extend(passwords.retired.iter().map(|role| Key::new(Kind::Secret, login_name(*role))));
-    let Some(wanted) = &passwords.roles else {
-        // Without every login the file would lock somebody out: it stands as it is.
-        if observed.has(Kind::StatefulSet, "database") && passwords.orders.is_empty() {
-            plan.apply.extend(database::database(tenant, settings, observed, replicas, passwords.recover));
+    let said = workload::database(tenant, observed);
+    let mut is_settled = true;
+    if let Some(passwords) = &decided.passwords {
+        plan.sayings.push(passwords.saying.clone());
+        if passwords.saying.is_true() {
+            plan.password_generation = Some(passwords.generation);
         }
-        return;
-    };
-    plan.apply.push(credentials::roles(tenant, wanted));
-    let has_certificate = observed.secrets.contains_key(certificates::DATABASE_TLS);
-    if has_certificate {
-        plan.apply.extend(database::database(tenant, settings, observed, replicas, passwords.recover));
+        plan.delete.extend(passwords.retired.iter().map(|role| Key::new(Kind::Secret, login_name(*role))));
+        let has_certificate = observed.secrets.contains_key(certificates::DATABASE_TLS);
+        // Without every login the file would lock somebody out: it stands as it is, and so does the database.
+        let is_whole = match &passwords.roles {
+            Some(roles) => {
+                plan.apply.push(credentials::roles(tenant, roles));
+                has_certificate
+            }
+            None => observed.has(Kind::StatefulSet, "database") && passwords.orders.is_empty(),
+        };
+        let replicas = if tenant.suspended { 0 } else { 1 };
+        let wanted = database::database(tenant, settings, observed, replicas, passwords.recover);
+        is_settled = passwords.orders.is_empty() && wanted.iter().all(|wanted| stands(observed, wanted));
+        if is_whole {
+            plan.apply.extend(wanted.into_iter().filter(|wanted| !is_held(observed, wanted)));
+            plan.delete.extend(database::stuck_pod(observed));
+        }
+        if let Some(roles) = &passwords.roles {
+            the_roles(plan, view, decided, roles);
+            if decided.roles_in_force {
+                state.roles_applied = Some(roles::digest(&credentials::roles_file(roles)));
+            }
+        }
     }
+    let is_ready = said.is_true()
+        && decided.roles_in_force
+        && is_settled
+        && decided.references.is_true()
+        && !tenant.suspended;
+    plan.sayings.push(said);
+    if is_ready { Start::Now } else { Start::Later }
+}
+
+/// Whether the database's pod has to stay as it is: a migration that runs would be cut off with it.
+fn is_held(observed: &Observed, wanted: &Wanted) -> bool {
+    wanted.key.kind == Kind::StatefulSet
+        && observed.objects.contains_key(&wanted.key)
+        && !upgrade::running(observed).is_empty()
+}
+
+/// Whether the object stands as it is wanted.
+fn stands(observed: &Observed, wanted: &Wanted) -> bool {
+    let standing =
+        observed.objects.get(&wanted.key).and_then(|standing| serde_json::to_value(standing.as_ref()).ok());
+    standing.is_some_and(|standing| difference(&wanted.value, &standing).is_none())
+}
+
+/// The Job that brings `wanted` into force, if they are not.
+fn the_roles(plan: &mut Plan, view: View<'_>, decided: &Decided, wanted: &Roles) {
+    let View { tenant, observed, settings, now } = view;
     let job = database::roles_job_name(wanted);
-    let applied = in_force(wanted);
-    if observed.job(&job) == JobSeen::Failed {
-        // Its tries are used up: it is made anew, and tried again.
-        plan.delete.push(Key::new(Kind::Job, job.clone()));
-        plan.sayings.retain(|saying| saying.kind != ConditionType::PasswordsCurrent);
-        plan.sayings.push(Saying::no(ConditionType::PasswordsCurrent, Reason::RotationFailed, format!(
-            "the Job {job} could not change the database's logins and is tried again; those before still work. Last words: {}",
-            workload::last_words(observed, &job)
-        )));
-    }
-    if applied {
-        state.roles_applied = Some(roles::digest(&credentials::roles_file(wanted)));
-    } else if workload::database(tenant, observed).is_true() && observed.job(&job) == JobSeen::Absent {
-        plan.apply.push(database::roles_job(tenant, settings, wanted));
+    match observed.job(&job) {
+        JobSeen::Failed if !decided.roles_in_force => {
+            let next = observed.failed_at(&job).unwrap_or(now) + NEXT_TRY;
+            if next <= now {
+                plan.delete.push(Key::new(Kind::Job, job.clone()));
+            } else {
+                plan.look_by(next, now);
+            }
+            let words = workload::last_words(observed, &job).unwrap_or_else(|| "none were left".to_owned());
+            plan.sayings.retain(|saying| saying.kind != ConditionType::PasswordsCurrent);
+            plan.sayings.push(Saying::no(
+                ConditionType::PasswordsCurrent,
+                Reason::RotationFailed,
+                format!(
+                    "the Job {job} could not change the database's logins and another tries in a few minutes; those before still work. Last words: {words}"
+                ),
+            ));
+        }
+        JobSeen::Absent if !decided.roles_in_force && workload::database(tenant, observed).is_true() => {
+            plan.apply.push(database::roles_job(tenant, settings, wanted));
+        }
+        JobSeen::Absent | JobSeen::Active | JobSeen::Succeeded | JobSeen::Failed => {}
     }
     // A Job is kept until what it did is recorded.
     let recorded = observed.state().roles_applied;
@@ -318,38 +403,44 @@ fn the_database(
 }
 
 /// The journal as it serves, and its migration.
-#[expect(clippy::too_many_arguments, reason = "each is a decision that was taken before")]
-fn the_journal(
-    plan: &mut Plan,
-    tenant: &Tenant,
-    observed: &Observed,
-    settings: &Settings,
-    certificates: &Certificates,
-    upgrade: &Upgrade,
-    connection: Option<Connection>,
-    replicas: i32,
-) {
-    plan.delete.extend(upgrade.finished.iter().map(|name| Key::new(Kind::Job, name.clone())));
-    let Some(connection) = connection else { return };
-    let inputs = journal::Inputs {
-        credentials: credentials::data_digest(&connection.journal),
-        authorities: objects::digest(certificates.bundle.as_bytes()),
-    };
-    plan.apply.push(connection.journal);
-    plan.apply.push(connection.migration);
-    if let Some(name) = &upgrade.migration
-        && observed.job(name) == JobSeen::Absent
-    {
-        plan.apply.extend(migration::migration(tenant, settings, name));
+fn the_journal(plan: &mut Plan, view: View<'_>, decided: &Decided, start: Start, state: &mut State) {
+    let View { tenant, observed, settings, .. } = view;
+    let Decided { passwords, certificates, references, .. } = decided;
+    let is_connected = connection(tenant, &tenant.journal.database, observed, passwords.as_ref()).is_some();
+    let start = if is_connected { start } else { Start::Later };
+    let upgrade = upgrade::upgrade(tenant, observed, state, start);
+    plan.sayings.push(upgrade.saying.clone());
+    if upgrade.claimed != state.migrating {
+        plan.look_again_after = SOON;
     }
-    let has_certificate = tenant.certificates.journal_secret_ref.is_some()
-        || observed.secrets.contains_key(certificates::JOURNAL_TLS);
-    if let Some(serving) = &upgrade.serving
-        && has_certificate
-        && resolve::references(tenant, observed).reason != Reason::SecretMissing
-        && resolve::references(tenant, observed).reason != Reason::ConfigMapMissing
-    {
-        plan.apply.extend(journal::journal(tenant, serving, settings, observed, &inputs, replicas));
+    plan.delete.extend(upgrade.finished.iter().map(|name| Key::new(Kind::Job, name.clone())));
+    let shown = upgrade.migrated.len().saturating_sub(SHOWN);
+    plan.migrated = upgrade.migrated[shown..].to_vec();
+    // While an earlier version serves, it is told of its database in its own way.
+    let shape = upgrade.serving.as_ref().unwrap_or(&tenant.journal).database.clone();
+    if let Some(connection) = connection(tenant, &shape, observed, passwords.as_ref()) {
+        let inputs = journal::Inputs {
+            credentials: credentials::data_digest(&connection.journal),
+            authorities: digest::of(certificates.bundle.as_bytes()),
+        };
+        plan.apply.push(connection.journal);
+        plan.apply.push(connection.migration);
+        if let Some(name) = &upgrade.migration {
+            plan.apply.extend(migration::migration(tenant, settings, name));
+        }
+        let has_certificate = tenant.certificates.journal_secret_ref.is_some()
+            || observed.secrets.contains_key(certificates::JOURNAL_TLS);
+        let lacks = [Reason::SecretMissing, Reason::ConfigMapMissing].contains(&references.reason);
+        if let Some(serving) = upgrade.serving.as_ref().filter(|_| has_certificate && !lacks) {
+            let replicas = if tenant.suspended { 0 } else { tenant.journal.replicas };
+            plan.apply.extend(journal::journal(tenant, serving, settings, observed, &inputs, replicas));
+        }
+    }
+    state.migrating = upgrade.claimed;
+    state.migrated = upgrade.migrated;
+    state.served = upgrade.served;
+    if references.is_true() || state.serving.is_none() {
+        state.serving = upgrade.serving;
     }
 }
 
@@ -410,17 +501,19 @@ fn state_object(tenant: &Tenant, state: &State) -> Wanted {
 
 /// Routes of a kind that the spec no longer asks for.
 fn obsolete_access(tenant: &Tenant, observed: &Observed) -> Vec<Key> {
-    let wanted: Vec<_> = access::access(tenant).into_iter().map(|wanted| wanted.key).collect();
+    let wanted: Vec<_> = access::access(tenant, observed).into_iter().map(|wanted| wanted.key).collect();
     let routes = [Kind::Ingress, Kind::HttpRoute, Kind::BackendTlsPolicy];
-    let keys = routes.into_iter().map(|kind| Key::new(kind, "journal"));
+    let authority = Key::new(Kind::ConfigMap, access::JOURNAL_AUTHORITY);
+    let keys = routes.into_iter().map(|kind| Key::new(kind, "journal")).chain([authority]);
     keys.filter(|key| observed.objects.contains_key(key) && !wanted.contains(key)).collect()
 }
 
 /// What is done for a tenant that is being deleted.
-fn farewell(tenant: &Tenant, observed: &Observed) -> Plan {
+fn farewell(tenant: &Tenant, observed: &Observed, settings: &Settings) -> Plan {
     let waiting =
         |message: String| Plan::only(Saying::no(ConditionType::Ready, Reason::Deleting, message), SOON);
-    let done = Plan { finalizer: Some(Finalizer::Absent), look_again_after: SOON, ..Plan::default() };
+    let done =
+        Plan { finalizer: Some(Finalizer::Absent), ..waiting("what stays is being marked".to_owned()) };
     match (observed.namespace.clone(), tenant.deletion_policy) {
         (NamespaceSeen::Absent | NamespaceSeen::Foreign, _) => done,
         (NamespaceSeen::Terminating, DeletionPolicy::Delete) => {
@@ -431,20 +524,30 @@ fn farewell(tenant: &Tenant, observed: &Observed) -> Plan {
             delete: vec![Key::new(Kind::Namespace, &tenant.namespace)],
             ..waiting(format!("deleting the namespace {} and all that is in it", tenant.namespace))
         },
+        // What stays can be marked only by who may look at it.
+        (NamespaceSeen::Ours, DeletionPolicy::Retain) if observed.access == Access::Denied => Plan {
+            apply: vec![foundation::role_binding(tenant, settings)],
+            ..waiting("the operator's access to the namespace is being made again".to_owned())
+        },
         (NamespaceSeen::Ours, DeletionPolicy::Retain) => retain(observed, &tenant.namespace, done, waiting),
     }
 }
 
 fn namespace_saying(tenant: &Tenant, adopted: &[Key]) -> Saying {
     let kind = ConditionType::NamespaceReady;
-    if adopted.is_empty() {
+    let status = tenant.object.status.as_ref();
+    let mut said = status.into_iter().flat_map(|status| &status.conditions);
+    let was_adopted = said.any(|condition| {
+        condition.type_ == kind.as_str() && condition.reason == format!("{:?}", Reason::Adopted)
+    });
+    if adopted.is_empty() && !was_adopted {
         return Saying::yes(kind, Reason::AsAsked, format!("{} is this tenant's", tenant.namespace));
     }
     Saying::yes(
         kind,
         Reason::Adopted,
         format!(
-            "{} was kept after an earlier tenant of this name; its volumes and Secrets are taken over",
+            "{} was kept after an earlier tenant of this name; its volumes and Secrets were taken over",
             tenant.namespace
         ),
     )
@@ -506,5 +609,141 @@ impl Plan {
 impl Volumes {
     fn wanted(&self) -> Vec<&str> {
         self.apply.iter().map(String::as_str).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use valv_crds::{JournalTenantStatus, condition::Truth};
+
+    use super::*;
+    use crate::tenant::simulation::Simulation;
+
+    const OTHERS: &str = "bo.journal.example";
+
+    /// A tenant that asks for the host of another.
+    fn rival(mut simulation: Simulation) -> Simulation {
+        simulation.tenant.spec.host = OTHERS.into();
+        simulation.observed.host_owner = Some("bo".into());
+        simulation
+    }
+
+    #[test]
+    fn a_tenant_that_asks_for_anothers_host_is_cared_for_under_its_own() {
+        let mut simulation = Simulation::running();
+        let url = Some("https://ada.journal.example:30443".into());
+        simulation.tenant.status = Some(JournalTenantStatus { url, ..JournalTenantStatus::default() });
+        let mut simulation = rival(simulation);
+        simulation.observed.objects.remove(&Key::new(Kind::NetworkPolicy, "deny-all"));
+
+        simulation.settle(|_| {});
+
+        assert_eq!(simulation.says(ConditionType::HostGranted), (Truth::False, Reason::HostTaken));
+        assert_eq!(simulation.says(ConditionType::JournalReady), (Truth::True, Reason::AsAsked));
+        assert!(simulation.observed.has(Kind::NetworkPolicy, "deny-all"), "drift is mended");
+        assert!(simulation.plan().apply.iter().all(|wanted| !wanted.value.to_string().contains(OTHERS)));
+    }
+
+    #[test]
+    fn a_tenant_that_never_had_a_host_is_not_begun_under_anothers() {
+        let simulation = rival(Simulation::new());
+
+        let plan = simulation.plan();
+
+        assert_eq!((plan.namespace, plan.apply, plan.orders), (None, vec![], vec![]));
+        assert_eq!(plan.sayings[0].reason, Reason::HostTaken);
+    }
+
+    #[test]
+    fn a_tenant_is_let_go_though_somebody_took_the_operators_access_away() {
+        let mut simulation = Simulation::running();
+        simulation.tenant.metadata.deletion_timestamp = Some(Time(simulation.now));
+        simulation.observed.access = Access::Denied;
+
+        let plan = simulation.plan();
+
+        assert_eq!((plan.finalizer, plan.delete, plan.retain), (None, vec![], vec![]));
+        assert_eq!(plan.apply[0].key, Key::new(Kind::RoleBinding, foundation::ROLE_BINDING));
+    }
+
+    #[test]
+    fn a_claim_that_had_a_volume_is_not_made_anew() {
+        let mut simulation = Simulation::running();
+        let claim = Key::new(Kind::PersistentVolumeClaim, "database-0");
+        simulation.observed.objects.remove(&claim);
+
+        simulation.settle(|_| {});
+
+        assert!(!simulation.observed.objects.contains_key(&claim));
+        let said = simulation.saying(ConditionType::VolumesReady);
+        assert_eq!(said.reason, Reason::VolumeEmpty);
+        assert!(said.message.contains("pv-database-0"), "{}", said.message);
+    }
+
+    #[test]
+    fn a_job_that_could_not_change_the_roles_can_be_read_for_minutes_before_another_tries() {
+        let mut simulation = Simulation::running();
+        simulation.tenant.spec.database.password_rotation.generation = 2;
+        let job = loop {
+            let plan = simulation.look();
+            let made = plan.apply.into_iter().find(|wanted| wanted.key.kind == Kind::Job);
+            if let Some(job) = made {
+                break job.key;
+            }
+        };
+        let failed = simulation.now.to_string();
+        simulation.edit(Kind::Job, &job.name, |job| {
+            job.data["status"] =
+                json!({ "conditions": [{ "type": "Failed", "status": "True", "lastTransitionTime": failed }] });
+        });
+
+        let at_once = simulation.plan();
+        let said = simulation.saying(ConditionType::PasswordsCurrent);
+        simulation.now += NEXT_TRY;
+        let later = simulation.plan();
+
+        assert_eq!(said.reason, Reason::RotationFailed);
+        assert!(!at_once.delete.contains(&job));
+        assert!(at_once.look_again_after <= NEXT_TRY);
+        assert!(later.delete.contains(&job));
+    }
+
+    #[test]
+    fn a_suspended_tenant_is_said_to_rest_only_when_its_pods_have_stopped() {
+        let mut simulation = Simulation::running();
+        simulation.tenant.spec.suspended = true;
+
+        simulation.look();
+        let stopping = simulation.says(ConditionType::DatabaseReady);
+        simulation.settle(|_| {});
+
+        assert_eq!(stopping, (Truth::False, Reason::Progressing));
+        assert_eq!(simulation.says(ConditionType::DatabaseReady), (Truth::False, Reason::Suspended));
+    }
+
+    #[test]
+    fn other_rights_of_the_journal_restart_the_database_which_alone_can_set_them() {
+        let mut simulation = Simulation::running();
+        let template = |simulation: &Simulation| {
+            simulation.observed.field(Kind::StatefulSet, "database", "/spec/template").cloned()
+        };
+        let before = template(&simulation);
+
+        simulation.tenant.spec.database.application_rights = valv_crds::database::ApplicationRights::Owner;
+        simulation.settle(|_| {});
+
+        assert_ne!(template(&simulation), before);
+    }
+
+    #[test]
+    fn a_plan_that_is_printed_shows_no_secret() {
+        let simulation = Simulation::running();
+        let password = simulation.secret("journal-database", "password").unwrap();
+
+        let printed = format!("{:?} {:?}", simulation.plan(), simulation.observed);
+
+        assert!(printed.contains("Secret journal-database"));
+        assert!(!printed.contains(&password));
     }
 }

@@ -1,13 +1,17 @@
 //! Tells which of the things that a spec names are not there. Pure.
 
 use kube::core::DynamicObject;
+use serde_json::Value;
 use valv_crds::condition::{ConditionType, Reason, Saying};
 
-use super::{check::Tenant, observe::Observed};
-use crate::io::kind::{Key, Kind};
+use super::{check::Tenant, observe::Observed, workload};
+use crate::{
+    io::kind::{Key, Kind},
+    settings::Settings,
+};
 
 /// What `ReferencesResolved` says.
-pub fn references(tenant: &Tenant, observed: &Observed) -> Saying {
+pub fn references(tenant: &Tenant, observed: &Observed, settings: &Settings) -> Saying {
     let kind = ConditionType::ReferencesResolved;
     if let Some((key, _)) = observed.references.iter().find(|(_, found)| found.is_none()) {
         let reason = if key.kind == Kind::Secret { Reason::SecretMissing } else { Reason::ConfigMapMissing };
@@ -24,7 +28,7 @@ pub fn references(tenant: &Tenant, observed: &Observed) -> Saying {
         return missing;
     }
     let access = tenant.access.clone().unwrap_or_default();
-    if let Some(ingress) = access.ingress.filter(|_| observed.ingress_class_missing) {
+    if let Some(ingress) = access.ingress.as_ref().filter(|_| observed.ingress_class_missing) {
         return Saying::no(
             kind,
             Reason::ClassMissing,
@@ -32,13 +36,47 @@ pub fn references(tenant: &Tenant, observed: &Observed) -> Saying {
         );
     }
     if access.gateway.is_some() && !observed.has_gateway_api {
-        let message = "this cluster has no Gateway API (gateway.networking.k8s.io/v1 HTTPRoute): install it and restart the operator, or name an ingress class or a node port";
+        let message = "this cluster has no Gateway API (gateway.networking.k8s.io/v1 HTTPRoute): install it, or name an ingress class or a node port";
+        return Saying::no(kind, Reason::ClassMissing, message);
+    }
+    let is_fronted = access.gateway.is_some() || access.ingress.is_some();
+    if is_fronted && settings.network.ingress_controllers.is_empty() {
+        let message = "no ingress controller or gateway may pass the tenant's walls: name its pods in network.ingressControllers of the operator's chart";
+        return Saying::no(kind, Reason::ClassMissing, message);
+    }
+    if let Some(gateway) = &access.gateway
+        && let Err(why) = accepted(tenant, observed)
+    {
+        let message = format!(
+            "the Gateway {}/{} does not serve {} yet: {why}",
+            gateway.namespace, gateway.name, tenant.host
+        );
         return Saying::no(kind, Reason::ClassMissing, message);
     }
     if let Some(image) = missing_image(observed) {
         return image;
     }
     Saying::yes(kind, Reason::AsAsked, "all that the spec names is there")
+}
+
+/// Whether a gateway took up the route, by the route's own status: who runs the Gateway writes it.
+fn accepted(tenant: &Tenant, observed: &Observed) -> Result<(), String> {
+    let parents = observed.field(Kind::HttpRoute, "journal", "/status/parents").and_then(Value::as_array);
+    let conditions =
+        parents.into_iter().flatten().filter_map(|parent| parent["conditions"].as_array()).flatten();
+    let mut accepted = conditions.filter(|condition| condition["type"] == "Accepted").peekable();
+    if accepted.peek().is_none() {
+        return Err(format!(
+            "nobody has answered for it; it is there if its controller runs, and lets in routes from the namespace {}",
+            tenant.namespace
+        ));
+    }
+    match accepted.find(|condition| condition["status"] != "True") {
+        Some(refused) => {
+            Err(refused["message"].as_str().unwrap_or("it does not accept the route").to_owned())
+        }
+        None => Ok(()),
+    }
 }
 
 fn missing_key(tenant: &Tenant, observed: &Observed) -> Option<Saying> {
@@ -74,11 +112,8 @@ fn missing_image(observed: &Observed) -> Option<Saying> {
 
 /// Whether no pod of the Job ever began, for want of its image.
 pub fn lacks_its_image(observed: &Observed, job: &str) -> bool {
-    let mut pods = observed.all(Kind::Pod).filter(|pod| {
-        let labels = pod.metadata.labels.as_ref();
-        labels.and_then(|labels| labels.get("batch.kubernetes.io/job-name")).is_some_and(|name| name == job)
-    });
-    pods.next().is_some_and(|first| unpulled(first).is_some()) && pods.all(|pod| unpulled(pod).is_some())
+    let mut pods = workload::pods_of(observed, job).peekable();
+    pods.peek().is_some() && pods.all(|pod| unpulled(pod).is_some())
 }
 
 /// The image that keeps a pod's container from being started, and the kubelet's word for why.

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use sha2::{Digest, Sha256};
 
 use super::observe::Observed;
-use crate::{agent::roles::Role, io::cluster::hex};
+use crate::{agent::roles::Role, digest};
 
 /// Label: the generation that the Secret was made for.
 pub const GENERATION_LABEL: &str = "valv.eu/generation";
@@ -27,8 +26,8 @@ pub const ASKED_ANNOTATION: &str = "valv.eu/asked";
 /// Annotation: the password before this one is not known, so only the database's own pod can set it.
 pub const RECOVERED_ANNOTATION: &str = "valv.eu/recovered";
 
-/// A Secret that apply is to make, with what only apply has: randomness and keys.
-#[derive(Clone, Debug, PartialEq)]
+/// A Secret that apply is to make, with what only apply has: randomness and keys. Its `Debug` is its name.
+#[derive(Clone, PartialEq)]
 pub enum Order {
     /// A login with a new password.
     Login {
@@ -59,6 +58,23 @@ pub enum Order {
         /// The Secret that it replaces.
         replaces: Option<Secret>,
     },
+}
+
+impl Order {
+    /// Name of the Secret.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Login { role, .. } => login_name(*role).to_owned(),
+            Self::Authority { number, .. } => authority_name(*number),
+            Self::Certificate { name, .. } => (*name).to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Order({})", self.name())
+    }
 }
 
 /// Name of the Secret with the login of `role`.
@@ -96,14 +112,7 @@ pub fn number(secret: &Secret, annotation: &str) -> Option<i64> {
 
 /// Digest of a Secret's data.
 pub fn digest(data: &BTreeMap<String, k8s_openapi::ByteString>) -> String {
-    let mut hash = Sha256::new();
-    for (key, value) in data {
-        for part in [key.as_bytes(), &value.0] {
-            hash.update(part.len().to_be_bytes());
-            hash.update(part);
-        }
-    }
-    hex(&hash.finalize())[..16].to_owned()
+    digest::of_entries(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())))
 }
 
 /// Whether `secret` holds what it held when it was made.

@@ -2,30 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 
 use crate::binaries::Binaries;
 use crate::cache::Cache;
 use crate::checkout;
 use crate::debian::Root;
-use crate::digest::{Digest, Inputs};
-use crate::image::{self, Image, Layer, Mode, Start};
+use crate::digest::{Hasher, Inputs};
+use crate::image::{Image, Layer, Mode, Start};
 use crate::process;
 use crate::program::Programs;
 use crate::progress::Progress;
 
 /// Changes when the way images are written does: it is part of every key.
-const SHAPE: &str = "2";
+const SHAPE: &str = "3";
 
 /// The registry part of every reference. No such registry exists: what is not imported is not there.
 const REGISTRY: &str = "valv.local";
 
 /// The releases of the journal that are made into images.
 const JOURNAL_RELEASES: [u32; 3] = [1, 2, 3];
+
+/// Enough that no two contents of one image share a key.
+const KEY_DIGITS: usize = 12;
 
 /// The user of images that need none of their own.
 const NOBODY_IN_PARTICULAR: u32 = 65532;
@@ -118,17 +121,53 @@ struct Bench<'a> {
     images: Vec<Built>,
 }
 
-/// What an image is made of.
+/// What an image is made of. All of it goes into the image's key.
 struct Recipe<'a> {
     name: String,
-    /// The first is the one that pods use.
-    references: Vec<String>,
-    /// The key of everything that goes in.
-    key: String,
+    /// The names under which it is imported. The first is the one that pods use.
+    references: Vec<Reference>,
     root: Option<Root>,
     start: Start,
-    /// Puts the image's own files on top of the root.
-    fill: &'a dyn Fn(&mut Layer<BufWriter<File>>) -> Result<()>,
+    /// Puts the image's own files on top of the root. Called twice, and the same both times.
+    fill: &'a dyn Fn(&mut Layer<&mut dyn Write>) -> Result<()>,
+}
+
+/// A name under which an image is imported, without its registry.
+#[derive(Clone, Debug)]
+enum Reference {
+    /// The same whatever is in the image.
+    Fixed(String),
+    /// With the image's key at the end: another name for another content.
+    WithKey(String),
+}
+
+impl Reference {
+    fn with_key(&self, key: &str) -> String {
+        match self {
+            Self::Fixed(name) => format!("{REGISTRY}/{name}"),
+            Self::WithKey(name) => format!("{REGISTRY}/{name}{key}"),
+        }
+    }
+}
+
+impl Recipe<'_> {
+    fn key(&self) -> Result<String> {
+        let mut layer = Hasher::default();
+        self.write_layer(&mut layer)?;
+        let mut inputs = Inputs::default().add(SHAPE).add(layer.digest().as_str());
+        inputs = inputs.add(self.root.map(Root::key).transpose()?.unwrap_or_default());
+        inputs = inputs.add(serde_json::to_vec(&self.start.config())?);
+        for reference in &self.references {
+            inputs = inputs.add(reference.with_key(""));
+        }
+        Ok(inputs.digest()?.short(KEY_DIGITS).to_owned())
+    }
+
+    fn write_layer(&self, out: &mut dyn Write) -> Result<()> {
+        let mut layer = Layer::new(out);
+        (self.fill)(&mut layer)?;
+        layer.finish()
+    }
 }
 
 impl Bench<'_> {
@@ -145,12 +184,10 @@ impl Bench<'_> {
 
     /// An image with nothing but one statically linked program.
     fn single_program(&mut self, name: &str, program: &Path, entrypoint: &[&str]) -> Result<()> {
-        let key = Inputs::default().add(SHAPE).add(content(program)?).digest()?;
         let file = program.file_name().context("a program has a name")?.to_string_lossy();
         self.make(&Recipe {
             name: name.to_owned(),
-            references: vec![plain(name, "1")],
-            key: key.short(16).to_owned(),
+            references: vec![Reference::Fixed(format!("{name}:1"))],
             root: None,
             start: Start {
                 entrypoint: entrypoint.iter().map(ToString::to_string).collect(),
@@ -167,11 +204,9 @@ impl Bench<'_> {
     fn busybox(&mut self) -> Result<()> {
         let program = process::find("busybox")?;
         let tools = process::output(Command::new(&program).arg("--list"))?;
-        let key = Inputs::default().add(SHAPE).add_file(&program)?.digest()?;
         self.make(&Recipe {
             name: "busybox".to_owned(),
-            references: vec![plain("busybox", "1")],
-            key: key.short(16).to_owned(),
+            references: vec![Reference::Fixed("busybox:1".to_owned())],
             root: None,
             start: Start { entrypoint: vec!["/bin/sh".to_owned()], ..Start::default() },
             fill: &|layer| {
@@ -188,49 +223,45 @@ impl Bench<'_> {
     }
 
     fn postgres(&mut self) -> Result<()> {
-        let key = Inputs::default().add(SHAPE).add(Root::Postgres.key()?).digest()?;
         self.make(&Recipe {
             name: "postgres".to_owned(),
-            references: vec![plain("postgres", "17")],
-            key: key.short(16).to_owned(),
+            references: vec![Reference::Fixed("postgres:17".to_owned())],
             root: Some(Root::Postgres),
             start: Start {
                 entrypoint: vec!["/usr/lib/postgresql/17/bin/postgres".to_owned()],
                 user: Some(999),
                 path: Some("/usr/lib/postgresql/17/bin".to_owned()),
+                ..Start::default()
             },
             fill: &|layer| layer.folder("tmp", Mode::Scratch),
         })
     }
 
     fn haproxy(&mut self) -> Result<()> {
-        let key = Inputs::default().add(SHAPE).add(Root::Haproxy.key()?).digest()?;
         self.make(&Recipe {
             name: "haproxy".to_owned(),
-            references: vec![plain("haproxy", "3")],
-            key: key.short(16).to_owned(),
+            references: vec![Reference::Fixed("haproxy:3".to_owned())],
             root: Some(Root::Haproxy),
             start: Start {
                 entrypoint: vec!["/usr/sbin/haproxy".to_owned()],
                 user: Some(NOBODY_IN_PARTICULAR),
-                path: None,
+                // At SIGTERM it cuts off whoever it serves; as in its makers' image.
+                stop_signal: Some("SIGUSR1".to_owned()),
+                ..Start::default()
             },
             fill: &|layer| layer.folder("tmp", Mode::Scratch),
         })
     }
 
     fn valv(&mut self, binary: &Path) -> Result<()> {
-        let key = Inputs::default().add(SHAPE).add(Root::Base.key()?).add(content(binary)?).digest()?;
-        let key = key.short(12);
         self.make(&Recipe {
             name: "valv".to_owned(),
-            references: vec![plain("valv", key)],
-            key: key.to_owned(),
+            references: vec![Reference::WithKey("valv:".to_owned())],
             root: Some(Root::Base),
             start: Start {
                 entrypoint: vec!["valv".to_owned()],
                 user: Some(NOBODY_IN_PARTICULAR),
-                path: None,
+                ..Start::default()
             },
             fill: &|layer| {
                 layer.folder("tmp", Mode::Scratch)?;
@@ -243,82 +274,71 @@ impl Bench<'_> {
     /// A release of the journal: the same binary each time, with that release's migrations.
     fn journal(&mut self, number: u32, binary: &Path) -> Result<()> {
         let release = checkout::journal_release(number);
-        let mut inputs = Inputs::default().add(SHAPE).add(Root::Shell.key()?).add(content(binary)?);
-        inputs = add_tree(inputs, &release)?;
-        let digest = inputs.digest()?;
-        let key = digest.short(12);
-        let tag = number.to_string();
         self.make(&Recipe {
             name: format!("journal-{number}"),
-            references: vec![plain("journal", &format!("{tag}-{key}")), plain("journal", &tag)],
-            key: key.to_owned(),
+            references: vec![
+                Reference::WithKey(format!("journal:{number}-")),
+                Reference::Fixed(format!("journal:{number}")),
+            ],
             root: Some(Root::Shell),
-            start: Start { entrypoint: vec!["journal".to_owned()], user: Some(JOURNAL_USER), path: None },
+            start: Start {
+                entrypoint: vec!["journal".to_owned()],
+                user: Some(JOURNAL_USER),
+                ..Start::default()
+            },
             fill: &|layer| {
                 layer.folder("tmp", Mode::Scratch)?;
                 layer.file("usr/local/bin/journal", binary, Mode::Run)?;
-                if release.is_dir() {
-                    layer.tree("usr/share/journal", &release)?;
-                }
-                Ok(())
+                layer.tree("usr/share/journal", &release)
             },
         })
     }
 
     fn make(&mut self, recipe: &Recipe<'_>) -> Result<()> {
-        let Recipe { name, references, key, root, start, fill } = recipe;
-        let archive = self.cache.image(name, key);
-        let root = root.map(|root| root.tar(self.cache, self.progress)).transpose()?;
+        let (name, key) = (&recipe.name, recipe.key()?);
+        let references: Vec<_> = recipe.references.iter().map(|reference| reference.with_key(&key)).collect();
+        let reference = references.first().context("every image has a reference")?.clone();
+        let archive = self.cache.image(name, &key);
+        let root = recipe.root.map(|root| root.tar(self.cache, self.progress)).transpose()?;
         self.cache.fill(&archive, |draft| {
             let step = self.progress.step(&format!("writing image {name}"));
             let own = draft.with_extension("layer");
-            let mut layer = Layer::new(BufWriter::new(File::create(&own)?));
-            let filled = fill(&mut layer).and_then(|()| layer.finish());
-            let layers = root.into_iter().chain([own.clone()]).collect();
-            let image = Image { references: references.clone(), layers, start: start.clone() };
-            let written = filled.and_then(|()| image.write(draft));
+            let written = File::create(&own)
+                .map_err(Error::from)
+                .and_then(|file| recipe.write_layer(&mut BufWriter::new(file)))
+                .and_then(|()| {
+                    let layers = root.into_iter().chain([own.clone()]).collect();
+                    Image { references, layers, start: recipe.start.clone() }.write(draft)
+                });
             fs::remove_file(own)?;
             written?;
             step.done();
             Ok(())
         })?;
-        remove_older(&archive, name)?;
-        let reference = references.first().context("every image has a reference")?.clone();
         self.images.push(Built { name: name.clone(), reference, archive });
         Ok(())
     }
 }
 
-fn plain(name: &str, tag: &str) -> String {
-    format!("{REGISTRY}/{name}:{tag}")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn content(binary: &Path) -> Result<String> {
-    Ok(Digest::of_file(binary)?.as_str().to_owned())
-}
+    fn key(start: Start, fill: &dyn Fn(&mut Layer<&mut dyn Write>) -> Result<()>) -> String {
+        let references = vec![Reference::WithKey("a:".to_owned())];
+        Recipe { name: "a".to_owned(), references, root: None, start, fill }.key().unwrap()
+    }
 
-/// Adds every file of a folder, with its path. A folder that is not there adds nothing.
-fn add_tree(mut inputs: Inputs, folder: &Path) -> Result<Inputs> {
-    if !folder.is_dir() {
-        return Ok(inputs);
-    }
-    for (name, path) in image::sorted(folder)? {
-        inputs = inputs.add(&name);
-        inputs = if path.is_dir() { add_tree(inputs, &path)? } else { inputs.add_file(&path)? };
-    }
-    Ok(inputs)
-}
+    #[test]
+    fn whatever_changes_in_an_image_changes_its_key() {
+        let shell = Start { entrypoint: vec!["/bin/sh".to_owned()], ..Start::default() };
+        let scratch = |layer: &mut Layer<&mut dyn Write>| layer.folder("tmp", Mode::Scratch);
+        let nothing = |_: &mut Layer<&mut dyn Write>| Ok(());
 
-/// Removes the archives that `newest` replaces: every build of `valv` would leave one otherwise.
-fn remove_older(newest: &Path, name: &str) -> Result<()> {
-    let Some(folder) = newest.parent() else { return Ok(()) };
-    for (file, path) in image::sorted(folder)? {
-        let key = file.strip_suffix(".tar").and_then(|stem| stem.strip_prefix(name)?.strip_prefix('-'));
-        let is_key =
-            key.is_some_and(|key| key.chars().all(|digit| digit.is_ascii_hexdigit()) && key.len() >= 12);
-        if is_key && path != newest {
-            fs::remove_file(&path).with_context(|| format!("failed to remove {}", path.display()))?;
-        }
+        let first = key(shell.clone(), &scratch);
+
+        assert_eq!(key(shell.clone(), &scratch), first);
+        assert_ne!(key(shell.clone(), &nothing), first);
+        assert_ne!(key(Start { user: Some(1), ..shell }, &scratch), first);
     }
-    Ok(())
 }

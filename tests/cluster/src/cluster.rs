@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
 use crate::catalogue::Catalogue;
+use crate::debian;
 use crate::folder;
 use crate::kubectl::Kubectl;
 use crate::lock::Lock;
@@ -79,6 +80,14 @@ impl Cluster {
         self.images()
     }
 
+    /// Gives an image that every node has one more reference.
+    pub fn tag_image(&self, reference: &str, further: &str) -> Result<()> {
+        for number in self.nodes()? {
+            self.node(number).tag_image(&self.programs, reference, further)?;
+        }
+        Ok(())
+    }
+
     /// Fails unless everything of the cluster runs: names the part that does not, with the end of its log.
     pub fn check(&self) -> Result<()> {
         let record = self.record()?;
@@ -123,6 +132,13 @@ impl Cluster {
     /// One of the cluster's programs: `helm`, `kubectl`, `versitygw` ….
     pub fn program(&self, name: &str) -> Result<PathBuf> {
         self.programs.find(name)
+    }
+
+    /// A folder with the root of the image `postgres`: for a server beyond the nodes.
+    pub fn postgres_root(&self) -> Result<PathBuf> {
+        let progress = Progress::new();
+        let _lock = Lock::take(&self.settings, &progress)?;
+        debian::Root::Postgres.folder(&Cache::new(&self.settings), &progress)
     }
 
     /// kubectl as the administrator, to be completed.

@@ -17,23 +17,8 @@ use crate::digest::Inputs;
 use crate::process;
 use crate::progress::Progress;
 
-/// What the cluster runs of Debian's, on the host. Debian 12 and later have all of it.
-const HOST_PACKAGES: [&str; 14] = [
-    "busybox-static",
-    "catatonit",
-    "clang-19",
-    "conntrack",
-    "containerd",
-    "containernetworking-plugins",
-    "etcd-server",
-    "iproute2",
-    "ipset",
-    "iptables",
-    "llvm-19",
-    "mmdebstrap",
-    "runc",
-    "util-linux",
-];
+/// What the cluster runs of Debian's, on the host, a line each. Debian 12 and later have all of it.
+const HOST_PACKAGES: &str = include_str!("../packages.txt");
 
 /// The release that images are made of. Its libc is newer than that of any host we build on, so what
 /// was linked there runs here.
@@ -42,11 +27,15 @@ const IMAGE_SUITE: &str = "trixie";
 /// While this answers 101, Debian's packages start no service when they are installed.
 const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// Ours says so, so that one which a killed run has left is known again.
+const NONE_STARTS: &str = "#!/bin/sh\n# Made by Valv's local cluster while it installs packages.\nexit 101\n";
+
 /// Installs what the host lacks.
 ///
 /// # Errors
 /// If something is missing and we are not root: names it.
 pub fn install_host_packages(cache: &Cache, progress: &Progress) -> Result<()> {
+    ServicePolicy::remove_left()?;
     let missing = missing_packages()?;
     if missing.is_empty() {
         return Ok(());
@@ -58,6 +47,9 @@ pub fn install_host_packages(cache: &Cache, progress: &Progress) -> Result<()> {
     let step = progress.long_step(&what, Duration::from_secs(60));
     let log = cache.log("apt");
     let _policy = ServicePolicy::none_starts()?;
+    let mut complete = Command::new("dpkg");
+    complete.env("DEBIAN_FRONTEND", "noninteractive").args(["--configure", "--pending"]);
+    process::run_logged(&mut complete, &log, &step).context("failed to complete an earlier installation")?;
     process::run_logged(Command::new("apt-get").args(["-q", "update"]), &log, &step)?;
     let mut install = Command::new("apt-get");
     install.env("DEBIAN_FRONTEND", "noninteractive");
@@ -67,15 +59,29 @@ pub fn install_host_packages(cache: &Cache, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
+/// Fails unless we are root: names what root would install.
+pub fn require_root(command: &str) -> Result<()> {
+    if !Uid::effective().is_root() {
+        let missing = missing_packages()?;
+        let install = if missing.is_empty() {
+            String::new()
+        } else {
+            format!("; it would install these Debian packages: {}", missing.join(" "))
+        };
+        bail!("`cluster {command}` makes namespaces and mounts, so it needs root{install}");
+    }
+    Ok(())
+}
+
 /// What the cluster needs of Debian's and the host does not have.
 pub fn missing_packages() -> Result<Vec<&'static str>> {
     let mut query = Command::new("dpkg-query");
-    query.args(["--show", "--showformat=${Package} ${db:Status-Status}\n"]).args(HOST_PACKAGES);
+    query.args(["--show", "--showformat=${Package} ${db:Status-Status}\n"]).args(HOST_PACKAGES.lines());
     // It exits with 1 if it does not know one of them, and still prints the others.
     let known = query.output().context("failed to run dpkg-query: the local cluster needs a Debian host")?;
     let known = String::from_utf8_lossy(&known.stdout).into_owned();
     let installed = |package: &&str| known.lines().any(|line| line == format!("{package} installed"));
-    Ok(HOST_PACKAGES.into_iter().filter(|package| !installed(package)).collect())
+    Ok(HOST_PACKAGES.lines().filter(|package| !installed(package)).collect())
 }
 
 /// Keeps packages from starting their services while it lives: the cluster starts what it needs itself.
@@ -88,10 +94,19 @@ impl ServicePolicy {
         if Path::new(SERVICE_POLICY).exists() {
             return Ok(Self { ours: false });
         }
-        fs::write(SERVICE_POLICY, "#!/bin/sh\nexit 101\n").context("failed to hold services back")?;
+        fs::write(SERVICE_POLICY, NONE_STARTS).context("failed to hold services back")?;
         let policy = Self { ours: true };
         fs::set_permissions(SERVICE_POLICY, fs::Permissions::from_mode(0o755))?;
         Ok(policy)
+    }
+
+    /// Removes one that a killed run has left: with it, packages that somebody else installs start nothing.
+    fn remove_left() -> Result<()> {
+        if fs::read_to_string(SERVICE_POLICY).is_ok_and(|text| text == NONE_STARTS) {
+            fs::remove_file(SERVICE_POLICY)
+                .with_context(|| format!("failed to remove {SERVICE_POLICY}, which a killed run has left"))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Content digests: the keys of everything that is cached.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -14,16 +14,15 @@ pub struct Digest(String);
 impl Digest {
     /// The digest of what `bytes` gives.
     pub fn of_reader(mut bytes: impl Read) -> io::Result<Self> {
-        let mut hasher = Sha256::new();
+        let mut written = Hasher::default();
         let mut buffer = vec![0; 256 * 1024];
         loop {
             let read = bytes.read(&mut buffer)?;
             if read == 0 {
-                break;
+                return Ok(written.digest());
             }
-            hasher.update(&buffer[..read]);
+            written.write_all(&buffer[..read])?;
         }
-        Ok(Self(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
     /// The digest of a file's content.
@@ -41,6 +40,28 @@ impl Digest {
     /// Its first `digits` digits, for names.
     pub fn short(&self, digits: usize) -> &str {
         self.0.get(..digits).unwrap_or(&self.0)
+    }
+}
+
+/// Takes what is written, and keeps nothing but its digest.
+#[derive(Debug, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// The digest of what was written.
+    pub fn digest(self) -> Digest {
+        Digest(self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

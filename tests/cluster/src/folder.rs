@@ -3,11 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use crate::listing;
 use crate::network;
 use crate::pki::Pki;
 use crate::settings::Settings;
+
+/// In every state folder: `down` removes no folder without it.
+const MARKER: &str = ".valv-cluster";
 
 /// The folder of one node.
 #[derive(Clone, Debug)]
@@ -91,6 +95,26 @@ impl NodeFolder {
         fs::write(&path, content).with_context(|| format!("failed to write {}", path.display()))?;
         Ok(path)
     }
+}
+
+/// Makes the state folder of a cluster.
+pub fn create_state(state: &Path) -> Result<()> {
+    require_ours(state)?;
+    fs::create_dir_all(state).with_context(|| format!("failed to create {}", state.display()))?;
+    let marker = state.join(MARKER);
+    fs::write(&marker, "The state of a local cluster. `cluster down` removes this folder.\n")
+        .with_context(|| format!("failed to write {}", marker.display()))
+}
+
+/// Fails if `state` holds what no cluster has put there.
+pub fn require_ours(state: &Path) -> Result<()> {
+    if state.exists() && !state.join(MARKER).exists() && !listing::of(state)?.is_empty() {
+        bail!(
+            "{} is not empty and not a cluster's: name another folder with VALV_STATE, or remove it yourself",
+            state.display()
+        );
+    }
+    Ok(())
 }
 
 /// Where local volumes are, inside every node of the cluster with this state folder.

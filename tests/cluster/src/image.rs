@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
 use crate::digest::Digest;
+use crate::listing;
 
 /// Where containerd finds the name under which an image is imported.
 const NAME_ANNOTATION: &str = "io.containerd.image.name";
@@ -22,18 +23,25 @@ pub struct Start {
     pub user: Option<u32>,
     /// Folders in front of the usual search path.
     pub path: Option<String>,
+    /// The signal that asks it to stop; absent: SIGTERM.
+    pub stop_signal: Option<String>,
 }
 
 impl Start {
-    fn config(&self) -> Value {
+    /// As the image's configuration has it.
+    pub fn config(&self) -> Value {
         let usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let path = self.path.as_ref().map_or_else(|| usual.to_owned(), |first| format!("{first}:{usual}"));
-        json!({
+        let mut config = json!({
             "Entrypoint": self.entrypoint,
             "Env": [format!("PATH={path}"), "LANG=C.UTF-8"],
             "User": self.user.map(|user| user.to_string()).unwrap_or_default(),
             "WorkingDir": "/",
-        })
+        });
+        if let Some(signal) = &self.stop_signal {
+            config["StopSignal"] = json!(signal);
+        }
+        config
     }
 }
 
@@ -140,7 +148,7 @@ fn blob_path(digest: &Digest) -> String {
 }
 
 /// Go's name for the architecture.
-fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -201,7 +209,7 @@ impl<W: Write> Layer<W> {
     /// Adds all files of the folder `from`, and of those below it, in `path`. Sorted: the order in which
     /// a file system lists them does not show.
     pub fn tree(&mut self, path: &str, from: &Path) -> Result<()> {
-        for (name, entry) in sorted(from)? {
+        for (name, entry) in listing::of(from)? {
             let inside = format!("{path}/{name}");
             if entry.is_dir() {
                 self.tree(&inside, &entry)?;
@@ -247,18 +255,6 @@ fn header(kind: EntryType, mode: Mode, size: u64) -> Header {
     header.set_uid(0);
     header.set_gid(0);
     header
-}
-
-/// What is in `folder`, by name.
-pub fn sorted(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))?;
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
-    }
-    found.sort();
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Ctrl-C, and the request of a supervisor to end: noted here, obeyed by every [`wait`](crate::wait).
+//! Ctrl-C and other requests to end: noted here, obeyed by every [`wait`](crate::wait).
 
 use std::sync::Arc;
 use std::sync::OnceLock;

@@ -27,6 +27,7 @@ pub mod progress;
 pub mod settings;
 pub mod status;
 pub mod supervisor;
+pub mod target;
 pub mod up;
 
 mod addons;
@@ -38,6 +39,7 @@ mod event;
 mod folder;
 mod image;
 mod kubectl;
+mod listing;
 mod log;
 mod mounts;
 mod network;
@@ -46,7 +48,6 @@ mod parts;
 mod pki;
 mod process;
 mod record;
-mod target;
 mod wait;
 mod world;
 

@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::wait::Wait;
 
-/// A cold build of everything takes about half an hour.
+/// A cold build of everything takes about 20 minutes; on a slow machine, longer.
 const DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// Held while the cluster is changed or built for; given back when dropped or when the process ends,

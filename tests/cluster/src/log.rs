@@ -26,7 +26,9 @@ pub fn tail(log: &Path, lines: usize) -> String {
 /// The last lines of `log` under its path, to stand at the end of an error.
 pub fn quote(log: &Path, lines: usize) -> String {
     let tail = tail(log, lines);
-    if tail.is_empty() {
+    if !log.exists() {
+        format!("\n({} does not exist)", log.display())
+    } else if tail.is_empty() {
         format!("\n({} is empty)", log.display())
     } else {
         format!("\n--- the end of {}\n{tail}\n---", log.display())

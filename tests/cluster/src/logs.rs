@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::image::sorted;
+use crate::listing;
 use crate::log;
 use crate::settings::Settings;
 use crate::wait::TAIL_LINES;
@@ -32,7 +32,7 @@ fn find(settings: &Settings, part: Option<&str>, node: Option<&str>) -> Result<V
         if node.is_some_and(|node| node != member) {
             continue;
         }
-        for (file, path) in sorted(&folder)? {
+        for (file, path) in listing::of(&folder)? {
             let name = file.trim_end_matches(".log");
             if path.is_file() && part.is_none_or(|part| part == name) {
                 found.push(path);
@@ -45,10 +45,10 @@ fn find(settings: &Settings, part: Option<&str>, node: Option<&str>) -> Result<V
 /// The folders with logs, by the name of the node or of the world.
 fn members(settings: &Settings) -> Result<Vec<(String, PathBuf)>> {
     if settings.state.is_dir() {
-        let live = sorted(&settings.state)?.into_iter().map(|(member, path)| (member, path.join("log")));
+        let live = listing::of(&settings.state)?.into_iter().map(|(member, path)| (member, path.join("log")));
         Ok(live.filter(|(_, logs)| logs.is_dir()).collect())
     } else if settings.last_logs().is_dir() {
-        Ok(sorted(&settings.last_logs())?.into_iter().filter(|(_, logs)| logs.is_dir()).collect())
+        Ok(listing::of(&settings.last_logs())?.into_iter().filter(|(_, logs)| logs.is_dir()).collect())
     } else {
         bail!("no cluster is up, and none has left logs")
     }

@@ -3,18 +3,19 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use nix::unistd::Uid;
 use valv_cluster::cache::Cache;
 use valv_cluster::catalogue::Catalogue;
 use valv_cluster::lock::Lock;
 use valv_cluster::program::Programs;
 use valv_cluster::progress::Progress;
 use valv_cluster::settings::Settings;
-use valv_cluster::{Cluster, debian, down, interrupt, logs, namespaces, node, status, supervisor, up};
+use valv_cluster::{
+    Cluster, debian, down, interrupt, logs, namespaces, node, status, supervisor, target, up,
+};
 
 /// Runs a real Kubernetes cluster on this machine, in namespaces: `up` brings it up, `down` leaves the
 /// machine as it was. `VALV_CACHE` and `VALV_STATE` name its two folders.
@@ -26,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Brings the cluster up, building first what is missing (half an hour when nothing is cached).
+    /// Brings the cluster up, building first what is missing (20 minutes when nothing is cached).
     Up {
         /// How many nodes it has at least.
         #[arg(long, default_value_t = 1)]
@@ -34,6 +35,14 @@ enum Command {
     },
     /// Takes the cluster down and removes its state.
     Down,
+    /// Makes the cluster ready that tests run on: the local one, or that of KUBECONFIG.
+    Ready,
+    /// Does the same, runs a command, and takes down what it has brought up.
+    Run {
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Shows what runs; fails if something does not.
     Status,
     /// Prints a part's log, or the end of every log.
@@ -94,16 +103,23 @@ fn run(command: Command) -> Result<()> {
     let progress = Progress::new();
     match command {
         Command::Up { nodes } => {
-            require_root("up")?;
             interrupt::watch()?;
             let program = std::env::current_exe()?;
             let cluster = up::up(&settings, &program, nodes, &progress)?;
             println!("KUBECONFIG={}", cluster.kubeconfig().display());
         }
         Command::Down => {
-            require_root("down")?;
+            debian::require_root("down")?;
             let _lock = Lock::take(&settings, &progress)?;
             down::down(&settings, &progress)?;
+        }
+        Command::Ready => {
+            interrupt::watch()?;
+            target::make_ready(&settings, &std::env::current_exe()?, &progress)?;
+        }
+        Command::Run { command } => {
+            interrupt::watch()?;
+            target::run_with(&settings, &std::env::current_exe()?, &mut split(&command)?, &progress)?;
         }
         Command::Status => {
             let cluster = Cluster::open()?;
@@ -141,8 +157,8 @@ fn run(command: Command) -> Result<()> {
             print_references(&catalogue, if json { Format::Json } else { Format::Lines })?;
         }
         Command::ExecWorld { command } => {
-            require_root("exec-world")?;
-            let (program, arguments) = command.split_first().context("exec-world needs a command")?;
+            debian::require_root("exec-world")?;
+            let (program, arguments) = command.split_first().context("a command has a program")?;
             let mut command = Cluster::open()?.world_command(program)?;
             Err(command.args(arguments).exec()).context("failed to run the command")?;
         }
@@ -150,6 +166,13 @@ fn run(command: Command) -> Result<()> {
         Command::Supervise { number } => supervisor::run(&settings, number)?,
     }
     Ok(())
+}
+
+fn split(words: &[OsString]) -> Result<process::Command> {
+    let (program, arguments) = words.split_first().context("a command has a program")?;
+    let mut command = process::Command::new(program);
+    command.args(arguments);
+    Ok(command)
 }
 
 fn build_images(settings: &Settings, progress: &Progress) -> Result<Catalogue> {
@@ -171,19 +194,6 @@ fn print_references(catalogue: &Catalogue, format: Format) -> Result<()> {
     match format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&references)?),
         Format::Lines => references.iter().for_each(|(name, reference)| println!("{name} {reference}")),
-    }
-    Ok(())
-}
-
-fn require_root(command: &str) -> Result<()> {
-    if !Uid::effective().is_root() {
-        let missing = debian::missing_packages()?;
-        let install = if missing.is_empty() {
-            String::new()
-        } else {
-            format!("; it would install these Debian packages: {}", missing.join(" "))
-        };
-        bail!("`cluster {command}` makes namespaces and mounts, so it needs root{install}");
     }
     Ok(())
 }

@@ -141,6 +141,13 @@ impl Node {
         Ok(())
     }
 
+    /// Gives an image that the node has one more reference.
+    pub fn tag_image(&self, programs: &Programs, reference: &str, further: &str) -> Result<()> {
+        let site = Site::new(self.number, self.folder.clone(), programs.clone())?;
+        process::output(containerd::ctr(&site)?.args(["images", "tag", "--force", reference, further]))
+            .map(drop)
+    }
+
     /// The archives that were imported.
     fn loaded(&self) -> Vec<PathBuf> {
         let list = fs::read(self.folder.path("images.json")).unwrap_or_default();

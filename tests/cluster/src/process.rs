@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +18,9 @@ use crate::wait::{TAIL_LINES, Wait};
 
 /// No single build takes longer than this, even on a slow machine.
 const BUILD_DEADLINE: Duration = Duration::from_secs(45 * 60);
+
+/// How long a program that was asked to end may take until it is made to.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The program `name` in the search path or in root's folders.
 pub fn find(name: &str) -> Result<PathBuf> {
@@ -71,28 +74,53 @@ fn run_long(command: &mut Command, log: &Path, step: &Step<'_>) -> Result<()> {
     let shown = show(command);
     let child = command.stdin(Stdio::null()).process_group(0).spawn();
     let child = child.with_context(|| format!("failed to run {shown}"))?;
-    let status = finish(child, &shown, || step.at(log::tail(log, 1).trim()))?;
+    let wait = Wait::new(format!("{shown} ends"), BUILD_DEADLINE).showing(log);
+    let status = finish(child, &wait, || step.at(log::tail(log, 1).trim()))?;
     if !status.success() {
         bail!("{shown}: {status}{}", log::quote(log, TAIL_LINES));
     }
     Ok(())
 }
 
+/// Runs `command` for as long as it takes; what it prints, a person sees.
+///
+/// # Errors
+/// If it fails; or at Ctrl-C, when it is ended with all it has started.
+pub fn run_shown(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    let child = command.stdin(Stdio::null()).process_group(0).spawn();
+    let child = child.with_context(|| format!("failed to run {shown}"))?;
+    let status = finish(child, &Wait::new(format!("{shown} ends"), Duration::MAX), || ())?;
+    if !status.success() {
+        bail!("{shown}: {status}");
+    }
+    Ok(())
+}
+
 /// Waits for `child`, the leader of its own process group, calling `meanwhile` all the time. Ends the
 /// group if the wait fails.
-fn finish(mut child: Child, shown: &str, mut meanwhile: impl FnMut()) -> Result<std::process::ExitStatus> {
-    let ended = Wait::new(format!("{shown} ends"), BUILD_DEADLINE).until(|| {
+fn finish(mut child: Child, wait: &Wait, mut meanwhile: impl FnMut()) -> Result<ExitStatus> {
+    let ended = wait.until(|| {
         meanwhile();
         Ok(child.try_wait()?)
     });
     if ended.is_err() {
-        if let Ok(group) = i32::try_from(child.id()) {
-            // It may have ended meanwhile; then there is nothing left to end.
-            let _ = killpg(Pid::from_raw(group), Signal::SIGTERM);
-        }
-        child.wait()?;
+        end(&mut child, GRACE)?;
     }
     ended
+}
+
+/// Ends the process group that `child` leads, by force if it has not ended within `grace`.
+fn end(child: &mut Child, grace: Duration) -> Result<()> {
+    let group = Pid::from_raw(i32::try_from(child.id())?);
+    // It may have ended meanwhile; then there is nothing left to end.
+    let _ = killpg(group, Signal::SIGTERM);
+    let wait = Wait::new("a program that was asked to end ends", grace).despite_signals();
+    if wait.until(|| Ok(child.try_wait()?)).is_err() {
+        let _ = killpg(group, Signal::SIGKILL);
+        child.wait()?;
+    }
+    Ok(())
 }
 
 fn show(command: &Command) -> String {
@@ -144,6 +172,9 @@ impl Stat {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     #[test]
@@ -170,5 +201,18 @@ mod tests {
         let error = output(Command::new("sh").args(["-c", "echo no >&2; exit 3"])).unwrap_err();
 
         assert!(error.to_string().ends_with("exit status: 3: no"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_when_asked_is_made_to() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' TERM; echo deaf; sleep 60"]).process_group(0).stdout(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let mut said = [0; 4];
+        child.stdout.take().unwrap().read_exact(&mut said).unwrap();
+
+        end(&mut child, Duration::from_millis(100)).unwrap();
+
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
 }

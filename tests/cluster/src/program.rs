@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use crate::cache::Cache;
 use crate::checkout;
 use crate::digest::Inputs;
+use crate::image;
 use crate::process;
 use crate::progress::Progress;
 
@@ -64,14 +65,15 @@ impl Component {
         }
     }
 
-    /// Measured on two cores with nothing cached.
+    /// As measured on two cores with nothing cached.
     fn cold_build(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Kubernetes => 600,
-            Self::Cilium => 510,
-            Self::CoreDns | Self::Helm => 240,
-            Self::LocalPath => 120,
-            Self::VersityGw => 90,
+            Self::Kubernetes => 300,
+            Self::Cilium => 340,
+            Self::CoreDns => 140,
+            Self::LocalPath => 100,
+            Self::Helm => 175,
+            Self::VersityGw => 75,
         })
     }
 
@@ -111,11 +113,21 @@ impl Component {
     }
 }
 
-/// `go` in a component's folder, as all builds call it: the same flags find the same build cache.
+/// `go` in a component's folder, as all builds call it, whatever the caller has set: the same flags find
+/// the same build cache, and no other toolchain is downloaded.
 fn go(folder: &Path) -> Command {
     let mut go = Command::new("go");
     go.current_dir(folder).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false");
+    go.env("GOTOOLCHAIN", "local").env("GOWORK", "off");
+    go.env("GOOS", "linux").env("GOARCH", image::architecture());
     go
+}
+
+/// Fails at once, and not after half an hour, if Go is not there or is too old for the module in `folder`.
+fn require_go(folder: &Path) -> Result<()> {
+    process::output(go(folder).args(["list", "-m"]))
+        .map(drop)
+        .context("the cluster's programs are built with Go, which must be there and new enough")
 }
 
 /// Lays what Cilium compiles at run time, and the kinds it stores in the API server, beside its programs.
@@ -150,6 +162,9 @@ impl Programs {
     /// Builds what is not there. A second call builds nothing.
     pub fn build(cache: &Cache, progress: &Progress) -> Result<Self> {
         let programs = Self::locate(cache)?;
+        for (component, _) in programs.folders.iter().filter(|(_, place)| !place.exists()) {
+            require_go(&checkout::component(component.name()))?;
+        }
         for (component, place) in &programs.folders {
             cache.fill(place, |draft| {
                 fs::create_dir(draft)?;
@@ -184,5 +199,22 @@ impl Programs {
     /// The folders of all components.
     pub fn folders(&self) -> impl Iterator<Item = PathBuf> {
         self.folders.iter().map(|(_, folder)| folder.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_go_that_is_too_old_is_refused_before_anything_is_built() {
+        let folder = std::env::temp_dir().join(format!("valv-cluster-go-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("go.mod"), "module example.invalid/newer\n\ngo 1.999\n").unwrap();
+
+        let refused = format!("{:#}", require_go(&folder).unwrap_err());
+
+        assert!(refused.contains("requires go >= 1.999"), "{refused}");
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -5,7 +5,7 @@
 use std::env::var_os;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// Where programs and images are built once. Environment: `VALV_CACHE`.
 pub const CACHE_VARIABLE: &str = "VALV_CACHE";
@@ -13,8 +13,13 @@ pub const CACHE_VARIABLE: &str = "VALV_CACHE";
 /// Where a running cluster writes. Environment: `VALV_STATE`.
 pub const STATE_VARIABLE: &str = "VALV_STATE";
 
-/// Not below `/var/lib` or `/run`: those are the node's own, inside the node.
 const DEFAULT_STATE: &str = "/var/tmp/valv-cluster";
+
+/// What a node has of its own: what the machine has there, the node does not see.
+const OF_THE_NODE: [&str; 6] = ["/proc", "/run", "/sys", "/var/lib", "/var/log", "/var/run"];
+
+/// What separates paths in the options of a mount, and in a search path.
+const SEPARATORS: [char; 3] = [':', ',', '\\'];
 
 /// The two folders of the local cluster, both outside the checkout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +33,9 @@ pub struct Settings {
 impl Settings {
     /// The folders that the environment names, or the defaults: `$XDG_CACHE_HOME/valv`, else
     /// `$HOME/.cache/valv`, and `/var/tmp/valv-cluster`.
+    ///
+    /// # Errors
+    /// If a folder is where a node could not use it.
     pub fn from_env() -> Result<Self> {
         let cache = match path(CACHE_VARIABLE) {
             Some(cache) => cache,
@@ -37,7 +45,23 @@ impl Settings {
                 .context("HOME is not set: name a folder for the cluster's programs with VALV_CACHE")?,
         };
         let state = path(STATE_VARIABLE).unwrap_or_else(|| PathBuf::from(DEFAULT_STATE));
-        Ok(Self { cache: std::path::absolute(cache)?, state: std::path::absolute(state)? })
+        Self { cache: std::path::absolute(cache)?, state: std::path::absolute(state)? }.usable()
+    }
+
+    fn usable(self) -> Result<Self> {
+        for (variable, folder) in [(CACHE_VARIABLE, &self.cache), (STATE_VARIABLE, &self.state)] {
+            let shown = folder.display();
+            if let Some(own) = OF_THE_NODE.iter().find(|own| folder.starts_with(own)) {
+                bail!("{variable} must not be below {own}, of which a node has its own: {shown}");
+            }
+            if folder.to_string_lossy().contains(SEPARATORS) {
+                bail!("{variable} must not have a colon, a comma or a backslash in it: {shown}");
+            }
+        }
+        if self.cache.starts_with(&self.state) {
+            bail!("{CACHE_VARIABLE} must not be in {STATE_VARIABLE}, which `cluster down` removes");
+        }
+        Ok(self)
     }
 
     /// The lock of the state: beside it, for it outlives it.
@@ -76,4 +100,27 @@ pub(crate) fn search_path() -> Vec<PathBuf> {
 
 fn path(variable: &str) -> Option<PathBuf> {
     var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(cache: &str, state: &str) -> Result<Settings> {
+        Settings { cache: PathBuf::from(cache), state: PathBuf::from(state) }.usable()
+    }
+
+    #[test]
+    fn a_folder_that_a_node_could_not_use_is_refused() {
+        assert!(settings("/home/ada/.cache/valv", "/var/tmp/valv-cluster").is_ok());
+        for state in ["/run/valv", "/var/lib/valv", "/home/ada/a:b", "/home/ada/a,b"] {
+            let refused = settings("/home/ada/.cache/valv", state).unwrap_err().to_string();
+            assert!(refused.starts_with("VALV_STATE must not"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_cache_that_down_would_remove_is_refused() {
+        assert!(settings("/home/ada/valv/cache", "/home/ada/valv").is_err());
+    }
 }

@@ -20,7 +20,7 @@ use crate::process;
 use crate::program::{Component, Programs};
 use crate::settings::Settings;
 use crate::wait::Wait;
-use crate::{image, mounts};
+use crate::{listing, mounts};
 
 /// Everything here takes seconds on two cores; on a busy machine, much longer.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -106,7 +106,9 @@ impl Supervisor<'_> {
     }
 
     fn await_apiserver(&self) -> Result<()> {
-        self.wait_for_kubectl(Milestone::ApiServer, "apiserver", &["get", "--raw=/readyz"], "ok")
+        // Another node has no API server of its own: what it has of it is in the kubelet's log.
+        let part = if self.is_control() { "apiserver" } else { "kubelet" };
+        self.wait_for_kubectl(Milestone::ApiServer, part, &["get", "--raw=/readyz"], "ok")
     }
 
     fn await_registered(&self) -> Result<()> {
@@ -155,9 +157,9 @@ impl Supervisor<'_> {
 
     fn apply_kinds_of_cilium(&self) -> Result<()> {
         let mut kinds = String::new();
-        for (_, folder) in image::sorted(&self.site.programs.folder(Component::Cilium)?.join("crds"))? {
+        for (_, folder) in listing::of(&self.site.programs.folder(Component::Cilium)?.join("crds"))? {
             // Beside the manifests lies the Go file that embeds them.
-            for (_, file) in image::sorted(&folder)?.iter().filter(|(name, _)| name.ends_with(".yaml")) {
+            for (_, file) in listing::of(&folder)?.iter().filter(|(name, _)| name.ends_with(".yaml")) {
                 kinds.push_str(&fs::read_to_string(file)?);
                 kinds.push('\n');
             }

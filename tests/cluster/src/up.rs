@@ -1,6 +1,5 @@
 //! Bringing the cluster up: builds what is missing, starts what does not run, loads what has changed.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -22,7 +21,7 @@ use crate::program::Programs;
 use crate::progress::Progress;
 use crate::record::{NodeRecord, Record, Stage};
 use crate::settings::Settings;
-use crate::world::World;
+use crate::world::{self, World};
 
 /// Brings the cluster up with at least `nodes` nodes. What is up and well stays as it is.
 ///
@@ -36,6 +35,8 @@ pub fn up(settings: &Settings, program: &Path, nodes: u8, progress: &Progress) -
     if nodes == 0 || nodes > MOST_NODES {
         bail!("a cluster has 1 to {MOST_NODES} nodes, not {nodes}");
     }
+    debian::require_root("up")?;
+    folder::require_ours(&settings.state)?;
     let _lock = Lock::take(settings, progress)?;
     let cache = Cache::new(settings);
     debian::install_host_packages(&cache, progress)?;
@@ -51,9 +52,7 @@ pub fn up(settings: &Settings, program: &Path, nodes: u8, progress: &Progress) -
     }
     let cluster = Cluster::at(settings.clone())?;
     let builder = Builder { settings, program, progress, cluster: &cluster, programs, needed, catalogue };
-    builder.first_node()?;
-    builder.further_nodes(nodes)?;
-    builder.load_images()?;
+    builder.bring_up(nodes)?;
     match failed {
         Some(error) => Err(error.context("the cluster is up, without the images of this workspace")),
         None => Ok(cluster),
@@ -73,18 +72,26 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Leaves a first node that is well as it is, and begins anew otherwise.
-    fn first_node(&self) -> Result<()> {
+    /// Completes a cluster whose first node is well, and begins anew otherwise: what was begun anew and
+    /// fails is taken back whole.
+    fn bring_up(&self, nodes: u8) -> Result<()> {
         if let Ok(record) = self.cluster.record() {
             match self.check_first(&record) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.complete(nodes),
                 Err(error) => self.progress.say(&format!("starting anew: {error:#}")),
             }
-        } else if !self.settings.state.exists() && Layout::detect()?.any_exists() {
+        } else if !self.settings.state.exists() {
             self.refuse_another_cluster()?;
         }
         down(self.settings, self.progress)?;
-        self.start_cluster().inspect_err(|_| self.take_back(|| down(self.settings, self.progress)))
+        self.start_cluster()
+            .and_then(|()| self.complete(nodes))
+            .inspect_err(|_| self.take_back(|| down(self.settings, self.progress)))
+    }
+
+    fn complete(&self, nodes: u8) -> Result<()> {
+        self.further_nodes(nodes)?;
+        self.load_images()
     }
 
     fn check_first(&self, record: &Record) -> Result<()> {
@@ -97,7 +104,7 @@ impl Builder<'_> {
 
     /// The addresses, the host's link and the control group are one for the whole machine.
     fn refuse_another_cluster(&self) -> Result<()> {
-        if Path::new("/proc/sys/net/ipv4/conf").join(network::HOST_LINK).exists() {
+        if world::is_wired()? {
             bail!("a cluster is up whose state is in another folder; `cluster down` ends it");
         }
         Ok(())
@@ -105,7 +112,7 @@ impl Builder<'_> {
 
     fn start_cluster(&self) -> Result<()> {
         let state = &self.settings.state;
-        fs::create_dir_all(state).with_context(|| format!("failed to create {}", state.display()))?;
+        folder::create_state(state)?;
         Pki::at(folder::pki_folder(state)).create()?;
         let world = World::start(self.program, self.settings)?;
         self.progress.say("the world is there");

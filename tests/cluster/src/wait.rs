@@ -1,4 +1,4 @@
-//! Waiting for a condition: with a deadline, with the log that matters, and ending at Ctrl-C.
+//! Waiting for a condition: with a deadline, with the log that matters, and mostly ending at Ctrl-C.
 //!
 //! The only place that sleeps.
 
@@ -22,17 +22,30 @@ pub struct Wait {
     deadline: Duration,
     interval: Duration,
     log: Option<PathBuf>,
+    at_signal: AtSignal,
+}
+
+/// What a wait does when a signal has asked the process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtSignal {
+    Fail,
+    GoOn,
 }
 
 impl Wait {
     /// A wait for `what`, as it stands in the error ("the API server is ready").
     pub fn new(what: impl Into<String>, deadline: Duration) -> Self {
-        Self { what: what.into(), deadline, interval: INTERVAL, log: None }
+        Self { what: what.into(), deadline, interval: INTERVAL, log: None, at_signal: AtSignal::Fail }
     }
 
     /// Looks only this often: for conditions that start a program.
     pub fn every(self, interval: Duration) -> Self {
         Self { interval, ..self }
+    }
+
+    /// Goes on after a signal: for what must be waited for because of it.
+    pub fn despite_signals(self) -> Self {
+        Self { at_signal: AtSignal::GoOn, ..self }
     }
 
     /// Shows the end of this log if the deadline passes.
@@ -47,7 +60,9 @@ impl Wait {
     pub fn until<T>(&self, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         let started = Instant::now();
         loop {
-            interrupt::check()?;
+            if self.at_signal == AtSignal::Fail {
+                interrupt::check()?;
+            }
             if let Some(value) = condition()? {
                 return Ok(value);
             }

@@ -43,7 +43,7 @@ impl World {
     /// # Errors
     /// If another cluster is up whose state is elsewhere: there is one set of addresses.
     pub fn start(program: &Path, settings: &Settings) -> Result<Self> {
-        if link_exists(HOST_LINK)? {
+        if is_wired()? {
             bail!("another cluster is up (the link {HOST_LINK} exists), with its state in another folder");
         }
         let layout = Layout::detect()?;
@@ -130,12 +130,12 @@ pub fn log_of(settings: &Settings) -> PathBuf {
 /// Waits until the host's end of the link is gone: the kernel takes a network namespace down some
 /// milliseconds after its last process.
 pub fn await_unwired() -> Result<()> {
-    Wait::new(format!("the link {HOST_LINK} is gone"), DEADLINE)
-        .until(|| Ok((!link_exists(HOST_LINK)?).then_some(())))
+    Wait::new(format!("the link {HOST_LINK} is gone"), DEADLINE).until(|| Ok((!is_wired()?).then_some(())))
 }
 
-fn link_exists(link: &str) -> Result<bool> {
-    Ok(Path::new("/proc/sys/net/ipv4/conf").join(link).try_exists()?)
+/// Whether a world is wired to the host: the one of this state folder or of another.
+pub fn is_wired() -> Result<bool> {
+    Ok(Path::new("/proc/sys/net/ipv4/conf").join(HOST_LINK).try_exists()?)
 }
 
 fn ip_command() -> Result<Command> {

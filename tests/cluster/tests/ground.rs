@@ -1,7 +1,7 @@
 //! The ground that the cluster stands on: what `up` and `down` do to this machine.
 //!
-//! Needs root and no cluster that is up, and takes minutes: run by name only,
-//! `cargo test -p valv-cluster --test ground`.
+//! Needs root and no cluster that anybody uses, and takes minutes: run by name only, `make ground`. Tests
+//! that can leave their cluster to the next one, which saves its bring-up; `make ground` ends the last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,12 +19,24 @@ use nix::unistd::{Pid, Uid};
 /// The tests share one machine.
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// The machine for one test, without a cluster.
+/// The machine for one test.
 fn machine() -> MutexGuard<'static, ()> {
     assert!(Uid::effective().is_root(), "run as root");
-    let guard = MACHINE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    MACHINE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// The machine for one test, without a cluster or anything that one has left.
+fn bare_machine() -> MutexGuard<'static, ()> {
+    let guard = machine();
     cluster("down");
+    cluster("programs");
+    assert_eq!(ground()["ours"], BTreeSet::new());
     guard
+}
+
+/// The folder to which a cluster writes here.
+fn state() -> PathBuf {
+    valv_cluster::settings::Settings::from_env().unwrap().state
 }
 
 fn command(arguments: &str) -> Command {
@@ -61,21 +73,40 @@ fn ground() -> Ground {
     BTreeMap::from([
         ("links", printed("ip", &["-oneline", "link"])),
         ("addresses", printed("ip", &["-oneline", "address"])),
-        ("routes", printed("ip", &["route", "show", "table", "all"])),
-        ("rules", printed("ip", &["rule"])),
+        ("routes", printed("ip", &["-4", "route", "show", "table", "all"])),
+        ("routes of v6", printed("ip", &["-6", "route", "show", "table", "all"])),
+        ("rules", printed("ip", &["-4", "rule"])),
+        ("rules of v6", printed("ip", &["-6", "rule"])),
+        ("nftables", printed("nft", &["--stateless", "list", "ruleset"])),
         ("filters", printed("iptables-save", &[])),
         ("filters of v6", printed("ip6tables-save", &[])),
         ("mounts", fs::read_to_string("/proc/self/mountinfo").unwrap().lines().map(str::to_owned).collect()),
         ("control groups", groups()),
-        ("processes", processes()),
+        ("ours", ours()),
         ("settings", settings()),
     ])
 }
 
+/// What a program prints, line by line, without what changes by itself: times that run out, counts of packets.
 fn printed(program: &str, arguments: &[&str]) -> BTreeSet<String> {
     let output = Command::new(program).args(arguments).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output();
-    let text = String::from_utf8(output.unwrap().stdout).unwrap();
-    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", errors(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter(|line| !line.starts_with('#')).map(lasting).collect()
+}
+
+fn lasting(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        if ["valid_lft", "preferred_lft", "expires"].contains(&word) {
+            words.next();
+        } else if !(word.starts_with('[') && word.contains(':')) {
+            kept.push(word);
+        }
+    }
+    kept.join(" ")
 }
 
 /// The groups below each hierarchy's root. Deeper ones are made by whoever made these.
@@ -92,16 +123,25 @@ fn shown(path: PathBuf) -> String {
     path.display().to_string()
 }
 
-/// The processes of the cluster's programs, and of any whose network is not the host's. Others come and
-/// go on every machine.
-fn processes() -> BTreeSet<String> {
+/// What only a cluster makes: its control groups; processes in them, with its state folder in what they
+/// were started with, or in a network that is not the host's.
+fn ours() -> BTreeSet<String> {
     let network = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|net| net.ino());
-    let own = network("self");
-    let pids = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
-    pids.filter(|pid| pid.bytes().all(|digit| digit.is_ascii_digit()))
-        .filter(|pid| network(pid).is_some() && network(pid) != own)
-        .map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " "))
-        .collect()
+    let text = |pid: &str, file: &str| {
+        fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default().replace('\0', " ")
+    };
+    let (host, state) = (network("self"), state().display().to_string());
+    let is_ours = |pid: &String| {
+        text(pid, "cgroup").lines().any(|line| line.split('/').nth(1) == Some("valv"))
+            || text(pid, "cmdline").contains(&state)
+            || network(pid).is_some_and(|network| Some(network) != host)
+    };
+    let entries =
+        fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let pids = entries.filter(|name| name.bytes().all(|digit| digit.is_ascii_digit()));
+    // What has ended and was not yet asked how has no command line any more.
+    let processes = pids.filter(is_ours).map(|pid| text(&pid, "cmdline")).filter(|line| !line.is_empty());
+    processes.chain(groups().into_iter().filter(|group| group.ends_with("/valv"))).collect()
 }
 
 /// Kernel settings that are the whole machine's and that kubelet or Cilium would set.
@@ -122,10 +162,10 @@ fn settings() -> BTreeSet<String> {
     names.iter().map(|name| format!("{name} {}", value(name).trim())).collect()
 }
 
-/// Starts `up` and waits until it says `sign`.
-fn up_until(sign: &str) -> Child {
+/// Starts `up`, however it is called, and waits until it says `sign`.
+fn up_until(up: &str, sign: &str) -> Child {
     let log = std::env::temp_dir().join(format!("valv-cluster-ground-{}", std::process::id()));
-    let up = command("up").stderr(fs::File::create(&log).unwrap()).stdout(Stdio::null()).spawn().unwrap();
+    let up = command(up).stderr(fs::File::create(&log).unwrap()).stdout(Stdio::null()).spawn().unwrap();
     let started = Instant::now();
     while !fs::read_to_string(&log).unwrap().contains(sign) {
         assert!(started.elapsed() < Duration::from_secs(120), "{}", fs::read_to_string(&log).unwrap());
@@ -172,32 +212,45 @@ fn assert_status_fails(why: &str) {
 
 #[test]
 fn down_leaves_the_machine_as_it_was() {
-    let _machine = machine();
-    cluster("programs");
+    let _machine = bare_machine();
     let before = ground();
 
     cluster("up --nodes 2");
     let during = ground();
+    let world = valv_cluster::Cluster::open().unwrap();
+    let mut server = world.world_command("busybox").unwrap().args(["sleep", "3600"]).spawn().unwrap();
     cluster("down");
 
-    assert_ne!(during["control groups"], before["control groups"]);
+    assert!(during["ours"].len() > 20, "{:#?}", during["ours"]);
     assert_eq!(during["settings"], before["settings"]);
+    assert!(!server.wait().unwrap().success());
     assert_as_it_was(&before);
-    assert!(!Path::new("/var/tmp/valv-cluster").exists());
+    assert!(!state().exists());
 }
 
 #[test]
-fn up_on_a_cluster_that_is_up_changes_nothing_and_is_quick() {
+fn a_cluster_that_is_up_is_left_as_it_is_and_quickly() {
     let _machine = machine();
     cluster("up");
     let init = init_of_first_node();
 
     let started = Instant::now();
     cluster("up");
+    cluster("run -- true");
 
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     assert_eq!(init_of_first_node(), init);
-    cluster("down");
+}
+
+#[test]
+fn a_cluster_that_was_brought_up_for_a_command_goes_with_it() {
+    let _machine = bare_machine();
+    let before = ground();
+
+    let failed = command("run -- false").output().unwrap();
+
+    assert!(errors(&failed).contains("false: exit status: 1"), "{}", errors(&failed));
+    assert_as_it_was(&before);
 }
 
 #[test]
@@ -210,7 +263,6 @@ fn a_part_that_dies_makes_status_fail_and_the_next_up_starts_clean() {
     assert_status_fails("scheduler on node-1 has ended");
     cluster("up");
     cluster("status");
-    cluster("down");
 }
 
 #[test]
@@ -223,35 +275,45 @@ fn after_the_init_is_killed_the_next_up_starts_clean() {
     assert_status_fails("node-1 has ended");
     cluster("up");
     cluster("status");
-    cluster("down");
 }
 
 #[test]
 fn an_interrupted_up_leaves_nothing() {
-    let _machine = machine();
-    cluster("programs");
+    assert_interrupted_up_leaves_nothing("up", "node-1: containerd answers");
+}
+
+#[test]
+fn an_up_interrupted_at_its_second_node_leaves_nothing() {
+    assert_interrupted_up_leaves_nothing("up --nodes 2", "node-2: containerd answers");
+}
+
+#[test]
+fn an_up_interrupted_at_its_last_images_leaves_nothing() {
+    assert_interrupted_up_leaves_nothing("up", "node-1: image valv.local/postgres");
+}
+
+fn assert_interrupted_up_leaves_nothing(up: &str, sign: &str) {
+    let _machine = bare_machine();
     let before = ground();
 
-    let mut up = up_until("containerd answers");
+    let mut up = up_until(up, sign);
     signal(up.id(), Signal::SIGINT);
 
     assert!(!up.wait().unwrap().success());
     assert_as_it_was(&before);
+    assert!(!state().exists());
 }
 
 #[test]
 fn after_up_itself_is_killed_the_next_up_starts_clean() {
-    let _machine = machine();
-    cluster("up");
-    cluster("down");
+    let _machine = bare_machine();
 
-    let mut up = up_until("containerd answers");
+    let mut up = up_until("up", "node-1: containerd answers");
     signal(up.id(), Signal::SIGKILL);
     up.wait().unwrap();
 
     cluster("up");
     cluster("status");
-    cluster("down");
 }
 
 #[test]
@@ -266,28 +328,22 @@ fn a_node_that_is_killed_is_named_and_replaced() {
     cluster("up");
     cluster("status");
     assert_eq!(init_of_first_node(), first);
-    cluster("down");
 }
 
 #[test]
-fn a_server_in_the_world_is_reached_from_the_host_and_ends_with_the_cluster() {
+fn a_server_in_the_world_is_reached_from_the_host() {
     let _machine = machine();
     cluster("up");
     let world = valv_cluster::Cluster::open().unwrap();
-    let server = |command: &str| {
-        let mut busybox = world.world_command("busybox").unwrap();
-        busybox.args(command.split_whitespace()).spawn().unwrap()
-    };
+    let mut server = world.world_command("busybox").unwrap();
 
-    server("nc -l -p 8333 -e /bin/echo hello");
-    let mut idle = server("sleep 3600");
+    let mut server = server.args(["nc", "-l", "-p", "8333", "-e", "/bin/echo", "hello"]).spawn().unwrap();
     let mut stream = connected("10.123.0.20:8333");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
 
     assert_eq!(answer, "hello\n");
-    cluster("down");
-    assert!(!idle.wait().unwrap().success());
+    assert!(server.wait().unwrap().success());
 }
 
 fn connected(address: &str) -> TcpStream {

@@ -5,11 +5,9 @@ set -euo pipefail
 cluster=${1:?usage: run.sh CLUSTER}
 cd "$(dirname "$0")"
 
-command -v chromium >/dev/null || {
-  echo "installing Debian's chromium"
-  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends \
-    chromium fonts-dejavu-core; } >/dev/null
-}
+for program in chromium node npm; do
+  command -v "$program" >/dev/null || { echo "$program is missing: \`make axe\` installs it" >&2; exit 1; }
+done
 npm ci --ignore-scripts --no-audit --no-fund --silent
 
 kubectl=$($cluster programs --path kubectl)

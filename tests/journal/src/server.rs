@@ -1,24 +1,25 @@
 //! Listens, serves, and stops without losing a request.
 //!
 //! On SIGTERM or SIGINT: `/readyz` turns false; everything is served on for the drain delay, so that load balancers
-//! notice; then nothing new is accepted and what is in flight is finished, for at most [`FINISH_MAX`].
+//! notice; then nothing new is accepted, and what has come until then is finished, for at most [`FINISH_MAX`]. What has
+//! come is also a request on a connection that nobody has looked at yet: this process may have been without a processor.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, iter};
 
 use axum::Router;
 use clap::Args;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 use secrecy::SecretString;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -37,6 +38,8 @@ use crate::web::{self, Journal, Scheme};
 const FINISH_MAX: Duration = Duration::from_secs(20);
 /// A client that does not finish its handshake, or the head of its request, is dropped.
 const HEAD_MAX: Duration = Duration::from_secs(10);
+/// A connection without a request may take this long to send one when the process stops.
+const LATE_MAX: Duration = Duration::from_secs(1);
 /// The wait after a failed accept: the process may be out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -105,15 +108,15 @@ pub async fn serve(arguments: ServeArguments, now: fn() -> Timestamp) -> Result<
     let connections = Connections {
         router: web::router(Arc::clone(&journal)),
         certificate,
-        graceful: GracefulShutdown::new(),
+        stage: watch::Sender::new(Stage::Open),
     };
     connections.accept_until(&listener, stop.asked()).await;
     journal.lifecycle.stop();
     tracing::info!(drain_s = drain.as_secs(), "asked to stop, serving on");
     connections.accept_until(&listener, sleep(drain)).await;
-    drop(listener);
+    connections.accept_the_last(listener);
     tracing::info!("finishing what is in flight");
-    match timeout(FINISH_MAX, connections.graceful.shutdown()).await {
+    match timeout(FINISH_MAX, connections.finish()).await {
         Ok(()) => tracing::info!("stopped"),
         Err(_) => tracing::warn!("stopped with requests unfinished"),
     }
@@ -150,7 +153,16 @@ fn journal(arguments: ServeArguments, now: fn() -> Timestamp, scheme: Scheme) ->
 struct Connections {
     router: Router,
     certificate: Option<watch::Receiver<Arc<ServerConfig>>>,
-    graceful: GracefulShutdown,
+    /// Each connection has a receiver.
+    stage: watch::Sender<Stage>,
+}
+
+/// What may still be done with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// It ends with the request that it has, or is about to have.
+    Finishing,
 }
 
 impl Connections {
@@ -170,17 +182,34 @@ impl Connections {
         }
     }
 
+    /// Takes the connections that the kernel has made already, which it would reset otherwise, and listens no more.
+    fn accept_the_last(&self, listener: TcpListener) {
+        let streams = listener.into_std().map(|listener| iter::from_fn(move || listener.accept().ok()));
+        for (stream, _) in streams.into_iter().flatten() {
+            match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                Ok(stream) => self.serve(stream),
+                Err(error) => tracing::warn!(%error, "failed to accept a connection"),
+            }
+        }
+    }
+
+    /// Ends when the last connection has.
+    async fn finish(&self) {
+        self.stage.send_replace(Stage::Finishing);
+        self.stage.closed().await;
+    }
+
     fn serve(&self, stream: TcpStream) {
-        // Watched from here on, so that a stop waits for the handshake too.
-        let watcher = self.graceful.watcher();
+        // From here on, so that a stop waits for the handshake too.
+        let stage = self.stage.subscribe();
         let router = self.router.clone();
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
         match self.certificate.as_ref().map(|current| Arc::clone(&current.borrow())) {
-            None => drop(tokio::spawn(exchange(stream, router, watcher))),
+            None => drop(tokio::spawn(exchange(stream, router, stage))),
             Some(config) => drop(tokio::spawn(async move {
                 match timeout(HEAD_MAX, TlsAcceptor::from(config).accept(stream)).await {
-                    Ok(Ok(stream)) => exchange(stream, router, watcher).await,
+                    Ok(Ok(stream)) => exchange(stream, router, stage).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 }
@@ -189,17 +218,43 @@ impl Connections {
     }
 }
 
-async fn exchange<S>(stream: S, router: Router, watcher: Watcher)
+/// hyper closes a connection that has not read anything when it is asked to finish. So it gets one that has something to
+/// be read, reads that, and only then is asked.
+async fn exchange<S>(stream: S, router: Router, mut stage: watch::Receiver<Stage>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let mut stream = BufReader::new(stream);
+    let mut finishing = stage.clone();
+    tokio::select! {
+        biased;
+        first = timeout(HEAD_MAX, stream.fill_buf()) => match first {
+            Ok(Ok([_, ..])) => {}
+            Ok(Ok([]) | Err(_)) | Err(_) => return,
+        },
+        () = async { is_finishing(&mut finishing).await; sleep(LATE_MAX).await } => return,
+    }
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_MAX);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let ended = tokio::select! {
+        biased;
+        ended = &mut connection => ended,
+        () = is_finishing(&mut stage) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(error = crate::error::chain(error.as_ref()), "a connection broke");
     }
+}
+
+async fn is_finishing(stage: &mut watch::Receiver<Stage>) {
+    // It fails when there is no sender any more: then the process is at its end.
+    let _ = stage.wait_for(|stage| *stage == Stage::Finishing).await;
 }
 
 /// The signals that ask the process to stop.

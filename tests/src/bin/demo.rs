@@ -11,6 +11,7 @@ use clap::Parser;
 use harness::actor::Grace;
 use harness::helm::Helm;
 use harness::journal::Account;
+use harness::ownership::{keep, sweep};
 use harness::test::{block_on, unique, world};
 use harness::{JournalClient, Tenant, World, kind};
 use serde_json::json;
@@ -47,15 +48,15 @@ struct Table {
 }
 
 fn main() -> ExitCode {
-    let Arguments { keep } = Arguments::parse();
+    let Arguments { keep: stays } = Arguments::parse();
     let mut table = Table::default();
     let ended = block_on(async {
         let world = world().await?;
         let shown = demo(world, &mut table).await;
         match shown {
-            Ok(tenant) if keep => {
+            Ok(tenant) if stays => {
                 say(format_args!("left there: kubectl get journaltenant {}", tenant.name));
-                Ok(())
+                keep(world, &tenant).await
             }
             Ok(tenant) => {
                 say("taking it away");
@@ -82,6 +83,9 @@ async fn demo(world: &'static World, table: &mut Table) -> Result<Tenant> {
     let begun = Instant::now();
     Helm::of(world).install(&json!({})).await?;
     table.add("Valv is installed by its chart", "two operators, one leads", begun.elapsed());
+    for name in sweep(world).await? {
+        say(format_args!("took away {name}, which a run before left"));
+    }
 
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLE);
     let yaml =
@@ -153,6 +157,9 @@ impl Table {
     }
 
     fn print(&self) {
+        if self.rows.is_empty() {
+            return;
+        }
         let head = ["what", "result", "took"].map(str::to_owned);
         let all = || [&head].into_iter().chain(&self.rows);
         let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or_default();

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::helm::Helm;
+use harness::operator::Operator;
+use harness::ownership::sweep;
 use harness::test::{block_on, world};
 use serde_json::json;
 
@@ -17,8 +19,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install the chart with the images that the cluster has, or upgrade it
+    /// Install the chart with the images that the cluster has, or upgrade it; take away what killed tests left
     Install,
+    /// Take away the tenants that tests left, and wait until they are gone
+    Sweep,
     /// Remove the chart; tenants stay
     Uninstall,
 }
@@ -26,9 +30,18 @@ enum Command {
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let ended = block_on(async {
-        let helm = Helm::of(world().await?);
+        let world = world().await?;
+        let helm = Helm::of(world);
         match command {
-            Command::Install => helm.install(&json!({})).await,
+            Command::Install => {
+                helm.install(&json!({})).await?;
+                Operator::of(world).is_ready().await?;
+                for name in sweep(world).await? {
+                    println!("    took away {name}, which a run before left");
+                }
+                Ok(())
+            }
+            Command::Sweep => sweep(world).await.map(drop),
             Command::Uninstall => helm.uninstall().await,
         }
     });

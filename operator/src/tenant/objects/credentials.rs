@@ -10,9 +10,10 @@ use crate::{
     agent::roles::{Role, Roles},
     io::kind::Kind,
     tenant::{
+        certificates::{Certificates, NEWEST_ANNOTATION},
         check::Tenant,
         observe::Observed,
-        secret::{self, GENERATION_LABEL, login_name},
+        secret::{self, ASKED_ANNOTATION, GENERATION_LABEL, login_name},
     },
 };
 
@@ -81,8 +82,14 @@ pub fn external(tenant: &Tenant, connection: &Connection, observed: &Observed) -
 }
 
 /// The authorities that the journal trusts for its database.
-pub fn authorities(tenant: &Tenant, bundle: &str) -> Wanted {
-    object(tenant, Kind::ConfigMap, AUTHORITIES, json!({ "data": { "ca.crt": bundle } }))
+pub fn authorities(tenant: &Tenant, certificates: &Certificates) -> Wanted {
+    let data = json!({ "data": { "ca.crt": certificates.bundle } });
+    let mut wanted = object(tenant, Kind::ConfigMap, AUTHORITIES, data);
+    wanted.value["metadata"]["annotations"] = json!({
+        NEWEST_ANNOTATION: certificates.newest.to_string(),
+        ASKED_ANNOTATION: certificates.asked.to_string(),
+    });
+    wanted
 }
 
 /// Digest of what is in a computed Secret, for the pods that read it.
@@ -97,8 +104,8 @@ fn data(tenant: &Tenant, connection: &Connection, user: &str, password: &str) ->
     let database = tenant.database.name.clone();
     let url = connection
         .url_template
-        .replace("{user}", user)
-        .replace("{password}", password)
+        .replace("{user}", &percent_encoded(user))
+        .replace("{password}", &percent_encoded(password))
         .replace("{host}", &host)
         .replace("{port}", &port)
         .replace("{database}", &database)
@@ -114,6 +121,18 @@ fn data(tenant: &Tenant, connection: &Connection, user: &str, password: &str) ->
     named.into_iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect()
 }
 
+/// `text` as it may stand anywhere in a URL.
+///
+/// # Source
+/// RFC 3986, section 2.3: what is reserved nowhere stands as it is.
+fn percent_encoded(text: &str) -> String {
+    let encoded = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encoded).collect()
+}
+
 fn secret(tenant: &Tenant, name: &str, generation: i64, data: BTreeMap<String, Vec<u8>>) -> Wanted {
     let data: BTreeMap<_, _> =
         data.into_iter().map(|(key, value)| (key, k8s_openapi::ByteString(value))).collect();
@@ -122,4 +141,15 @@ fn secret(tenant: &Tenant, name: &str, generation: i64, data: BTreeMap<String, V
         wanted.value["metadata"]["labels"][GENERATION_LABEL] = json!(generation.to_string());
     }
     wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_somebody_chose_stays_one_part_of_its_url() {
+        assert_eq!(percent_encoded("p@ss/w:å%"), "p%40ss%2Fw%3A%C3%A5%25");
+        assert_eq!(percent_encoded("generated-0.9_A~"), "generated-0.9_A~");
+    }
 }

@@ -3,14 +3,16 @@
 
 use std::fmt::Write as _;
 
+use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
 
 use super::{
-    Serving, Wanted, container_security, credentials, object, pod, pod_labels, pod_security, serving,
+    Serving, Wanted, container_security, credentials, object, pod, pod_labels, pod_security, serving, small,
 };
 use crate::{
     agent::roles::Roles,
-    io::kind::Kind,
+    digest,
+    io::kind::{Key, Kind},
     segmentation::Role,
     settings::Settings,
     tenant::{
@@ -19,6 +21,7 @@ use crate::{
         claim::DATABASE_CLAIM,
         observe::{Observed, STATE_NAME},
         secret::login_name,
+        workload,
     },
 };
 
@@ -163,7 +166,9 @@ fn stateful_set(
         .iter()
         .filter(|(name, _)| NEEDS_RESTART.contains(&name.as_str()))
         .collect();
-    let restart = super::digest(json!(restart).to_string().as_bytes());
+    // Rights are set when the pod starts, and only then.
+    let restart = json!([restart, tenant.database.application_rights]);
+    let restart = digest::of(restart.to_string().as_bytes());
     let mut annotations = json!({ RESTART_ANNOTATION: restart });
     if let Some(generation) = recover {
         annotations[RECOVER_ANNOTATION] = json!(generation.to_string());
@@ -173,7 +178,6 @@ fn stateful_set(
     let postgres = settings.images.postgres.as_str();
     let mount = |name: &str, path: &str| json!({ "name": name, "mountPath": path });
     let read = |name: &str, path: &str| json!({ "name": name, "mountPath": path, "readOnly": true });
-    let small = json!({ "requests": { "cpu": "20m", "memory": "32Mi" }, "limits": { "cpu": "1", "memory": "128Mi" } });
     let resources = json!(settings.database.resources_of(&tenant.database));
     let mut spec = pod(tenant.database.scheduling.as_ref());
     let parts = json!({
@@ -187,7 +191,7 @@ fn stateful_set(
                 "imagePullPolicy": policy,
                 "args": ["agent", "install", "/valv/bin/valv"],
                 "securityContext": container_security(),
-                "resources": small,
+                "resources": small(),
                 "volumeMounts": [mount("agent", "/valv/bin")],
             },
             {
@@ -220,9 +224,9 @@ fn stateful_set(
                 "--hba-file", "/etc/valv/database/pg_hba.conf",
                 "--watch", "/etc/valv/database", "--watch", "/etc/valv/tls"],
             "ports": [{ "name": "postgresql", "containerPort": 5432, "protocol": "TCP" }],
-            "startupProbe": probe(1, 600),
-            "readinessProbe": probe(2, 3),
-            "livenessProbe": probe(10, 6),
+            "startupProbe": probe(LIVES, 1, 600),
+            "readinessProbe": probe(ANSWERS, 2, 3),
+            "livenessProbe": probe(LIVES, 10, 6),
             "securityContext": container_security(),
             "resources": resources,
             "volumeMounts": [
@@ -259,19 +263,54 @@ fn stateful_set(
     )
 }
 
-/// `pg_isready` speaks only the first bytes of the protocol: it logs in as nobody.
-fn probe(period_seconds: i32, failures: i32) -> Value {
+/// The server takes connections. `pg_isready` speaks only the first bytes of the protocol: it logs in as nobody.
+const ANSWERS: &str = "pg_isready --quiet --host /valv/run";
+
+/// The server is there: one that rejects connections (exit code 1) is recovering from a crash, which may take as
+/// long as its WAL is long, and would begin anew if it were killed.
+/// Source: <https://www.postgresql.org/docs/17/app-pg-isready.html>
+const LIVES: &str = "pg_isready --quiet --host /valv/run || test $? -eq 1";
+
+fn probe(question: &str, period_seconds: i32, failures: i32) -> Value {
     json!({
-        "exec": { "command": ["pg_isready", "--quiet", "--host", "/valv/run"] },
+        "exec": { "command": ["sh", "-c", question] },
         "periodSeconds": period_seconds,
         "failureThreshold": failures,
         "timeoutSeconds": 3,
     })
 }
 
+/// The database's pod, if it has never come up as an older template asks and the StatefulSet has a newer one: the
+/// StatefulSet would wait for ever until it is ready, as `OrderedReady` since ever and as `Parallel` in 1.35.
+/// Source: <https://github.com/kubernetes/kubernetes/issues/67250>,
+/// <https://github.com/kubernetes/kubernetes/issues/137409>
+pub fn stuck_pod(observed: &Observed) -> Option<Key> {
+    let set = observed.get(Kind::StatefulSet, "database")?;
+    let seen = set.data.pointer("/status/observedGeneration").and_then(Value::as_i64);
+    let revision = set.data.pointer("/status/updateRevision").and_then(Value::as_str)?;
+    let pod = workload::database_pod(observed)?;
+    let is_old = pod.labels().get("controller-revision-hash").is_some_and(|own| own != revision);
+    let goes = pod.metadata.deletion_timestamp.is_some();
+    (seen == set.metadata.generation && is_old && !goes && cannot_start(pod))
+        .then(|| Key::new(Kind::Pod, pod.name_any()))
+}
+
+/// Whether a pod waits for what time alone does not bring: a node, an image, or the end of a back-off.
+fn cannot_start(pod: &DynamicObject) -> bool {
+    let list = |pointer: &str| pod.data.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    let unscheduled = list("/status/conditions")
+        .any(|condition| condition["type"] == "PodScheduled" && condition["status"] == "False");
+    let mut statuses = list("/status/initContainerStatuses").chain(list("/status/containerStatuses"));
+    unscheduled
+        || statuses.any(|status| {
+            let reason = status.pointer("/state/waiting/reason").and_then(Value::as_str);
+            reason.is_some_and(|reason| !["PodInitializing", "ContainerCreating"].contains(&reason))
+        })
+}
+
 /// Name of the Job that brings `roles` into force.
 pub fn roles_job_name(roles: &Roles) -> String {
-    format!("{ROLES_PREFIX}{}", &super::digest(credentials::roles_file(roles).as_bytes())[..10])
+    format!("{ROLES_PREFIX}{}", &digest::of(credentials::roles_file(roles).as_bytes())[..10])
 }
 
 /// The Job that brings `roles` into force in the running database.
@@ -295,9 +334,7 @@ pub fn roles_job(tenant: &Tenant, settings: &Settings, roles: &Roles) -> Wanted 
                     "--password-file", "/etc/valv/login/previous-password",
                     "--roles", "/etc/valv/roles/roles.json", "--deadline", "60s"],
                 "securityContext": container_security(),
-                "resources": {
-                    "requests": { "cpu": "20m", "memory": "32Mi" }, "limits": { "cpu": "1", "memory": "128Mi" },
-                },
+                "resources": small(),
                 "volumeMounts": [
                     read("authorities", "/etc/valv/authorities"), read("login", "/etc/valv/login"),
                     read("roles", "/etc/valv/roles"),
@@ -329,5 +366,36 @@ pub fn roles_job(tenant: &Tenant, settings: &Settings, roles: &Roles) -> Wanted 
 pub fn merge(value: &mut Value, more: Value) {
     if let (Some(fields), Value::Object(more)) = (value.as_object_mut(), more) {
         fields.extend(more);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::tenant::simulation::Simulation;
+
+    #[test]
+    fn a_pod_that_cannot_start_gives_way_to_a_newer_template_and_one_that_recovers_does_not() {
+        let mut simulation = Simulation::new();
+        simulation.settle(|_| {});
+        let key = Key::new(Kind::Pod, "database-0");
+        let mut has = |revision: &str, status: Value| {
+            let mut pod = simulation.observed.objects[&key].as_ref().clone();
+            pod.labels_mut().insert("controller-revision-hash".into(), revision.into());
+            pod.data["status"] = status;
+            simulation.observed.objects.insert(key.clone(), Arc::new(pod));
+            stuck_pod(&simulation.observed)
+        };
+        let unscheduled = json!({ "conditions": [{ "type": "PodScheduled", "status": "False" }] });
+        let unpulled =
+            json!({ "initContainerStatuses": [{ "state": { "waiting": { "reason": "ErrImagePull" } } }] });
+        let recovering = json!({ "containerStatuses": [{ "ready": false, "state": { "running": {} } }] });
+
+        assert_eq!(has("r", unscheduled.clone()), None, "it is as the StatefulSet asks");
+        assert_eq!(has("q", unscheduled), Some(key.clone()));
+        assert_eq!(has("q", unpulled), Some(key.clone()));
+        assert_eq!(has("q", recovering), None);
     }
 }

@@ -1,8 +1,10 @@
 //! The journal: its pods, by what the spec says of them.
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 use valv_crds::{
     journal::{Connection, ConnectionEnv, Journal, OnNewCertificate, Tls},
+    reference::ATTACHMENTS_LABEL,
     resources::Resources,
 };
 
@@ -10,13 +12,14 @@ use super::{
     Serving, Wanted, container_security,
     credentials::{self, AUTHORITIES},
     database::merge,
-    object, pod, pod_labels, pod_security, serving,
+    object, pod, pod_labels, pod_security, serving, small,
 };
 use crate::{
+    digest,
     io::kind::{Key, Kind},
     segmentation::Role,
     settings::Settings,
-    tenant::{certificates::JOURNAL_TLS, check::Tenant, claim::ATTACHMENTS_CLAIM, observe::Observed, secret},
+    tenant::{check::Tenant, claim::ATTACHMENTS_CLAIM, observe::Observed, secret},
 };
 
 /// Annotation on the pod template: digest of the credentials that the pods read.
@@ -37,12 +40,24 @@ const PROXY_CONFIG: &str = "proxy-config";
 /// Annotation on the pod template: digest of what the spec names and the pods read.
 const REFERENCES_ANNOTATION: &str = "valv.eu/references";
 
+/// Name of the port on which a pod serves HTTPS. Service and walls go by it: during a change of the port the old
+/// pods and the new ones are reached, each where it listens.
+pub const HTTPS_PORT: &str = "https";
+
 /// How long a pod that is to stop goes on serving: until every node knows that it gets no more traffic.
 const LEAVING_SECONDS: i64 = 5;
 
-/// A journal need not know how to leave gracefully: it is told to stop only when nobody comes any more.
-fn leaving() -> Value {
-    json!({ "preStop": { "sleep": { "seconds": LEAVING_SECONDS } } })
+/// A journal need not know how to leave gracefully: it is told to stop only when nobody comes any more. Behind a
+/// proxy that is when the proxy has let go of its users, so as long again after the proxy was told.
+fn leaving_seconds(journal: &Journal) -> i64 {
+    match journal.tls {
+        Tls::Own => LEAVING_SECONDS,
+        Tls::Proxy => 2 * LEAVING_SECONDS,
+    }
+}
+
+fn leaves_after(seconds: i64) -> Value {
+    json!({ "preStop": { "sleep": { "seconds": seconds } } })
 }
 
 /// What the pods read, by digest.
@@ -68,7 +83,8 @@ pub fn journal(
         Kind::PodDisruptionBudget,
         "journal",
         json!({ "spec": {
-            "maxUnavailable": 1,
+            // Pods of one node can leave it only together: one alone finds no other place.
+            "maxUnavailable": if tenant.runs_on_one_node() { json!("100%") } else { json!(1) },
             "selector": { "matchLabels": serving(tenant, Role::Journal) },
         }}),
     );
@@ -81,20 +97,24 @@ pub fn journal(
     if journal.on_new_certificate == OnNewCertificate::Restart || journal.tls == Tls::Proxy {
         annotations[CERTIFICATE_ANNOTATION] = json!(certificate(tenant, observed));
     }
-    let mut template = pod_template(tenant, journal, settings);
+    let mut template = pod_template(tenant, journal);
     let mut serving_container = container(tenant, journal, settings, Some(&journal.command));
-    merge(&mut serving_container, json!({ "name": "journal" }));
+    let leaving = leaving_seconds(journal);
+    merge(&mut serving_container, json!({ "name": "journal", "lifecycle": leaves_after(leaving) }));
     if !journal.args.is_empty() {
         serving_container["args"] = json!(journal.args);
     }
     if journal.tls == Tls::Own {
         serving_container["ports"] =
-            json!([{ "name": "https", "containerPort": journal.port, "protocol": "TCP" }]);
+            json!([{ "name": HTTPS_PORT, "containerPort": journal.port, "protocol": "TCP" }]);
     }
-    let open =
-        json!({ "tcpSocket": { "port": tenant.serving_port() }, "periodSeconds": 2, "failureThreshold": 3 });
     let probes = &journal.probes;
-    serving_container["readinessProbe"] = probes.ready.as_ref().map_or(open, |probe| json!(probe));
+    if let Some(probe) = &probes.ready {
+        serving_container["readinessProbe"] = json!(probe);
+    } else if journal.tls == Tls::Own {
+        serving_container["readinessProbe"] =
+            json!({ "tcpSocket": { "port": journal.port }, "periodSeconds": 2, "failureThreshold": 3 });
+    }
     if let Some(probe) = &probes.live {
         serving_container["livenessProbe"] = json!(probe);
     }
@@ -104,10 +124,10 @@ pub fn journal(
     let proxy = (journal.tls == Tls::Proxy).then(|| proxy(journal, settings));
     if let (Some(_), Some(volumes)) = (&proxy, template["volumes"].as_array_mut()) {
         volumes.extend(proxy_volumes(tenant));
-        annotations[PROXY_ANNOTATION] = json!(super::digest(haproxy_cfg(journal).as_bytes()));
+        annotations[PROXY_ANNOTATION] = json!(digest::of(haproxy_cfg(journal).as_bytes()));
     }
     template["containers"] = Value::Array([serving_container].into_iter().chain(proxy).collect());
-    template["terminationGracePeriodSeconds"] = json!(journal.stop_grace_seconds + LEAVING_SECONDS);
+    template["terminationGracePeriodSeconds"] = json!(journal.stop_grace_seconds + leaving);
     let deployment = object(
         tenant,
         Kind::Deployment,
@@ -131,11 +151,11 @@ pub fn journal(
 }
 
 /// What journal and migration have in common as pods.
-pub fn pod_template(tenant: &Tenant, journal: &Journal, settings: &Settings) -> Value {
+pub fn pod_template(tenant: &Tenant, journal: &Journal) -> Value {
     let mut template = pod(journal.scheduling.as_ref());
     let mut volumes = vec![
-        authorities(tenant),
-        json!({ "name": "tls", "secret": { "secretName": tls_secret(tenant), "defaultMode": 0o440 } }),
+        authorities(tenant, journal),
+        json!({ "name": "tls", "secret": { "secretName": tenant.journal_tls(), "defaultMode": 0o440 } }),
     ];
     if journal.database.folder.is_some() {
         volumes.push(json!({ "name": "connection", "secret": {
@@ -166,11 +186,23 @@ pub fn pod_template(tenant: &Tenant, journal: &Journal, settings: &Settings) -> 
             "volumes": volumes,
         }),
     );
+    if tenant.runs_on_one_node() {
+        // The first pod satisfies its own term; the next ones go to where the volume is.
+        template["affinity"] = json!({ "podAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [{
+            "labelSelector": { "matchExpressions": [{ "key": ATTACHMENTS_LABEL, "operator": "Exists" }] },
+            "topologyKey": "kubernetes.io/hostname",
+        }]}});
+    }
     if !journal.image_pull_secrets.is_empty() {
         template["imagePullSecrets"] = json!(journal.image_pull_secrets);
     }
-    let _ = settings;
     template
+}
+
+/// CPU and memory of the journal's container.
+pub fn resources(journal: &Journal) -> ResourceRequirements {
+    let default = Resources::of("20m", "2", "64Mi", "512Mi");
+    journal.resources.clone().unwrap_or_default().or(&default)
 }
 
 /// What journal and migration have in common as containers.
@@ -183,14 +215,12 @@ pub fn container(
     let policy = journal
         .image_pull_policy
         .map_or_else(|| settings.image_pull_policy.as_str().to_owned(), |policy| format!("{policy:?}"));
-    let default = Resources::of("20m", "2", "64Mi", "512Mi");
-    let resources = journal.resources.clone().unwrap_or_default().or(&default);
     let mut container = json!({
         "image": journal.image,
         "imagePullPolicy": policy,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": container_security(),
-        "resources": resources,
+        "resources": resources(journal),
         "volumeMounts": mounts(tenant, journal),
     });
     if let Some(command) = command.filter(|command| !command.is_empty()) {
@@ -256,8 +286,8 @@ fn mounts(tenant: &Tenant, journal: &Journal) -> Vec<Value> {
 }
 
 /// The authorities of the database: of the tenant's own server, or of the external one.
-fn authorities(tenant: &Tenant) -> Value {
-    let path = tenant.journal.database.ca_file.rsplit_once('/').map_or("ca.crt", |(_, file)| file);
+fn authorities(tenant: &Tenant, journal: &Journal) -> Value {
+    let path = journal.database.ca_file.rsplit_once('/').map_or("ca.crt", |(_, file)| file);
     let items = json!([{ "key": "ca.crt", "path": path }]);
     match tenant.external_database() {
         Some(external) => json!({ "name": "authorities", "secret": {
@@ -274,15 +304,15 @@ fn proxy(journal: &Journal, settings: &Settings) -> Value {
         "image": settings.images.proxy.as_str(),
         "imagePullPolicy": settings.image_pull_policy.as_str(),
         "command": ["haproxy", "-db", "-f", "/etc/valv/proxy/haproxy.cfg"],
-        "ports": [{ "name": "https", "containerPort": journal.proxy_port, "protocol": "TCP" }],
+        "ports": [{ "name": HTTPS_PORT, "containerPort": journal.proxy_port, "protocol": "TCP" }],
         "readinessProbe": {
-            "tcpSocket": { "port": journal.proxy_port }, "periodSeconds": 2, "failureThreshold": 3,
+            "httpGet": { "path": PROXY_READY, "port": journal.proxy_port, "scheme": "HTTPS" },
+            // By then the proxy has asked the journal for the first time, which it takes for well until then.
+            "initialDelaySeconds": 1, "periodSeconds": 2, "failureThreshold": 3,
         },
-        "lifecycle": leaving(),
+        "lifecycle": leaves_after(LEAVING_SECONDS),
         "securityContext": container_security(),
-        "resources": {
-            "requests": { "cpu": "10m", "memory": "32Mi" }, "limits": { "cpu": "1", "memory": "128Mi" },
-        },
+        "resources": small(),
         "volumeMounts": [read("proxy", "/etc/valv/proxy"), read("proxy-tls", "/etc/valv/proxy-tls")],
     })
 }
@@ -297,9 +327,13 @@ fn proxy_volumes(tenant: &Tenant) -> [Value; 2] {
     [
         json!({ "name": "proxy", "configMap": { "name": PROXY_CONFIG } }),
         json!({ "name": "proxy-tls", "secret": {
-            "secretName": tls_secret(tenant), "items": items, "defaultMode": 0o440 } }),
+            "secretName": tenant.journal_tls(), "items": items, "defaultMode": 0o440 } }),
     ]
 }
+
+/// Path at which the proxy itself answers: whether the journal behind it takes connections, which on loopback
+/// nobody but the proxy can ask.
+const PROXY_READY: &str = "/.valv/ready";
 
 /// The proxy's configuration. It tells the journal who came and how, and lets nobody else say so.
 ///
@@ -324,38 +358,134 @@ fn haproxy_cfg(journal: &Journal) -> String {
          \x20   option forwardfor\n\
          frontend https\n\
          \x20   bind :{proxy_port} ssl crt /etc/valv/proxy-tls/tls.pem alpn h2,http/1.1\n\
-         \x20   http-request del-header X-Forwarded-For\n\
+         \x20   http-request return status 200 if {{ path {PROXY_READY} }} {{ nbsrv(journal) ge 1 }}\n\
+         \x20   http-request return status 503 if {{ path {PROXY_READY} }}\n\
+         \x20   http-request del-header X-Forwarded- -m beg\n\
+         \x20   http-request del-header Forwarded\n\
+         \x20   http-request del-header X-Real-IP\n\
          \x20   http-request set-header X-Forwarded-Proto https\n\
          \x20   http-request set-header X-Forwarded-Host %[req.hdr(host)]\n\
          \x20   default_backend journal\n\
          backend journal\n\
-         \x20   server journal 127.0.0.1:{port}\n"
+         \x20   server journal 127.0.0.1:{port} check inter 500ms rise 1 fall 3\n"
     )
 }
 
-fn tls_secret(tenant: &Tenant) -> String {
-    let own = tenant.certificates.journal_secret_ref.as_ref();
-    own.map_or_else(|| JOURNAL_TLS.to_owned(), |secret| secret.name.clone())
-}
-
 fn certificate(tenant: &Tenant, observed: &Observed) -> String {
-    let name = tls_secret(tenant);
+    let name = tenant.journal_tls();
     if tenant.certificates.journal_secret_ref.is_some() {
         let found = observed.references.get(&Key::new(Kind::Secret, name));
-        return found.and_then(Option::as_ref).map(|found| found.digest.clone()).unwrap_or_default();
+        return found
+            .and_then(Option::as_ref)
+            .map(|found| digest::of(found.version.as_bytes()))
+            .unwrap_or_default();
     }
-    let data = observed.secrets.get(&name).and_then(|secret| secret.data.as_ref());
+    let data = observed.secrets.get(name).and_then(|secret| secret.data.as_ref());
     data.map(secret::digest).unwrap_or_default()
 }
 
-/// Digest of all that the spec names, but for what has an annotation of its own.
+/// Digest of the versions of all that the spec names, but for what has an annotation of its own.
 fn references(tenant: &Tenant, observed: &Observed) -> String {
     let certificate = tenant.certificates.journal_secret_ref.as_ref().map(|secret| secret.name.clone());
-    let digests: Vec<_> = observed
+    let versions: Vec<_> = observed
         .references
         .iter()
         .filter(|(key, _)| Some(&key.name) != certificate.as_ref())
-        .filter_map(|(key, found)| Some(format!("{key}={}", found.as_ref()?.digest)))
+        .filter_map(|(key, found)| Some(format!("{key}={}", found.as_ref()?.version)))
         .collect();
-    super::digest(digests.join("\n").as_bytes())
+    digest::of(versions.join("\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenant::simulation::Simulation;
+
+    fn changed(change: impl FnOnce(&mut Simulation)) -> Simulation {
+        let mut simulation = Simulation::new();
+        change(&mut simulation);
+        simulation.settle(|_| {});
+        simulation
+    }
+
+    fn field(simulation: &Simulation, kind: Kind, pointer: &str) -> Value {
+        simulation.observed.field(kind, "journal", pointer).cloned().unwrap_or_default()
+    }
+
+    const CONTAINER: &str = "/spec/template/spec/containers/0";
+
+    #[test]
+    fn the_version_that_serves_is_reached_where_it_listens_whatever_the_next_one_asks_for() {
+        let mut simulation = changed(|_| {});
+        let before = field(&simulation, Kind::Deployment, "/spec/template");
+
+        simulation.migration_fails = true;
+        let journal = &mut simulation.tenant.spec.journal;
+        journal.image = "registry.example/journal:2".into();
+        journal.port = 9443;
+        journal.database.ca_file = "/etc/authorities/database.pem".into();
+        simulation.settle(|_| {});
+
+        assert_eq!(field(&simulation, Kind::Deployment, "/spec/template"), before);
+        assert_eq!(field(&simulation, Kind::Deployment, &format!("{CONTAINER}/ports/0/name")), HTTPS_PORT);
+        assert_eq!(field(&simulation, Kind::Service, "/spec/ports/0/targetPort"), HTTPS_PORT);
+        let wall = simulation.observed.field(
+            Kind::NetworkPolicy,
+            "allow-users-to-journal",
+            "/spec/ingress/0/ports/0/port",
+        );
+        assert_eq!(wall.unwrap(), HTTPS_PORT);
+    }
+
+    #[test]
+    fn a_journal_is_told_to_stop_only_after_its_users_were_sent_elsewhere() {
+        let own = changed(|_| {});
+        let proxied = changed(|simulation| simulation.tenant.spec.journal.tls = Tls::Proxy);
+        let sleep = |simulation: &Simulation, index: usize| {
+            let pointer = format!("/spec/template/spec/containers/{index}/lifecycle/preStop/sleep/seconds");
+            field(simulation, Kind::Deployment, &pointer).as_i64()
+        };
+        let grace = "/spec/template/spec/terminationGracePeriodSeconds";
+
+        assert_eq!(sleep(&own, 0), Some(5));
+        assert_eq!(field(&own, Kind::Deployment, grace), 35);
+        assert_eq!((sleep(&proxied, 0), sleep(&proxied, 1)), (Some(10), Some(5)));
+        assert_eq!(field(&proxied, Kind::Deployment, grace), 40);
+    }
+
+    #[test]
+    fn behind_the_proxy_a_pod_is_ready_when_the_journal_is() {
+        let proxied = changed(|simulation| simulation.tenant.spec.journal.tls = Tls::Proxy);
+        let probe = |index: usize| {
+            let pointer = format!("/spec/template/spec/containers/{index}/readinessProbe");
+            field(&proxied, Kind::Deployment, &pointer)
+        };
+        let config = proxied.observed.text(Kind::ConfigMap, PROXY_CONFIG, "/data/haproxy.cfg").unwrap();
+
+        assert_eq!(probe(0), Value::Null);
+        assert_eq!(probe(1)["httpGet"]["scheme"], "HTTPS");
+        assert!(config.contains("status 200 if { path /.valv/ready } { nbsrv(journal) ge 1 }"), "{config}");
+    }
+
+    #[test]
+    fn pods_that_share_a_volume_of_one_node_run_together_and_leave_together() {
+        let attachments = json!({ "size": "1Gi", "mountPath": "/attachments" });
+        let simulation = changed(|simulation| {
+            simulation.tenant.spec.attachments = serde_json::from_value(attachments).unwrap();
+        });
+        let job =
+            super::super::migration::migration(&simulation.checked(), &simulation.settings, "migrate-1");
+        let job = job.unwrap().value;
+        let affinity = "/spec/template/spec/affinity/podAffinity";
+        let label = "/spec/template/metadata/labels/valv.eu~1attachments";
+
+        assert_ne!(field(&simulation, Kind::Deployment, affinity), Value::Null);
+        assert_eq!(job.pointer(affinity), Some(&field(&simulation, Kind::Deployment, affinity)));
+        assert_eq!(job.pointer(label), Some(&field(&simulation, Kind::Deployment, label)));
+        assert_eq!(field(&simulation, Kind::PodDisruptionBudget, "/spec/maxUnavailable"), "100%");
+        assert_eq!(
+            field(&simulation, Kind::Deployment, "/spec/selector/matchLabels/valv.eu~1attachments"),
+            Value::Null
+        );
+    }
 }

@@ -20,7 +20,7 @@ use crate::{
 pub fn migration(tenant: &Tenant, settings: &Settings, name: &str) -> Option<Wanted> {
     let journal = &tenant.journal;
     let migrate = journal.migrate.as_ref()?;
-    let mut template = pod_template(tenant, journal, settings);
+    let mut template = pod_template(tenant, journal);
     let mut migration = container(tenant, journal, settings, Some(&migrate.command));
     merge(&mut migration, json!({ "name": "migrate" }));
     let env = environment(journal, MIGRATION_SECRET);

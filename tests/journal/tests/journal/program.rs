@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long the program may take to say what it is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the program may take to do what it is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The settings of a process: nothing is inherited.
 pub type Environment = BTreeMap<&'static str, String>;
@@ -72,7 +72,21 @@ impl Serving {
 
     /// Sends SIGTERM.
     pub fn ask_to_stop(&self) {
-        assert!(Command::new("kill").arg(self.process.id().to_string()).status().unwrap().success());
+        self.signal("TERM");
+    }
+
+    /// Takes the processor from it, until [`Self::thaw`].
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args(["-s", name, &self.process.id().to_string()]).status();
+        assert!(kill.unwrap().success());
     }
 
     /// Waits until the process ended by itself.

@@ -1,12 +1,14 @@
 //! Stopping.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use reqwest::{Body, Method, StatusCode};
 use serde_json::json;
 
 use crate::program::Serving;
-use crate::world::{Site, World, answer};
+use crate::world::{Site, World, answer, eventually};
 
 #[tokio::test]
 async fn a_journal_asked_to_stop_serves_on_until_it_has_drained() {
@@ -40,7 +42,8 @@ async fn a_request_in_flight_is_finished() {
     let path = format!("/api/patients/{patient}/attachments?name=x.txt");
     let upload = site.request(Method::POST, &path).body(Body::wrap_stream(receiver));
     let upload = tokio::spawn(answer(upload));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    eventually("the upload has begun", async || world.attachments().read_dir().unwrap().next().is_some())
+        .await;
 
     site.serving.ask_to_stop();
     site.serving.wait_for_log("finishing what is in flight");
@@ -63,6 +66,45 @@ async fn an_idle_connection_does_not_delay_the_stop() {
 
     assert!(site.serving.wait().success());
     assert!(asked.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn who_came_while_the_journal_had_no_processor_is_answered() {
+    let world = World::of_release(2).await;
+    let site = world.serve(2);
+    site.serving.freeze();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = TcpStream::connect(("127.0.0.1", site.serving.port)).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+
+    site.serving.ask_to_stop();
+    site.serving.thaw();
+
+    for (number, mut client) in clients.into_iter().enumerate() {
+        let mut answer = String::new();
+        let ended = client.read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "client {number}: {ended:?} after {answer:?}");
+    }
+    assert!(site.serving.wait().success());
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_does_not_delay_the_stop() {
+    let world = World::of_release(2).await;
+    let site = world.serve(2);
+    let silent = TcpStream::connect(("127.0.0.1", site.serving.port)).unwrap();
+
+    let asked = Instant::now();
+    site.serving.ask_to_stop();
+
+    assert!(site.serving.wait().success());
+    assert!(asked.elapsed() < Duration::from_secs(5));
+    drop(silent);
 }
 
 /// Whoever comes before the drain delay has passed is answered. A connection that is made in the moment in which the

@@ -1,13 +1,11 @@
 //! TLS, to readers and to the database.
 
-use std::time::Duration;
-
 use reqwest::{Client, Method, StatusCode, Version};
 
 use crate::pki::{Authority, Mount, Pair};
 use crate::postgres::Postgres;
 use crate::program::{Environment, Serving, run};
-use crate::world::{Site, World, answer, https_client};
+use crate::world::{Site, World, answer, eventually, https_client};
 
 fn files(pair: &Pair) -> [(&str, &str); 2] {
     [("tls.crt", &pair.certificate), ("tls.key", &pair.key)]
@@ -134,8 +132,8 @@ async fn new_authorities_of_the_database_are_taken_up() {
     mount.replace(&[("ca.crt", &new.pem())]);
     world.postgres.stop();
     world.postgres.run().await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
 
-    assert_eq!(answer(site.anonymous(Method::GET, "/readyz")).await.0, StatusCode::OK);
+    let ready = async || answer(site.anonymous(Method::GET, "/readyz")).await.0 == StatusCode::OK;
+    eventually("the journal is ready again", ready).await;
     site.serving.wait_for_log("the database's certificate authorities changed");
 }

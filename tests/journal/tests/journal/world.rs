@@ -1,13 +1,14 @@
 //! What a test needs around the program: a database, a volume, a release, and somebody who signs in.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use reqwest::{Certificate, Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::postgres::Postgres;
-use crate::program::{Ended, Environment, Serving, run};
+use crate::program::{Ended, Environment, PATIENCE, Serving, run};
 
 pub const ANNA: &str = "SE2321000016-1003";
 pub const PASSWORD: &str = "mycket-hemligt";
@@ -136,6 +137,15 @@ pub fn https_client(authority: &str) -> Client {
     install_cryptography();
     let authority = Certificate::from_pem(authority.as_bytes()).unwrap();
     Client::builder().no_proxy().tls_certs_only([authority]).build().unwrap()
+}
+
+/// Waits until `condition` holds.
+pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Status and JSON, if it is JSON.
