@@ -71,7 +71,7 @@ demo: root binaries ## a real cluster, Valv on it, one journal, a note that surv
 	@started=$$SECONDS; $(WITH_CLUSTER) $(BINARIES)/demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
 
 .PHONY: test
-test: root ## everything that gates a change: 18 min warm
+test: root ## everything that gates a change: 20 min warm
 	@started=$$SECONDS; \
 	if $(SELF) lint unit docs-check chart-check e2e-all ground-first; \
 	then printf '\nmake test: PASSED in %s s\n' "$$((SECONDS - started))"; \
