@@ -85,14 +85,19 @@ test-all: root ## test, and what takes longer: accessibility in a browser, measu
 
 .PHONY: e2e
 e2e: root ## the tests on a real cluster; one of them: make e2e TEST=name; the cluster stays up
+	@$(MAKE) e2e-here
+	$(call step,taking away what the tests made,$(HARNESS) sweep)
+
+.PHONY: e2e-here
+e2e-here:
 	@$(MAKE) cluster-up
 	$(call step,installing Valv,$(HARNESS) install)
 	$(call step,tests on the cluster,cargo test --quiet --workspace --test e2e -- $(TEST) --test-threads=$(E2E_THREADS) --nocapture)
-	$(call step,taking away what the tests made,$(HARNESS) sweep)
 
+# What the tests made goes with a cluster that was brought up for them.
 .PHONY: e2e-all
 e2e-all: root binaries
-	@$(WITH_CLUSTER) $(SELF) e2e
+	@$(WITH_CLUSTER) $(SELF) $(if $(KUBECONFIG),e2e,e2e-here)
 
 .PHONY: ground
 ground: root binaries ## the local cluster leaves the host as it was
