@@ -5,7 +5,15 @@ use std::fmt::{self, Write};
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 
-use crate::{ConditionType, Reason, database::PARAMETERS, definitions};
+use crate::{
+    ConditionType, Reason,
+    backup::{BackupCondition, BackupReason},
+    database::PARAMETERS,
+    definitions,
+    drill::{DrillCondition, DrillReason},
+    policy::{PolicyCondition, PolicyReason},
+    store::{StoreCondition, StoreReason},
+};
 
 /// The page, as Markdown.
 ///
@@ -33,6 +41,7 @@ pub fn render() -> Result<String, fmt::Error> {
             writeln!(page, "\n### `{part}`\n\n| field | type | what it is |\n|---|---|---|")?;
             fields(&mut page, part, &schema["properties"][part])?;
         }
+        own_words(&mut page, &definition.spec.names.kind)?;
     }
     writeln!(page, "\n### Keys of `spec.database.parameters`\n\nThese may be set, and no others:\n")?;
     for parameter in PARAMETERS {
@@ -118,6 +127,24 @@ fn sentence(field: &Value) -> String {
     parts.join(" ")
 }
 
+/// Conditions and reasons of a kind that has its own; those of a tenant end the page.
+fn own_words(page: &mut String, kind: &str) -> fmt::Result {
+    match kind {
+        "BackupStore" => both_words::<StoreCondition, StoreReason>(page),
+        "BackupPolicy" => both_words::<PolicyCondition, PolicyReason>(page),
+        "Backup" => both_words::<BackupCondition, BackupReason>(page),
+        "RestoreDrill" => both_words::<DrillCondition, DrillReason>(page),
+        _ => Ok(()),
+    }
+}
+
+fn both_words<C: JsonSchema, R: JsonSchema>(page: &mut String) -> fmt::Result {
+    writeln!(page, "\n### Conditions\n")?;
+    words::<C>(page, "type")?;
+    writeln!(page, "\n### Reasons\n")?;
+    words::<R>(page, "reason")
+}
+
 /// A table of the values of an enum, from its own documentation.
 fn words<T: JsonSchema>(page: &mut String, name: &str) -> fmt::Result {
     writeln!(page, "| {name} | meaning |\n|---|---|")?;
@@ -144,6 +171,17 @@ mod tests {
 
         for parameter in PARAMETERS {
             assert!(page.contains(&format!("- `{parameter}`")), "{parameter}");
+        }
+    }
+
+    #[test]
+    fn every_word_of_a_condition_is_explained() {
+        for kind in ["BackupStore", "BackupPolicy", "Backup", "RestoreDrill"] {
+            let mut page = String::new();
+            own_words(&mut page, kind).unwrap();
+
+            assert!(page.lines().filter(|line| line.starts_with("| `")).count() > 10, "{kind}: {page}");
+            assert!(!page.contains("|  |"), "{kind} has a word without a meaning: {page}");
         }
     }
 }

@@ -30,7 +30,7 @@ pub fn of_entries<'a>(entries: impl IntoIterator<Item = (&'a str, &'a [u8])>) ->
 }
 
 /// Lower-case hexadecimal digits of `bytes`.
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

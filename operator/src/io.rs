@@ -1,5 +1,6 @@
 //! Every client of the outside: nothing else in this crate opens a connection.
 
+pub mod bucket;
 pub mod cache;
 pub mod cluster;
 pub mod difference;

@@ -12,6 +12,7 @@
 //! tenants' pods is [`agent`]: the same binary, and nothing of the rest.
 
 pub mod agent;
+pub mod archive;
 pub mod backoff;
 pub mod controllers;
 pub mod digest;
@@ -22,6 +23,8 @@ pub mod lease;
 pub mod log;
 pub mod metrics;
 pub mod pki;
+pub mod retention;
+pub mod schedule;
 pub mod segmentation;
 pub mod settings;
 pub mod tenant;

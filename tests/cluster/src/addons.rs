@@ -8,6 +8,7 @@ use crate::folder;
 use crate::kubectl::Kubectl;
 use crate::progress::Progress;
 use crate::settings::Settings;
+use crate::store;
 use crate::wait::{TAIL_LINES, Wait};
 
 const COREDNS: &str = include_str!("../manifests/coredns.yaml");
@@ -16,13 +17,17 @@ const LOCAL_PATH: &str = include_str!("../manifests/local-path.yaml");
 /// Stands in a manifest for the folder of local volumes.
 const VOLUMES: &str = "@VOLUMES@";
 
+/// Stands in a manifest for the names in the world, a line each, all with the same indentation.
+const HOSTS: &str = "@HOSTS@";
+
 /// Two small pods, whose images are there.
 const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Applies both.
 pub fn apply(kubectl: &Kubectl, settings: &Settings) -> Result<()> {
     let volumes = folder::volumes_mount(&settings.state).display().to_string();
-    kubectl.apply(COREDNS)?;
+    let hosts = store::hosts(settings)?.join("\n    ");
+    kubectl.apply(&COREDNS.replace(HOSTS, &hosts))?;
     kubectl.apply(&LOCAL_PATH.replace(VOLUMES, &volumes))
 }
 

@@ -21,6 +21,8 @@ use crate::program::Programs;
 use crate::progress::Progress;
 use crate::record::{NodeRecord, Record, Stage};
 use crate::settings::Settings;
+use crate::store::server::Server;
+use crate::store::{Store, bucket};
 use crate::world::World;
 
 /// The local cluster.
@@ -94,6 +96,9 @@ impl Cluster {
         if !record.world.is_alive() {
             bail!("the world has ended: its init is gone");
         }
+        for store in self.stores()? {
+            Server::of(&store, &self.settings).check()?;
+        }
         for node in &record.nodes {
             self.check_node(node)?;
         }
@@ -122,6 +127,42 @@ impl Cluster {
     /// a client there. The process is the program's own. It ends with the cluster at the latest.
     pub fn world_command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         Ok(World::of(self.record()?.world)?.command(program))
+    }
+
+    /// The S3 servers, whether they run or not.
+    pub fn stores(&self) -> Result<[Store; 2]> {
+        Store::all(&self.settings)
+    }
+
+    /// The one of this name: `helsinki` or `frankfurt`.
+    pub fn store(&self, name: &str) -> Result<Store> {
+        Store::named(&self.settings, name)
+    }
+
+    /// Ends a store like a power cut. From then on [`Self::check`] fails, until [`Self::start_store`] or
+    /// `cluster up`.
+    pub fn stop_store(&self, name: &str) -> Result<()> {
+        let _lock = Lock::take(&self.settings, &Progress::new())?;
+        Server::of(&self.store(name)?, &self.settings).stop()
+    }
+
+    /// Starts a store that was stopped, with what it holds, and waits until it answers. One that runs
+    /// stays; users who were changed are again what they should be, and so is the bucket's policy.
+    pub fn start_store(&self, name: &str) -> Result<()> {
+        let _lock = Lock::take(&self.settings, &Progress::new())?;
+        self.bring_up(&self.store(name)?)
+    }
+
+    pub(crate) fn bring_up(&self, store: &Store) -> Result<()> {
+        let world = World::of(self.record()?.world)?;
+        store.prepare()?;
+        Server::of(store, &self.settings).start(&world, &self.programs)?;
+        bucket::make(store)
+    }
+
+    /// How a store is, for a person.
+    pub(crate) fn store_state(&self, store: &Store) -> String {
+        Server::of(store, &self.settings).state()
     }
 
     /// Ends node `number` like a power cut. From then on [`Self::check`] fails; `cluster up` replaces it.

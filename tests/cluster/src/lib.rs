@@ -9,6 +9,7 @@
 //! | what tests call | [`Cluster`], [`Target`] |
 //! | what is built, and from what | `debian.rs`, `program.rs`, `binaries.rs`, `catalogue.rs`; kept by `cache.rs` |
 //! | the addresses | `network.rs` |
+//! | object storage in two countries | [`Store`], `store/`; requests to it, [`s3`] |
 //! | how a node is made | `node.rs` outside, `namespaces.rs` on the way, `supervisor.rs` inside |
 //! | what its programs are told | `parts/` |
 //! | how it ends | `down.rs`, `cgroup.rs` |
@@ -26,11 +27,13 @@ pub mod program;
 pub mod progress;
 pub mod settings;
 pub mod status;
+pub mod stores;
 pub mod supervisor;
 pub mod target;
 pub mod up;
 
 mod addons;
+mod authority;
 mod binaries;
 mod checkout;
 mod cluster;
@@ -48,6 +51,8 @@ mod parts;
 mod pki;
 mod process;
 mod record;
+mod secret_file;
+mod store;
 mod wait;
 mod world;
 
@@ -55,5 +60,7 @@ pub mod cache;
 mod cgroup;
 
 // For tests on a cluster.
+pub mod s3;
 pub use cluster::Cluster;
+pub use store::{BUCKET, Identity, Protection, Store};
 pub use target::Target;

@@ -14,7 +14,7 @@ use valv_cluster::program::Programs;
 use valv_cluster::progress::Progress;
 use valv_cluster::settings::Settings;
 use valv_cluster::{
-    Cluster, debian, down, interrupt, logs, namespaces, node, status, supervisor, target, up,
+    Cluster, debian, down, interrupt, logs, namespaces, node, status, stores, supervisor, target, up,
 };
 
 /// Runs a real Kubernetes cluster on this machine, in namespaces: `up` brings it up, `down` leaves the
@@ -52,6 +52,12 @@ enum Command {
         /// node-1, node-2 … or world.
         #[arg(long)]
         node: Option<String>,
+    },
+    /// Shows the S3 servers: where they are, and what they can do.
+    Stores {
+        /// Prints a JSON array, with the users' access keys and secrets.
+        #[arg(long)]
+        json: bool,
     },
     /// Prints the path of the administrator's kubeconfig.
     Kubeconfig,
@@ -128,6 +134,10 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Logs { part, node } => {
             print!("{}", logs::text(&settings, part.as_deref(), node.as_deref())?)
+        }
+        Command::Stores { json } => {
+            let stores = Cluster::open()?.stores()?;
+            print!("{}", if json { stores::json(&stores)? } else { stores::text(&stores)? });
         }
         Command::Kubeconfig => println!("{}", Cluster::open()?.kubeconfig().display()),
         Command::Programs { path } => {

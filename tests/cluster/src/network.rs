@@ -16,9 +16,18 @@ pub const BRIDGE: &str = "br0";
 /// The host, seen from the world.
 pub const HOST_ADDRESS: &str = "10.123.0.254";
 
+/// Object storage in Finland.
+pub const HELSINKI: &str = "10.123.0.20";
+
+/// Object storage in Germany.
+pub const FRANKFURT: &str = "10.123.0.21";
+
+/// Where object storage listens: what `https://` means.
+pub const STORE_PORT: u16 = 443;
+
 /// Addresses in the world at which servers can stand for other places: object storage in two regions,
 /// and a system at a third.
-pub const PLACES: [&str; 3] = ["10.123.0.20", "10.123.0.21", "10.123.0.30"];
+pub const PLACES: [&str; 3] = [HELSINKI, FRANKFURT, "10.123.0.30"];
 
 /// The bits that all of the above share.
 pub const PREFIX_BITS: u8 = 24;

@@ -13,6 +13,9 @@ pub fn text(cluster: &Cluster) -> Result<String> {
     let record = cluster.record()?;
     let mut text = String::new();
     writeln!(text, "world     {}", process(record.world))?;
+    for store in cluster.stores()? {
+        writeln!(text, "  {:20} {}", store.name, cluster.store_state(&store))?;
+    }
     for node in &record.nodes {
         writeln!(text, "{:9} {} at {}", node.name(), process(node.init), cluster.node_ip(node.number))?;
         let folder = cluster.node(node.number).folder().clone();

@@ -21,6 +21,7 @@ use crate::program::Programs;
 use crate::progress::Progress;
 use crate::record::{NodeRecord, Record, Stage};
 use crate::settings::Settings;
+use crate::store::Store;
 use crate::world::{self, World};
 
 /// Brings the cluster up with at least `nodes` nodes. What is up and well stays as it is.
@@ -77,7 +78,7 @@ impl Builder<'_> {
     fn bring_up(&self, nodes: u8) -> Result<()> {
         if let Ok(record) = self.cluster.record() {
             match self.check_first(&record) {
-                Ok(()) => return self.complete(nodes),
+                Ok(()) => return self.stores().and_then(|()| self.complete(nodes)),
                 Err(error) => self.progress.say(&format!("starting anew: {error:#}")),
             }
         } else if !self.settings.state.exists() {
@@ -117,8 +118,19 @@ impl Builder<'_> {
         let world = World::start(self.program, self.settings)?;
         self.progress.say("the world is there");
         Record { world: world.init(), nodes: Vec::new() }.write(self.settings)?;
+        self.stores()?;
         self.start_node(1)?;
         addons::await_ready(&self.cluster.kubectl(), self.progress)
+    }
+
+    /// Starts the stores that do not run, and brings all to what they should be. What they hold stays.
+    fn stores(&self) -> Result<()> {
+        for store in Store::all(self.settings)? {
+            let step = self.progress.step(&format!("the store {} answers", store.name));
+            self.cluster.bring_up(&store)?;
+            step.done();
+        }
+        Ok(())
     }
 
     /// Replaces every further node that is not well, and adds those that are missing.

@@ -49,7 +49,7 @@ impl World {
         let layout = Layout::detect()?;
         layout.create(MEMBER)?;
         let init = [process::find("catatonit")?.into_os_string(), OsString::from("-P")];
-        let log = log_of(settings);
+        let log = log_of(settings, "init");
         let init = namespaces::start(program, MEMBER, Apart::World, &init, &log)?;
         let world = Self { init, layout };
         world.await_joined(&log)?;
@@ -122,9 +122,9 @@ impl World {
     }
 }
 
-/// The log of the world's init.
-pub fn log_of(settings: &Settings) -> PathBuf {
-    settings.state.join(MEMBER).join("log").join("init.log")
+/// The log of a part of the world: its init's, a store's.
+pub fn log_of(settings: &Settings, part: &str) -> PathBuf {
+    settings.state.join(MEMBER).join("log").join(format!("{part}.log"))
 }
 
 /// Waits until the host's end of the link is gone: the kernel takes a network namespace down some

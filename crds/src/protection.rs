@@ -1,0 +1,219 @@
+//! `spec.backup` of a tenant, and what its status says about backups.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Slot, schedule::MissedSlots, text};
+
+/// How this tenant is backed up.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(cel)]
+pub struct Protection {
+    /// Name of the `BackupPolicy`.
+    #[serde(default = "default_policy")]
+    #[schemars(schema_with = "text::label_name")]
+    pub policy: String,
+
+    /// For whom its backups are encrypted. Each alone can open them.
+    pub recipients: Recipients,
+
+    /// Backups that retention must not delete, whatever their age.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["slot".into()]))]
+    #[schemars(length(max = 64))]
+    pub holds: Vec<Hold>,
+}
+
+/// For whom backups are encrypted: age X25519 recipients, the public halves. Their identities are held by people,
+/// outside every cluster; only that of `drill` may lie in one.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("self.tenant != self.escrow && (!has(self.drill) || (self.drill != self.tenant && self.drill != self.escrow))", "the recipients are different keys: with one key lost, another must still open the backups"))]
+pub struct Recipients {
+    /// The care provider's key.
+    #[schemars(schema_with = "text::recipient")]
+    pub tenant: String,
+    /// The key in escrow, for when the care provider's is lost.
+    #[schemars(schema_with = "text::recipient")]
+    pub escrow: String,
+    /// The key of drills that run unattended; absent: drills need a person with one of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::recipient")]
+    pub drill: Option<String>,
+}
+
+/// A backup that retention must not delete.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// Which.
+    pub slot: Slot,
+    /// Why, and who decided it.
+    #[schemars(length(min = 8, max = 500))]
+    pub reason: String,
+    /// Until when; absent: until the hold is taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+}
+
+/// What the operator last saw of a tenant's backups.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProtectionStatus {
+    /// The newest slot that was taken on. It never goes back, so no slot runs twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_slot: Option<Slot>,
+
+    /// When this tenant's turn in the next slot is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_start: Option<Time>,
+
+    /// Slots that were not run while the operator was away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<MissedSlots>,
+
+    /// The newest complete backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_backup: Option<LastBackup>,
+
+    /// The newest drill that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_drill: Option<LastDrill>,
+
+    /// The newest slot of drills that was taken on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_drill_slot: Option<Slot>,
+
+    /// The keys, and when each was last proven.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["role".into()]))]
+    #[schemars(length(max = 3))]
+    pub keys: Vec<KeyStatus>,
+}
+
+/// The newest complete backup.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastBackup {
+    /// Its slot.
+    pub slot: Slot,
+    /// The moment that it holds.
+    pub taken: Time,
+    /// When it was committed.
+    pub committed: Time,
+    /// Bytes in the store.
+    pub bytes: i64,
+    /// Names of the `BackupStore`s that have it.
+    #[schemars(length(max = 8))]
+    pub stores: Vec<String>,
+}
+
+/// The newest drill that ended.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastDrill {
+    /// Name of the `RestoreDrill`.
+    pub name: String,
+    /// Slot of the backup that it restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Slot>,
+    /// When it ended.
+    pub ended: Time,
+    /// `status` of its condition `Passed`.
+    pub passed: String,
+    /// `reason` of its condition `Passed`.
+    pub reason: String,
+    /// Recovery time that it measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rto_seconds: Option<i64>,
+    /// Recovery point that it measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo_seconds: Option<i64>,
+}
+
+/// A key, and when it was last proven.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyStatus {
+    /// Whose it is.
+    pub role: KeyRole,
+    /// The first 16 hex digits of the SHA-256 of its recipient.
+    #[schemars(length(min = 16, max = 16), regex(pattern = r"^[0-9a-f]{16}$"))]
+    pub fingerprint: String,
+    /// When its holder last opened a backup with it; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven: Option<Time>,
+}
+
+/// Whose a key is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum KeyRole {
+    /// The care provider's.
+    Tenant,
+    /// In escrow.
+    Escrow,
+    /// Of unattended drills.
+    Drill,
+}
+
+fn default_policy() -> String {
+    "default".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::example::refusal;
+
+    /// A recipient of the right shape, another for each letter.
+    fn key(letter: &str) -> String {
+        format!("age1{}", letter.repeat(58))
+    }
+
+    fn said(recipients: Value) -> String {
+        refusal(Protection::validate_cel(&json!({ "policy": "default", "recipients": recipients }), None))
+    }
+
+    #[test]
+    fn two_or_three_different_recipients_are_taken() {
+        assert_eq!(said(json!({ "tenant": key("q"), "escrow": key("p") })), "");
+        assert_eq!(said(json!({ "tenant": key("q"), "escrow": key("p"), "drill": key("z") })), "");
+    }
+
+    #[test]
+    fn fewer_than_two_recipients_are_refused() {
+        let alone = json!({ "policy": "default", "recipients": { "tenant": key("q") } });
+
+        assert!(said(json!({ "tenant": key("q"), "escrow": key("q") })).contains("different keys"));
+        assert!(
+            said(json!({ "tenant": key("q"), "escrow": key("p"), "drill": key("p") }))
+                .contains("different keys")
+        );
+        assert!(serde_json::from_value::<Protection>(alone).is_err());
+    }
+
+    #[test]
+    fn what_is_no_recipient_is_refused() {
+        let secret = "AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ";
+        let wrong = [secret, "age1", "ssh-ed25519 AAAA", &key("b"), &key("q")[1..], &key("Q")];
+
+        for recipient in wrong {
+            assert_ne!(said(json!({ "tenant": recipient, "escrow": key("p") })), "", "{recipient}");
+        }
+        assert!(said(json!({ "tenant": secret, "escrow": key("p") })).contains("the secret half"));
+    }
+
+    #[test]
+    fn the_smallest_protection_has_the_default_policy_and_no_holds() {
+        let smallest = json!({ "recipients": { "tenant": key("q"), "escrow": key("p") } });
+        let protection: Protection = serde_json::from_value(smallest).unwrap();
+
+        assert_eq!(protection.policy, "default");
+        assert!(protection.holds.is_empty());
+    }
+}

@@ -1,0 +1,205 @@
+//! Strings with rules of their own, each with the sentence that `kubectl apply` shows when it refuses one.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::json;
+
+/// What S3 clients and people agree a host name, a bucket and a folder look like; what a cron line and a time
+/// zone look like. The rules are CEL, not `pattern`, so that a refusal says what is wrong in words. Every one has
+/// a length: the apiserver bounds what a rule may cost.
+fn checked(longest: u32, rules: &[(&str, &str)]) -> Schema {
+    let rules: Vec<_> =
+        rules.iter().map(|(rule, message)| json!({ "rule": rule, "message": message })).collect();
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": longest,
+        "x-kubernetes-validations": rules,
+    })
+}
+
+/// Name of an object: a DNS subdomain of RFC 1123.
+pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 253,
+        "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+    })
+}
+
+/// Name of a store or a policy: a label of RFC 1123, since it stands in labels and metrics.
+pub(crate) fn label_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 63,
+        "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+    })
+}
+
+/// Names of stores, each once, at least one and at most eight.
+pub(crate) fn store_names(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 8,
+        "items": label_name(generator),
+        "x-kubernetes-validations": [{
+            "rule": "self.all(one, self.exists_one(other, other == one))",
+            "message": "a name stands twice",
+        }],
+    })
+}
+
+/// `https://host[:port]` and nothing else: what follows the host is Valv's to say.
+pub(crate) fn endpoint(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        300,
+        &[
+            (
+                "self.startsWith('https://')",
+                "endpoint is https: credentials and data never travel in the clear",
+            ),
+            (
+                "self.matches('^[a-z]+://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?$')",
+                "endpoint is https://host or https://host:port, in lower case: no user, no path, no bucket",
+            ),
+        ],
+    )
+}
+
+/// `http(s)://host:port`; a proxy sees ciphertext only, for the endpoint is https.
+pub(crate) fn proxy_url(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        300,
+        &[(
+            "self.matches('^https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?:[1-9][0-9]{0,4}$')",
+            "proxy is http://host:port or https://host:port, without user and password",
+        )],
+    )
+}
+
+/// The rules that all S3 servers share.
+///
+/// # Source
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
+pub(crate) fn bucket(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        63,
+        &[
+            (
+                "self.matches('^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')",
+                "bucket has 3 to 63 characters of a-z, 0-9, '-' and '.', and begins and ends with a letter or digit",
+            ),
+            (
+                "!self.contains('..') && !self.matches('^[0-9]+([.][0-9]+){3}$')",
+                "bucket has no two dots in a row and does not look like an address",
+            ),
+            (
+                "!self.startsWith('xn--') && !self.endsWith('-s3alias')",
+                "bucket does not begin with xn-- nor end with -s3alias: S3 keeps these for itself",
+            ),
+        ],
+    )
+}
+
+/// Folders, `a/b/c`: no slash first or last, no empty one, none that begins with a dot.
+pub(crate) fn prefix(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        200,
+        &[(
+            "self.matches('^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$')",
+            "prefix is folders of A-Z, a-z, 0-9, '.', '_' and '-' with '/' between: none at either end, none empty",
+        )],
+    )
+}
+
+/// PEM, one certificate or several, and no key.
+pub(crate) fn certificates(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        65_536,
+        &[
+            (
+                "self.startsWith('-----BEGIN CERTIFICATE-----')",
+                "caBundle is certificates in PEM, beginning with -----BEGIN CERTIFICATE-----",
+            ),
+            (
+                "!self.contains('PRIVATE KEY')",
+                "caBundle holds a private key: take it out, and make a new one",
+            ),
+        ],
+    )
+}
+
+/// ISO 3166-1 alpha-2. Whether it is a country that may be used is the sovereignty policy's to say.
+pub(crate) fn country(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 2,
+        "maxLength": 2,
+        "x-kubernetes-validations": [
+            { "rule": "self.matches('^[A-Z]{2}$')", "message": "country is two capital letters of ISO 3166-1, e.g. FI" },
+            {
+                "rule": "!(self in ['EL', 'EU', 'UK'])",
+                "message": "EL, EU and UK are no countries of ISO 3166-1: Greece is GR, the United Kingdom GB, the Union none",
+            },
+        ],
+    })
+}
+
+/// Five fields of cron: minute, hour, day of month, month, day of week. Numbers, names, `*`, `-`, `,`, `/`.
+pub(crate) fn cron(_: &mut SchemaGenerator) -> Schema {
+    let field = |one: &str| {
+        let item = format!("([*](/[1-9][0-9]?)?|{one}(-{one}(/[1-9][0-9]?)?)?)");
+        format!("{item}(,{item})*")
+    };
+    let fields = [
+        field("[0-5]?[0-9]"),
+        field("([01]?[0-9]|2[0-3])"),
+        field("(0?[1-9]|[12][0-9]|3[01])"),
+        field("(0?[1-9]|1[0-2]|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)"),
+        field("([0-7]|SUN|MON|TUE|WED|THU|FRI|SAT)"),
+    ];
+    let rule = format!("self.matches('^{}$')", fields.join(" "));
+    checked(
+        128,
+        &[(
+            &rule,
+            "cron has five fields with one space between: minute, hour, day of month, month, day of week; e.g. '0 1 * * *'",
+        )],
+    )
+}
+
+/// A name of the IANA time zone database.
+pub(crate) fn time_zone(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        64,
+        &[(
+            "self == 'UTC' || self.matches('^[A-Z][A-Za-z_]+(/[A-Z][A-Za-z0-9_+-]*){1,2}$')",
+            "timeZone is a name of the IANA database such as Europe/Stockholm, or UTC: an abbreviation knows no summer time",
+        )],
+    )
+}
+
+/// An age X25519 recipient: a public key.
+///
+/// # Source
+/// <https://age-encryption.org/v1>, "X25519": Bech32, human-readable part `age`, 32 bytes.
+pub(crate) fn recipient(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        62,
+        &[
+            (
+                "!self.startsWith('AGE-SECRET-KEY-')",
+                "this is an identity, the secret half: give the recipient, age1…, and make a new pair",
+            ),
+            (
+                "self.matches('^age1[02-9ac-hj-np-z]{58}$')",
+                "a recipient is an age X25519 public key, age1 and 58 characters",
+            ),
+        ],
+    )
+}
+
+/// A slot, `20261122T010000Z`.
+pub(crate) const SLOT_PATTERN: &str = "^[0-9]{8}T[0-9]{6}Z$";

@@ -1,0 +1,42 @@
+//! The backup format: what lies in a bucket, how it gets there, and how it is read and verified.
+//!
+//! `docs/backup-format.md` is its law; what is here obeys it. A backup's database, attachments and tenant are
+//! one tar stream each. A stream is cut into slices, each slice compressed to a zstd frame, whole frames
+//! encrypted together to a segment, each segment one object. So the standard tools restore it.
+//!
+//! | what                                        | file                                    | touches    |
+//! |---------------------------------------------|-----------------------------------------|------------|
+//! | keys                                        | [`layout`]                              | nothing    |
+//! | what the agent says: segments, all of it    | [`index`], [`manifest`]                 | nothing    |
+//! | what the operator says, signed              | [`commit`], [`envelope`]                | nothing    |
+//! | for whom                                    | [`recipients`]                          | nothing    |
+//! | slices, frames, segments                    | [`frame`], [`segment`]                  | nothing    |
+//! | stream → bucket                             | [`write`]                               | the bucket |
+//! | bucket → stream                             | [`fetch`], [`read`]                     | the bucket |
+//! | bucket → verdict, without a key             | [`verify`], [`finding`]                 | the bucket |
+//!
+//! # Guarantees
+//! Order: segments, then index pages, then the manifest, then the commit; when deleting, the other way round.
+//! So what a commit names is there. Nothing is believed because it was listed, and nothing by the store's
+//! clock.
+
+mod buffers;
+pub mod canonical;
+pub mod commit;
+pub mod digest;
+pub mod envelope;
+pub mod fetch;
+pub mod finding;
+pub mod frame;
+pub mod index;
+pub mod layout;
+pub mod manifest;
+pub mod progress;
+pub mod read;
+pub mod recipients;
+pub mod retry;
+pub mod segment;
+pub mod verify;
+pub mod write;
+
+pub use self::{fetch::Archive, progress::Progress, write::Writer};

@@ -1,0 +1,425 @@
+//! Gets commits, manifests, index pages and segments, and believes none of them before it is verified.
+//!
+//! Every object is asked for by the version that was committed, so what lies over it does no harm. Nothing
+//! here needs a key.
+
+use std::sync::Arc;
+
+use super::{
+    buffers::{Buffer, Buffers},
+    commit::{COMMIT_LIMIT_BYTES, Commit, InvalidCommit, ManifestRef},
+    digest::Blake3,
+    envelope::{KeyId, PublicKey},
+    finding::{Finding, Findings, Flaw},
+    index::{self, Entry, PAGE_LIMIT_BYTES},
+    layout::{ArchiveId, DataObject, Folder, Slot},
+    manifest::{InvalidManifest, MANIFEST_LIMIT_BYTES, Manifest, PageSummary},
+    retry::{Retries, RetryRule},
+};
+use crate::{
+    error::chain,
+    io::bucket::{self, Bucket, Content, Kind, Place, Version},
+};
+
+/// Versions of one commit that are looked at.
+const MOST_COMMITS: usize = 64;
+
+/// How to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Segments that are fetched ahead of the one that is being restored. Two more are in memory.
+    pub ahead: usize,
+    /// When to try again.
+    pub retry: RetryRule,
+}
+
+impl Default for Options {
+    /// Three ahead: 80 MiB of segments.
+    fn default() -> Self {
+        Self { ahead: 3, retry: RetryRule::default() }
+    }
+}
+
+/// Something could not be had from the bucket.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store.
+    #[error("failed to read the archive")]
+    Store(#[source] bucket::Error),
+    /// What is there is not what was committed.
+    #[error("the archive is broken")]
+    Broken(#[source] Finding),
+    /// The commit is not to be believed.
+    #[error("failed to believe {key}")]
+    Commit {
+        /// Which.
+        key: String,
+        /// Why not.
+        source: InvalidCommit,
+    },
+    /// The manifest is what was committed, and cannot be read.
+    #[error("failed to read {key}")]
+    Manifest {
+        /// Which.
+        key: String,
+        /// Why not.
+        source: InvalidManifest,
+    },
+    /// A thread of ours ended early.
+    #[error("failed to verify {key}")]
+    Worker {
+        /// What it was at.
+        key: String,
+        /// How it ended.
+        source: tokio::task::JoinError,
+    },
+}
+
+/// A commit that a trusted key signed.
+#[derive(Clone, Debug)]
+pub struct FoundCommit {
+    /// What it says.
+    pub commit: Commit,
+    /// Which key signed it.
+    pub key_id: KeyId,
+    /// Which version of its object it is.
+    pub version: Option<Version>,
+    /// What lies over it, or beside it under the same key.
+    pub covered: Findings,
+}
+
+/// A segment that is what was committed.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub key: String,
+    pub entry: Entry,
+    pub bytes: Buffer,
+}
+
+/// A bucket to be read. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    pub(super) bucket: Bucket,
+    pub(super) options: Options,
+    pub(super) retries: Arc<Retries>,
+    pub(super) buffers: Buffers,
+}
+
+impl Archive {
+    /// The archive in `bucket`. Asks nobody yet.
+    pub fn new(bucket: Bucket, options: Options) -> Self {
+        let options = Options { ahead: options.ahead.max(1), ..options };
+        Self {
+            bucket,
+            options,
+            retries: Arc::new(Retries::new(options.retry)),
+            buffers: Buffers::new(options.ahead + 2),
+        }
+    }
+
+    /// The commit of `archive` for `slot`: of all that lies under its key, what one of `trusted` signed.
+    ///
+    /// A delete marker or a forgery over it is seen through and reported. If several are signed, the first
+    /// that was committed counts, by the time that was signed with it.
+    ///
+    /// # Errors
+    /// [`Flaw::Missing`] if there is none; [`Error::Commit`] with what is wrong with the latest, if none is to
+    /// be believed.
+    pub async fn commit(
+        &self,
+        archive: &ArchiveId,
+        slot: Slot,
+        trusted: &[PublicKey],
+    ) -> Result<FoundCommit, Error> {
+        let key = Commit::key(archive, slot).to_string();
+        let versions = self.versions_of(&key).await?;
+        let mut found: Option<FoundCommit> = None;
+        let mut refused: Option<InvalidCommit> = None;
+        for version in &versions.objects {
+            let bytes = self.document(&key, version.as_ref(), COMMIT_LIMIT_BYTES).await?;
+            match Commit::open(&bytes, archive, slot, trusted) {
+                Ok((commit, key_id))
+                    if found.as_ref().is_none_or(|found| commit.committed < found.commit.committed) =>
+                {
+                    let version = version.clone();
+                    found = Some(FoundCommit { commit, key_id, version, covered: Findings::default() });
+                }
+                Ok(_) => {}
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        match (found, refused) {
+            (Some(mut found), _) => {
+                let others = versions.objects.into_iter().filter(|version| *version != found.version);
+                others.for_each(|by| found.covered.push(Finding::of(&key, Flaw::Covered { by })));
+                (0..versions.markers).for_each(|_| found.covered.push(Finding::of(&key, Flaw::Hidden)));
+                Ok(found)
+            }
+            (None, Some(source)) => Err(Error::Commit { key, source }),
+            (None, None) => Err(Error::Broken(Finding::of(&key, Flaw::Missing))),
+        }
+    }
+
+    /// What lies under `key`, the latest first as far as the store's word goes.
+    async fn versions_of(&self, key: &str) -> Result<Lying, Error> {
+        let mut tries = self.retries.begin();
+        let listed = loop {
+            match self.list_versions_of(key).await {
+                Ok(listed) => break listed,
+                // A store without versions need not have the question.
+                Err(bucket::Error { kind: Kind::Other { .. }, .. }) => {
+                    return Ok(Lying { objects: vec![None], markers: 0 });
+                }
+                Err(error) => tries.again_after(error).await.map_err(Error::Store)?,
+            }
+        };
+        tries.succeeded();
+        Ok(listed)
+    }
+
+    async fn list_versions_of(&self, key: &str) -> Result<Lying, bucket::Error> {
+        let mut lying = Lying { objects: Vec::new(), markers: 0 };
+        let mut pages = self.bucket.list_versions(key);
+        while let Some(page) = pages.page().await? {
+            for listed in page.into_iter().filter(|listed| listed.key == key) {
+                match listed.content {
+                    Content::DeleteMarker => lying.markers += 1,
+                    Content::Object { .. } if listed.place == Place::Latest => {
+                        lying.objects.insert(0, listed.version);
+                    }
+                    Content::Object { .. } => lying.objects.push(listed.version),
+                }
+            }
+            // The latest and the oldest: whoever lays many over it must not push the true one out.
+            while lying.objects.len() > MOST_COMMITS {
+                lying.objects.remove(1);
+            }
+        }
+        Ok(lying)
+    }
+
+    /// The manifest that a commit names.
+    pub async fn manifest(&self, named: &ManifestRef) -> Result<Manifest, Error> {
+        let key = &named.key;
+        let bytes = self
+            .committed_document(key, named.version.as_ref(), named.size, named.blake3, MANIFEST_LIMIT_BYTES)
+            .await?;
+        let manifest =
+            Manifest::parse(&bytes).map_err(|source| Error::Manifest { key: key.clone(), source })?;
+        if manifest.folder().key(DataObject::Manifest).to_string() != *key {
+            let source = InvalidManifest::Contradiction("is of another backup".to_owned());
+            return Err(Error::Manifest { key: key.clone(), source });
+        }
+        Ok(manifest)
+    }
+
+    /// The manifest of an attempt that is not committed yet, as it lies there, and what a commit says of it.
+    pub async fn uncommitted_manifest(&self, folder: &Folder) -> Result<(Manifest, ManifestRef), Error> {
+        let key = folder.key(DataObject::Manifest).to_string();
+        let version = self.latest_version(&key).await?;
+        let bytes = self.document(&key, version.as_ref(), MANIFEST_LIMIT_BYTES).await?;
+        let named = ManifestRef { key, version, size: bytes.len() as u64, blake3: Blake3::of(&bytes) };
+        let manifest =
+            Manifest::parse(&bytes).map_err(|source| Error::Manifest { key: named.key.clone(), source })?;
+        if manifest.folder() != *folder {
+            let source = InvalidManifest::Contradiction("is of another backup".to_owned());
+            return Err(Error::Manifest { key: named.key, source });
+        }
+        Ok((manifest, named))
+    }
+
+    async fn latest_version(&self, key: &str) -> Result<Option<Version>, Error> {
+        let mut tries = self.retries.begin();
+        loop {
+            match self.bucket.head(key, None).await {
+                Ok(meta) => {
+                    tries.succeeded();
+                    return Ok(meta.version);
+                }
+                Err(error) if error.kind == Kind::NotFound => {
+                    return Err(Error::Broken(Finding::of(key, Flaw::Missing)));
+                }
+                Err(error) => tries.again_after(error).await.map_err(Error::Store)?,
+            }
+        }
+    }
+
+    /// The entries of one page.
+    pub(super) async fn page(&self, folder: &Folder, page: &PageSummary) -> Result<Vec<Entry>, Error> {
+        let key = folder.key(DataObject::Page(page.key)).to_string();
+        let bytes = self
+            .committed_document(&key, page.version.as_ref(), page.size, page.blake3, PAGE_LIMIT_BYTES)
+            .await?;
+        let malformed = |why: String| Error::Broken(Finding::of(&key, Flaw::Malformed { why }));
+        let entries = index::parse(page.key, &bytes).map_err(|error| malformed(chain(&error)))?;
+        if entries.len() != page.segments as usize {
+            return Err(malformed(format!(
+                "it has {} lines, and {} were committed",
+                entries.len(),
+                page.segments
+            )));
+        }
+        Ok(entries)
+    }
+
+    /// A document of which size and digest were committed.
+    async fn committed_document(
+        &self,
+        key: &str,
+        version: Option<&Version>,
+        size: u64,
+        digest: Blake3,
+        limit_bytes: u64,
+    ) -> Result<Vec<u8>, Error> {
+        if size > limit_bytes {
+            let why = format!("it has {size} bytes, and at most {limit_bytes} are read");
+            return Err(Error::Broken(Finding::of(key, Flaw::Malformed { why })));
+        }
+        // One byte more, to see that there is more.
+        let bytes = self.document(key, version, size + 1).await?;
+        let found = bytes.len() as u64;
+        if found != size {
+            return Err(Error::Broken(Finding::of(key, Flaw::Size { expected: size, found })));
+        }
+        match Blake3::of(&bytes) {
+            found if found == digest => Ok(bytes),
+            found => Err(Error::Broken(Finding::of(key, Flaw::Altered { expected: digest, found }))),
+        }
+    }
+
+    /// All of a small object, at most `limit_bytes` of it.
+    async fn document(
+        &self,
+        key: &str,
+        version: Option<&Version>,
+        limit_bytes: u64,
+    ) -> Result<Vec<u8>, Error> {
+        let mut tries = self.retries.begin();
+        loop {
+            match self.document_once(key, version, limit_bytes).await {
+                Ok(bytes) => {
+                    tries.succeeded();
+                    return Ok(bytes);
+                }
+                Err(Error::Store(error)) => tries.again_after(error).await.map_err(Error::Store)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn document_once(
+        &self,
+        key: &str,
+        version: Option<&Version>,
+        limit_bytes: u64,
+    ) -> Result<Vec<u8>, Error> {
+        let mut object = self.get(key, version).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = object.chunk().await.map_err(Error::Store)? {
+            let room = usize::try_from(limit_bytes).unwrap_or(usize::MAX) - bytes.len();
+            bytes.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+            if chunk.len() >= room {
+                break;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Begins to read an object, and checks that it is the version that was asked for.
+    async fn get(&self, key: &str, version: Option<&Version>) -> Result<bucket::Object, Error> {
+        let object = match self.bucket.get(key, version).await {
+            Ok(object) => object,
+            Err(error) if error.kind == Kind::NotFound => {
+                return Err(Error::Broken(Finding::of(key, Flaw::Missing)));
+            }
+            Err(error) => return Err(Error::Store(error)),
+        };
+        if version.is_some() && object.meta.version.as_ref() != version {
+            let found = object.meta.version;
+            return Err(Error::Broken(Finding::of(key, Flaw::OtherVersion { found })));
+        }
+        Ok(object)
+    }
+
+    /// A segment, verified, in `buffer`.
+    pub(super) async fn segment(
+        &self,
+        folder: &Folder,
+        entry: Entry,
+        mut buffer: Buffer,
+    ) -> Result<Segment, Error> {
+        let key = folder.key(DataObject::Segment(entry.key)).to_string();
+        let mut tries = self.retries.begin();
+        loop {
+            buffer.clear();
+            match self.segment_once(&key, &entry, &mut buffer).await {
+                Ok(()) => break,
+                Err(Error::Store(error)) => tries.again_after(error).await.map_err(Error::Store)?,
+                Err(error) => return Err(error),
+            }
+        }
+        tries.succeeded();
+        let hashed = tokio::task::spawn_blocking(move || (Blake3::of(buffer.as_ref()), buffer)).await;
+        let (found, bytes) = match hashed {
+            Ok(hashed) => hashed,
+            Err(source) => return Err(Error::Worker { key, source }),
+        };
+        if found != entry.blake3 {
+            let flaw = Flaw::Altered { expected: entry.blake3, found };
+            return Err(Error::Broken(Finding::of(&key, flaw)));
+        }
+        Ok(Segment { key, entry, bytes })
+    }
+
+    /// The digest of what lies where a segment should, for whoever asks whose it is. `None` if it cannot be
+    /// had. Hashed as it comes, for it has no place in memory.
+    pub(super) async fn digest_of(&self, folder: &Folder, entry: &Entry) -> Result<Option<Blake3>, Error> {
+        let key = folder.key(DataObject::Segment(entry.key)).to_string();
+        let mut tries = self.retries.begin();
+        loop {
+            match self.digest_once(&key, entry.version.as_ref()).await {
+                Ok(digest) => {
+                    tries.succeeded();
+                    return Ok(Some(digest));
+                }
+                Err(Error::Store(error)) => tries.again_after(error).await.map_err(Error::Store)?,
+                Err(Error::Broken(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn digest_once(&self, key: &str, version: Option<&Version>) -> Result<Blake3, Error> {
+        let mut object = self.get(key, version).await?;
+        let mut hasher = blake3::Hasher::new();
+        while let Some(chunk) = object.chunk().await.map_err(Error::Store)? {
+            hasher.update(&chunk);
+        }
+        Ok(hasher.finalize().into())
+    }
+
+    async fn segment_once(&self, key: &str, entry: &Entry, buffer: &mut Buffer) -> Result<(), Error> {
+        let wrong_size = |found| Error::Broken(Finding::of(key, Flaw::Size { expected: entry.size, found }));
+        let mut object = self.get(key, entry.version.as_ref()).await?;
+        if object.meta.size_bytes != entry.size {
+            return Err(wrong_size(object.meta.size_bytes));
+        }
+        while let Some(chunk) = object.chunk().await.map_err(Error::Store)? {
+            let found = buffer.as_ref().len() as u64 + chunk.len() as u64;
+            if found > entry.size {
+                return Err(wrong_size(found));
+            }
+            buffer.append(&chunk).map_err(|_| wrong_size(found))?;
+        }
+        match buffer.as_ref().len() as u64 {
+            found if found == entry.size => Ok(()),
+            found => Err(wrong_size(found)),
+        }
+    }
+}
+
+/// What lies under one key.
+struct Lying {
+    objects: Vec<Option<Version>>,
+    markers: u32,
+}

@@ -1,0 +1,279 @@
+//! The way back: segments become the stream that they were.
+//!
+//! ```text
+//! index pages ─→ fetch and verify, several ahead ─→ decrypt, decompress ─→ sink
+//!                                                   one thread
+//! ```
+//!
+//! Input: a manifest that was verified, identities. Output: a tar stream. A segment is decrypted only after
+//! its size, version and digest were found to be what was committed. Memory is the same for any size.
+//!
+//! Dropping the future cancels.
+
+use std::{
+    collections::VecDeque,
+    io::{self, BufReader, Read},
+};
+
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, watch},
+    task::{JoinError, spawn_blocking},
+    try_join,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    fetch::{self, Archive, Segment},
+    frame::{SLICE_BYTES, SLICE_LOG},
+    layout::Part,
+    manifest::{Manifest, PartSummary},
+    progress::Progress,
+    recipients::{Identities, x25519_stanzas},
+};
+
+/// Slices that wait for the sink.
+const SLICES_WAITING: usize = 4;
+
+/// A part could not be restored. What reached the sink is the true beginning of its stream.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The backup has no such part.
+    #[error("the backup has no {part}")]
+    NoPart {
+        /// Which.
+        part: Part,
+    },
+    /// A segment could not be had, or is not what was committed.
+    #[error("failed to fetch {part}")]
+    Fetch {
+        /// Of which part.
+        part: Part,
+        /// Why.
+        source: fetch::Error,
+    },
+    /// None of the identities opens it.
+    #[error("none of the identities opens {key}")]
+    NoKey {
+        /// Which segment.
+        key: String,
+    },
+    /// Its header or its recipients' stanzas cannot be read.
+    #[error("failed to open {key}")]
+    Open {
+        /// Which segment.
+        key: String,
+        /// Why.
+        source: age::DecryptError,
+    },
+    /// It opens, and what is in it does not decrypt or decompress.
+    #[error("failed to read what is in {key}")]
+    Content {
+        /// Which segment.
+        key: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It has more or less in it than was committed.
+    #[error("{key} has {found} bytes of the stream in it, and {expected} were committed")]
+    Length {
+        /// Which segment.
+        key: String,
+        /// Bytes that were committed.
+        expected: u64,
+        /// Bytes that there are; of too many, those up to where it was noticed.
+        found: u64,
+    },
+    /// Whoever takes the stream.
+    #[error("failed to hand on the stream of {part}")]
+    Sink {
+        /// Of which part.
+        part: Part,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread of ours ended early.
+    #[error("failed to finish the work on {part}")]
+    Worker {
+        /// Which part.
+        part: Part,
+        /// How it ended.
+        source: JoinError,
+    },
+}
+
+/// What was restored of a part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of the stream.
+    pub plain_bytes: u64,
+    /// The smallest number of recipients that a segment's header names; `None` without segments.
+    pub fewest_recipients: Option<usize>,
+}
+
+enum Message<T> {
+    Next(T),
+    End,
+}
+
+/// Writes the stream of `part` of the backup that `manifest` describes to `sink`, and flushes it.
+///
+/// `manifest` is one that [`Archive::manifest`] returned: the index is verified against it.
+pub async fn part(
+    archive: &Archive,
+    manifest: &Manifest,
+    part: Part,
+    identities: &Identities,
+    sink: impl AsyncWrite + Unpin,
+    progress: &watch::Sender<Progress>,
+) -> Result<Restored, Error> {
+    let summary = manifest.part(part).ok_or(Error::NoPart { part })?;
+    progress.send_modify(|progress| progress.part = Some(part));
+    let (to_open, fetched) = mpsc::channel(1);
+    let (to_sink, slices) = mpsc::channel(SLICES_WAITING);
+    let opened = async {
+        let (identities, progress) = (identities.clone(), progress.clone());
+        match spawn_blocking(move || open_all(&identities, &progress, fetched, to_sink)).await {
+            Ok(opened) => opened,
+            Err(source) => Err(Error::Worker { part, source }),
+        }
+    };
+    let ((), restored, ()) =
+        try_join!(fetch_all(archive, manifest, summary, to_open), opened, sink_all(part, slices, sink))?;
+    Ok(restored)
+}
+
+/// Fetches the segments of a part, several at a time, and hands them on in order.
+async fn fetch_all(
+    archive: &Archive,
+    manifest: &Manifest,
+    summary: &PartSummary,
+    to_open: mpsc::Sender<Message<Segment>>,
+) -> Result<(), Error> {
+    let part = summary.name;
+    let failed = |source| Error::Fetch { part, source };
+    let folder = manifest.folder();
+    let mut coming: VecDeque<AbortOnDropHandle<Result<Segment, fetch::Error>>> = VecDeque::new();
+    for page in &summary.pages {
+        for entry in archive.page(&folder, page).await.map_err(failed)? {
+            if coming.len() == archive.options.ahead {
+                if let Gone::Yes = hand_on(part, &mut coming, &to_open).await? {
+                    return Ok(());
+                }
+            }
+            // The buffer before the task: so that those who come first have theirs.
+            let buffer = archive.buffers.take().await;
+            let (archive, folder) = (archive.clone(), folder.clone());
+            let fetching = async move { archive.segment(&folder, entry, buffer).await };
+            coming.push_back(AbortOnDropHandle::new(tokio::spawn(fetching)));
+        }
+    }
+    while !coming.is_empty() {
+        if let Gone::Yes = hand_on(part, &mut coming, &to_open).await? {
+            return Ok(());
+        }
+    }
+    let _ = to_open.send(Message::End).await;
+    Ok(())
+}
+
+/// Whether the next stage has gone. It says itself why.
+enum Gone {
+    Yes,
+    No,
+}
+
+async fn hand_on(
+    part: Part,
+    coming: &mut VecDeque<AbortOnDropHandle<Result<Segment, fetch::Error>>>,
+    to_open: &mpsc::Sender<Message<Segment>>,
+) -> Result<Gone, Error> {
+    let Some(first) = coming.pop_front() else { return Ok(Gone::No) };
+    let fetched = first.await.map_err(|source| Error::Worker { part, source })?;
+    let segment = fetched.map_err(|source| Error::Fetch { part, source })?;
+    match to_open.send(Message::Next(segment)).await {
+        Ok(()) => Ok(Gone::No),
+        Err(_) => Ok(Gone::Yes),
+    }
+}
+
+/// Decrypts and decompresses segments, on a thread of its own.
+///
+/// Ends without an error when either side has gone: that side says why.
+fn open_all(
+    identities: &Identities,
+    progress: &watch::Sender<Progress>,
+    mut fetched: mpsc::Receiver<Message<Segment>>,
+    to_sink: mpsc::Sender<Message<Vec<u8>>>,
+) -> Result<Restored, Error> {
+    let mut restored = Restored::default();
+    while let Some(message) = fetched.blocking_recv() {
+        let Message::Next(segment) = message else {
+            let _ = to_sink.blocking_send(Message::End);
+            return Ok(restored);
+        };
+        let recipients = x25519_stanzas(segment.bytes.as_ref()).unwrap_or(0);
+        if let Gone::Yes = open(identities, &segment, &to_sink)? {
+            return Ok(restored);
+        }
+        restored.segments += 1;
+        restored.plain_bytes += segment.entry.plain;
+        restored.fewest_recipients =
+            Some(restored.fewest_recipients.map_or(recipients, |fewest| fewest.min(recipients)));
+        progress.send_modify(|progress| progress.add(segment.entry.size, segment.entry.plain));
+    }
+    Ok(restored)
+}
+
+fn open(
+    identities: &Identities,
+    segment: &Segment,
+    to_sink: &mpsc::Sender<Message<Vec<u8>>>,
+) -> Result<Gone, Error> {
+    let Segment { key, entry, bytes } = segment;
+    let content = |source| Error::Content { key: key.clone(), source };
+    let opened = age::Decryptor::new_buffered(bytes.as_ref())
+        .and_then(|decryptor| decryptor.decrypt(identities.as_age()));
+    let frames = opened.map_err(|error| match error {
+        age::DecryptError::NoMatchingKeys => Error::NoKey { key: key.clone() },
+        source => Error::Open { key: key.clone(), source },
+    })?;
+    let mut stream = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(1 << 16, frames))
+        .map_err(content)?;
+    stream.window_log_max(SLICE_LOG).map_err(content)?;
+
+    let mut found = 0;
+    loop {
+        let mut slice = Vec::with_capacity(SLICE_BYTES);
+        stream.by_ref().take(SLICE_BYTES as u64).read_to_end(&mut slice).map_err(content)?;
+        found += slice.len() as u64;
+        // Also before the end: so that a segment of zeros without end does not fill a disk.
+        if found > entry.plain || (slice.is_empty() && found != entry.plain) {
+            return Err(Error::Length { key: key.clone(), expected: entry.plain, found });
+        }
+        if slice.is_empty() {
+            return Ok(Gone::No);
+        }
+        if to_sink.blocking_send(Message::Next(slice)).is_err() {
+            return Ok(Gone::Yes);
+        }
+    }
+}
+
+async fn sink_all(
+    part: Part,
+    mut slices: mpsc::Receiver<Message<Vec<u8>>>,
+    mut sink: impl AsyncWrite + Unpin,
+) -> Result<(), Error> {
+    let failed = |source| Error::Sink { part, source };
+    loop {
+        match slices.recv().await {
+            Some(Message::Next(slice)) => sink.write_all(&slice).await.map_err(failed)?,
+            Some(Message::End) => return sink.flush().await.map_err(failed),
+            // An earlier stage ended early, and says why.
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A real S3 server for one test, with TLS and a folder of its own.
+
+use std::{
+    env, fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tempfile::TempDir;
+use valv::io::bucket::{Addressing, Bucket, Credentials, Patience, Settings, Trust};
+
+/// Longer than anything here takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const REGION: &str = "fi-hel2";
+pub const BUCKET: &str = "valv-test";
+pub const PREFIX: &str = "backups";
+pub const ACCESS_KEY: &str = "root";
+pub const SECRET_KEY: &str = "rootsecret";
+
+/// What a bucket keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// The latest content of a key.
+    Latest,
+    /// All versions, and locks on them.
+    LockedVersions,
+}
+
+/// How it is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    Tls,
+    Plain,
+}
+
+/// versitygw, in a process of its own.
+pub struct Store {
+    process: Child,
+    folder: TempDir,
+    wire: Wire,
+    pub port: u16,
+    pub authority: String,
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Store {
+    pub fn start(keeps: Keeps) -> Self {
+        Self::start_with(keeps, Wire::Tls)
+    }
+
+    pub fn start_with(keeps: Keeps, wire: Wire) -> Self {
+        let program = env::var_os("VALV_VERSITYGW")
+            .expect("VALV_VERSITYGW: the path of versitygw, built by `cluster programs`");
+        let folder = tempfile::tempdir().unwrap();
+        let (authority, certificate, key) = certificates();
+        for (name, content) in [("ca.pem", &authority), ("tls.crt", &certificate), ("tls.key", &key)] {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        for name in ["data", "versions"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(program);
+        command
+            .env("ROOT_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("ROOT_SECRET_ACCESS_KEY", SECRET_KEY)
+            .args(["--region", REGION, "--port", &format!("127.0.0.1:{port}"), "--quiet"])
+            .current_dir(folder.path());
+        let path = |name: &str| folder.path().join(name);
+        if wire == Wire::Tls {
+            command.arg("--cert").arg(path("tls.crt")).arg("--key").arg(path("tls.key"));
+        }
+        command.arg("posix");
+        if keeps == Keeps::LockedVersions {
+            command.arg("--versioning-dir").arg(path("versions"));
+        }
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let process = command
+            .arg(path("data"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let store = Self { process, folder, wire, port, authority, certificate, key };
+        store.make_bucket(keeps);
+        store
+    }
+
+    /// Waits for the server by asking it for the bucket.
+    fn make_bucket(&self, keeps: Keeps) {
+        let start = Instant::now();
+        loop {
+            let mut command = Command::new("curl");
+            command
+                .args(["--silent", "--show-error", "--fail", "--request", "PUT"])
+                .args(["--aws-sigv4", &format!("aws:amz:{REGION}:s3")])
+                .args(["--user", &format!("{ACCESS_KEY}:{SECRET_KEY}")])
+                // curl of Debian 12 does not send it by itself.
+                .args(["--header", "x-amz-content-sha256: UNSIGNED-PAYLOAD"])
+                .args(["--cacert", "ca.pem"]);
+            if keeps == Keeps::LockedVersions {
+                command.args(["--header", "x-amz-bucket-object-lock-enabled: true"]);
+            }
+            let made = command
+                .arg(format!("{}/{BUCKET}", self.endpoint()))
+                .current_dir(self.folder.path())
+                .output()
+                .unwrap();
+            if made.status.success() {
+                return;
+            }
+            let log = || fs::read_to_string(self.folder.path().join("log")).unwrap();
+            assert!(start.elapsed() < PATIENCE, "{}\n{}", String::from_utf8_lossy(&made.stderr), log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn endpoint(&self) -> String {
+        let scheme = if self.wire == Wire::Tls { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    pub fn settings(&self) -> Settings {
+        Settings {
+            endpoint: self.endpoint(),
+            region: REGION.into(),
+            bucket: BUCKET.into(),
+            prefix: PREFIX.into(),
+            addressing: Addressing::Path,
+            credentials: Credentials {
+                access_key_id: ACCESS_KEY.into(),
+                secret_access_key: SECRET_KEY.into(),
+            },
+            trust: Trust::Only(self.authority.clone()),
+            proxy: None,
+            patience: Patience::default(),
+        }
+    }
+
+    pub fn bucket(&self) -> Bucket {
+        Bucket::open(&self.settings()).unwrap()
+    }
+
+    /// The certificate of the authority, for other programs.
+    pub fn authority_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// Where the server keeps the latest content of `key`: for faults that it would not let anybody make.
+    pub fn file(&self, key: &str) -> PathBuf {
+        self.folder.path().join("data").join(BUCKET).join(PREFIX).join(key)
+    }
+
+    /// The keys that are there.
+    pub fn keys(&self) -> Vec<String> {
+        let mut keys = Vec::new();
+        let root = self.file("");
+        collect(&root, &root, &mut keys);
+        keys.sort();
+        keys
+    }
+}
+
+fn collect(root: &Path, folder: &Path, keys: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(root, &path, keys);
+        } else {
+            keys.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An authority, and a certificate for 127.0.0.1 with its key.
+fn certificates() -> (String, String, String) {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Not the name that the server's certificate has by default: openssl would take that for the authority.
+    params.distinguished_name.push(DnType::CommonName, "the authority of a test");
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    (issuer.pem(), certificate.pem(), key.serialize_pem())
+}
