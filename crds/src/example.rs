@@ -64,10 +64,12 @@ pub fn changed<T: DeserializeOwned>(text: &str, changes: &[(&str, &str)]) -> T {
     for (pointer, change) in changes {
         let (parent, field) = pointer.rsplit_once('/').unwrap();
         let parent = value.pointer_mut(parent).unwrap().as_object_mut().unwrap();
-        match serde_yaml::from_str(change).unwrap() {
-            Value::Null => parent.remove(field),
-            change => parent.insert(field.to_owned(), change),
-        };
+        let change: Value = serde_yaml::from_str(change).unwrap();
+        if change.is_null() {
+            parent.remove(field);
+        } else {
+            parent.insert(field.to_owned(), change);
+        }
     }
     serde_json::from_value(value).unwrap()
 }

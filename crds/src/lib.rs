@@ -178,10 +178,10 @@ mod tests {
                 if column.json_path.starts_with(".metadata") || column.json_path.contains("[?") {
                     continue;
                 }
-                let steps = column.json_path.trim_start_matches('.').split('.');
-                let found = steps.fold(Some(&schema), |node, step| match step.strip_suffix("[0]") {
-                    Some(list) => node?.get("properties")?.get(list)?.get("items"),
-                    None => node?.get("properties")?.get(step),
+                let mut steps = column.json_path.trim_start_matches('.').split('.');
+                let found = steps.try_fold(&schema, |node, step| match step.strip_suffix("[0]") {
+                    Some(list) => node.get("properties")?.get(list)?.get("items"),
+                    None => node.get("properties")?.get(step),
                 });
                 assert!(found.is_some(), "{} has no {}", definition.spec.names.kind, column.json_path);
             }

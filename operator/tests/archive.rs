@@ -234,9 +234,10 @@ async fn each_damage_has_its_own_verdict() {
 
 /// What a restore says is broken.
 fn broken(error: &read::Error) -> Option<&Flaw> {
-    match error {
-        read::Error::Fetch { source: fetch::Error::Broken(finding), .. } => Some(&finding.flaw),
-        _ => None,
+    if let read::Error::Fetch { source: fetch::Error::Broken(finding), .. } = error {
+        Some(&finding.flaw)
+    } else {
+        None
     }
 }
 
@@ -264,9 +265,12 @@ async fn an_altered_manifest_and_a_forged_commit_are_told_apart() {
     altered.manifest.blake3 = valv::archive::digest::Blake3::of(&fs::read(&manifest_file).unwrap());
     let stranger = Keys::new();
     fs::write(&commit_file, altered.seal(&stranger.signing).unwrap()).unwrap();
-    let refused = |error: fetch::Error| match error {
-        fetch::Error::Commit { source: InvalidCommit::Envelope(error), .. } => error,
-        other => panic!("{other:?}"),
+    let refused = |error: fetch::Error| {
+        if let fetch::Error::Commit { source: InvalidCommit::Envelope(error), .. } = error {
+            error
+        } else {
+            panic!("{error:?}")
+        }
     };
     assert!(matches!(refused(look().await.unwrap_err()), OpenError::UnknownKey { .. }));
 

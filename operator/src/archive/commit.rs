@@ -6,12 +6,13 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use valv_crds::Slot;
 
 use super::{
     canonical,
     digest::Blake3,
     envelope::{Envelope, KeyId, OpenError, PublicKey, SigningKey},
-    layout::{ArchiveId, Attempt, DataObject, Folder, Key, Slot},
+    layout::{ArchiveId, Attempt, DataObject, Folder, Key},
     manifest::FORMAT,
     verify::Mode,
 };

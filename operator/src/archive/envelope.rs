@@ -6,7 +6,7 @@
 //! # Shape
 //! `{"payload": base64, "payloadType": text, "signatures": [{"keyid": text, "sig": base64}]}`. What is signed
 //! is not the JSON but `DSSEv1 <length> <payloadType> <length> <payload>`, lengths in bytes and decimal
-//! digits. Keys are PKCS #8 and SubjectPublicKeyInfo in PEM, as openssl writes and reads them.
+//! digits. Keys are PKCS #8 and `SubjectPublicKeyInfo` in PEM, as openssl writes and reads them.
 //!
 //! # Source
 //! <https://github.com/secure-systems-lab/dsse/blob/master/protocol.md>, RFC 8032, RFC 8410
@@ -34,7 +34,7 @@ use crate::digest::hex;
 const PRIVATE_KEY_START: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
-/// What stands before the 32 bytes of a public key in its SubjectPublicKeyInfo (RFC 8410).
+/// What stands before the 32 bytes of a public key in its `SubjectPublicKeyInfo` (RFC 8410).
 const PUBLIC_KEY_START: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// Signatures that are looked at in one envelope.
@@ -115,7 +115,7 @@ impl PublicKey {
         to_pem("PUBLIC KEY", &self.document())
     }
 
-    /// Its name: the first 16 bytes of the SHA-256 of its SubjectPublicKeyInfo.
+    /// Its name: the first 16 bytes of the SHA-256 of its `SubjectPublicKeyInfo`.
     pub fn id(self) -> KeyId {
         let digest = Sha256::digest(self.document());
         KeyId(hex(&digest)[..32].to_owned())

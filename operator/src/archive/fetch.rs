@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use valv_crds::Slot;
+
 use super::{
     buffers::{Buffer, Buffers},
     commit::{COMMIT_LIMIT_BYTES, Commit, InvalidCommit, ManifestRef},
@@ -12,7 +14,7 @@ use super::{
     envelope::{KeyId, PublicKey},
     finding::{Finding, Findings, Flaw},
     index::{self, Entry, PAGE_LIMIT_BYTES},
-    layout::{ArchiveId, DataObject, Folder, Slot},
+    layout::{ArchiveId, DataObject, Folder},
     manifest::{InvalidManifest, MANIFEST_LIMIT_BYTES, Manifest, PageSummary},
     retry::{Retries, RetryRule},
 };

@@ -19,8 +19,8 @@
 
 use std::{fmt, str::FromStr};
 
-use jiff::{Timestamp, fmt::strtime, tz::TimeZone};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use valv_crds::Slot;
 
 /// The folder of this version of the format.
 const FORMAT_FOLDER: &str = "v1";
@@ -56,7 +56,7 @@ macro_rules! serde_as_text {
     )*};
 }
 
-serde_as_text!(ArchiveId, Slot, Attempt, Part, SegmentName, PageName);
+serde_as_text!(ArchiveId, Attempt, Part, SegmentName, PageName);
 
 /// Whose archive: a DNS label, 1 to 63 characters. The tenant's name, unless its spec says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,65 +79,6 @@ impl FromStr for ArchiveId {
 impl fmt::Display for ArchiveId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
-    }
-}
-
-/// The moment that a backup is for, UTC, in whole seconds: `20261122T010000Z`. Texts sort as the moments do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(Timestamp);
-
-impl Slot {
-    const FORMAT: &str = "%Y%m%dT%H%M%SZ";
-
-    /// The slot at `moment`, whose fraction of a second is dropped.
-    ///
-    /// # Errors
-    /// If its year has not four digits.
-    pub fn at(moment: Timestamp) -> Result<Self, InvalidName> {
-        let refused = |_| InvalidName::of(&moment.to_string(), "a moment of the years 0 to 9999");
-        let whole = Timestamp::from_second(moment.as_second()).map_err(refused)?;
-        if (0..=9999).contains(&whole.to_zoned(TimeZone::UTC).year()) {
-            Ok(Self(whole))
-        } else {
-            Err(InvalidName::of(&moment.to_string(), "a moment of the years 0 to 9999"))
-        }
-    }
-
-    /// The moment.
-    pub fn moment(self) -> Timestamp {
-        self.0
-    }
-}
-
-impl FromStr for Slot {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let refused = || InvalidName::of(text, "a slot like 20261122T010000Z");
-        let moment = strtime::parse(Self::FORMAT, text)
-            .and_then(|parsed| parsed.to_datetime())
-            .and_then(|datetime| datetime.to_zoned(TimeZone::UTC))
-            .map_err(|_| refused())?
-            .timestamp();
-        let slot = Self::at(moment)?;
-        // The parser is more lenient than we are.
-        if slot.to_string() == text { Ok(slot) } else { Err(refused()) }
-    }
-}
-
-impl fmt::Display for Slot {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment = self.0.to_zoned(TimeZone::UTC);
-        write!(
-            formatter,
-            "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
-            moment.year(),
-            moment.month(),
-            moment.day(),
-            moment.hour(),
-            moment.minute(),
-            moment.second(),
-        )
     }
 }
 
@@ -461,10 +402,10 @@ impl FromStr for Key {
             "data" => {
                 let pieces: Vec<&str> = rest.splitn(3, '/').collect();
                 let [slot, attempt, object] = pieces[..] else { return Err(refused()) };
-                let folder = Folder { archive, slot: slot.parse()?, attempt: attempt.parse()? };
+                let folder = Folder { archive, slot: parse_slot(slot)?, attempt: attempt.parse()? };
                 Ok(Self::Data { folder, object: object.parse()? })
             }
-            "commits" => Ok(Self::Commit { archive, slot: file(".json")?.parse()? }),
+            "commits" => Ok(Self::Commit { archive, slot: parse_slot(file(".json")?)? }),
             "keys" => Ok(Self::Challenge { archive, fingerprint: file(".age")?.parse()? }),
             "records" => Ok(Self::Record { archive, name: file(".json")?.parse()? }),
             _ => Err(refused()),
@@ -489,6 +430,11 @@ impl fmt::Display for Key {
     }
 }
 
+/// A slot as a piece of a key.
+fn parse_slot(text: &str) -> Result<Slot, InvalidName> {
+    text.parse().map_err(|_| InvalidName::of(text, "a slot like 20261122T010000Z"))
+}
+
 fn is_lower_hex(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
@@ -501,6 +447,7 @@ fn digits(text: &str, length: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
@@ -604,7 +551,7 @@ mod tests {
             format!("{base}/index/attachments-00000.jsonl")
         );
         assert_eq!(folder.key(DataObject::Manifest).to_string(), format!("{base}/manifest.json"));
-        assert_eq!(folder.slot.moment(), "2026-11-22T01:00:00Z".parse().unwrap());
+        assert_eq!(folder.slot.time(), "2026-11-22T01:00:00Z".parse().unwrap());
     }
 
     #[test]

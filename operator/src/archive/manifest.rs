@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use valv_crds::Slot;
 
 use super::{
     canonical,
     digest::Blake3,
     index::PAGE_SEGMENTS,
-    layout::{ArchiveId, Attempt, Folder, PageName, Part, Slot},
+    layout::{ArchiveId, Attempt, Folder, PageName, Part},
 };
 use crate::io::bucket::Version;
 

@@ -158,10 +158,10 @@ async fn fetch_all(
     let mut coming: VecDeque<AbortOnDropHandle<Result<Segment, fetch::Error>>> = VecDeque::new();
     for page in &summary.pages {
         for entry in archive.page(&folder, page).await.map_err(failed)? {
-            if coming.len() == archive.options.ahead {
-                if let Gone::Yes = hand_on(part, &mut coming, &to_open).await? {
-                    return Ok(());
-                }
+            if coming.len() == archive.options.ahead
+                && let Gone::Yes = hand_on(part, &mut coming, &to_open).await?
+            {
+                return Ok(());
             }
             // The buffer before the task: so that those who come first have theirs.
             let buffer = archive.buffers.take().await;
@@ -236,9 +236,12 @@ fn open(
     let content = |source| Error::Content { key: key.clone(), source };
     let opened = age::Decryptor::new_buffered(bytes.as_ref())
         .and_then(|decryptor| decryptor.decrypt(identities.as_age()));
-    let frames = opened.map_err(|error| match error {
-        age::DecryptError::NoMatchingKeys => Error::NoKey { key: key.clone() },
-        source => Error::Open { key: key.clone(), source },
+    let frames = opened.map_err(|source| {
+        if matches!(source, age::DecryptError::NoMatchingKeys) {
+            Error::NoKey { key: key.clone() }
+        } else {
+            Error::Open { key: key.clone(), source }
+        }
     })?;
     let mut stream = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(1 << 16, frames))
         .map_err(content)?;

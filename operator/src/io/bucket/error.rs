@@ -176,10 +176,8 @@ where
         // An answer that is no S3: a proxy's page, or one that was cut off.
         SdkError::ResponseError(answer) => {
             let status = answer.raw().status().as_u16();
-            let kind = match of_answer(status, "", "") {
-                Kind::Other { .. } => Kind::Unavailable,
-                kind => kind,
-            };
+            let kind = of_answer(status, "", "");
+            let kind = if matches!(kind, Kind::Other { .. }) { Kind::Unavailable } else { kind };
             (kind, SdkError::<E, HttpResponse>::ResponseError(answer).into_source().ok())
         }
         SdkError::TimeoutError(_) => (Kind::Timeout, error.into_source().ok()),
@@ -187,7 +185,10 @@ where
             let cause = error.into_source().ok();
             (of_connection(cause.as_deref()), cause)
         }
-        other => (Kind::Other { status: 0, code: "InvalidRequest".to_owned() }, other.into_source().ok()),
+        // A request that could not be made, and what the SDK may come to know.
+        SdkError::ConstructionFailure(_) | _ => {
+            (Kind::Other { status: 0, code: "InvalidRequest".to_owned() }, error.into_source().ok())
+        }
     }
 }
 
