@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     database::{Database, Size},
     journal::Journal,
+    protection::Protection,
     reference::{ObjectName, ObjectReference},
 };
 
@@ -89,6 +90,10 @@ pub struct JournalTenantSpec {
 
     /// The database.
     pub database: Database,
+
+    /// How it is backed up. Absent: it is not, and the condition `BackedUp` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Protection>,
 
     /// Certificates of journal and database. Absent: from a certificate authority of the tenant's own.
     #[serde(default)]

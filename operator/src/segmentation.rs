@@ -22,6 +22,10 @@ pub enum Role {
     Database,
     /// The change of its roles.
     Roles,
+    /// The agent that backs it up.
+    Backup,
+    /// The agent that reads a backup back.
+    Verification,
 }
 
 impl Role {
@@ -32,6 +36,8 @@ impl Role {
             Self::Migration => "migration",
             Self::Database => "database",
             Self::Roles => "database-roles",
+            Self::Backup => "backup",
+            Self::Verification => "verification",
         }
     }
 }
@@ -47,7 +53,10 @@ pub fn policies(tenant: &Tenant, network: &Network) -> Vec<(&'static str, Value)
         ("allow-dns", dns(network)),
         ("allow-users-to-journal", users(tenant, network)),
     ];
-    let clients = [Role::Journal, Role::Migration, Role::Roles];
+    if !network.stores.is_empty() {
+        policies.push(("allow-to-stores", stores(network)));
+    }
+    let clients = [Role::Journal, Role::Migration, Role::Roles, Role::Backup];
     match tenant.external_database() {
         Some(external) => {
             let blocks: Vec<_> =
@@ -87,9 +96,23 @@ pub fn policies(tenant: &Tenant, network: &Network) -> Vec<(&'static str, Value)
 fn dns(network: &Network) -> Value {
     let udp = json!({ "port": 53, "protocol": "UDP" });
     json!({
-        "podSelector": one_of(&[Role::Journal, Role::Migration, Role::Roles]),
+        "podSelector": one_of(&[Role::Journal, Role::Migration, Role::Roles, Role::Backup, Role::Verification]),
         "policyTypes": ["Egress"],
         "egress": [{ "to": [pods(&network.dns)], "ports": [udp, port(53)] }],
+    })
+}
+
+/// Who writes and who reads back reach the stores, and nobody else does.
+fn stores(network: &Network) -> Value {
+    let to: Vec<_> = network
+        .stores
+        .iter()
+        .map(|store| json!({ "to": [{ "ipBlock": { "cidr": store.cidr.to_string() } }], "ports": [port(store.port.into())] }))
+        .collect();
+    json!({
+        "podSelector": one_of(&[Role::Backup, Role::Verification]),
+        "policyTypes": ["Egress"],
+        "egress": to,
     })
 }
 

@@ -155,6 +155,25 @@ pub struct Network {
 
     /// The ingress controllers that may reach tenants' proxies. Default: none, so nobody outside can.
     pub ingress_controllers: Vec<Pods>,
+
+    /// Where the backup stores answer, for the pods that write there and read back. Default: none, so no backup
+    /// reaches any.
+    pub stores: Vec<Egress>,
+}
+
+/// Addresses outside that something may connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Egress {
+    /// Which addresses.
+    pub cidr: Cidr,
+    /// On which TCP port. Default 443.
+    #[serde(default = "https_port")]
+    pub port: u16,
+}
+
+const fn https_port() -> u16 {
+    443
 }
 
 impl Default for Network {
@@ -175,6 +194,7 @@ impl Default for Network {
                 pod_labels: BTreeMap::from([("k8s-app".to_owned(), "kube-dns".to_owned())]),
             },
             ingress_controllers: vec![],
+            stores: vec![],
         }
     }
 }

@@ -63,7 +63,7 @@ pub fn labels(tenant: &Tenant) -> Value {
 }
 
 /// Labels of a pod that plays `role`.
-fn pod_labels(tenant: &Tenant, role: Role, serving: Serving) -> Value {
+pub fn pod_labels(tenant: &Tenant, role: Role, serving: Serving) -> Value {
     let mut labels = labels(tenant);
     labels[ROLE_LABEL] = json!(role.as_str());
     if serving == Serving::Yes {
@@ -77,7 +77,7 @@ fn pod_labels(tenant: &Tenant, role: Role, serving: Serving) -> Value {
 
 /// Whether Services may send traffic to a pod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Serving {
+pub enum Serving {
     /// They may.
     Yes,
     /// They may not.
@@ -90,7 +90,7 @@ fn serving(tenant: &Tenant, role: Role) -> Value {
 }
 
 /// What every container may do: nothing that it does not need.
-fn container_security() -> Value {
+pub fn container_security() -> Value {
     json!({
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
@@ -99,12 +99,12 @@ fn container_security() -> Value {
 }
 
 /// CPU and memory of a container that helps: the agent, the proxy, the Job that changes roles.
-fn small() -> ResourceRequirements {
+pub fn small() -> ResourceRequirements {
     Resources::of("20m", "1", "32Mi", "128Mi").or(&Resources::default())
 }
 
 /// Who a pod runs as.
-fn pod_security(user: i64, group: i64) -> Value {
+pub fn pod_security(user: i64, group: i64) -> Value {
     json!({
         "runAsNonRoot": true,
         "runAsUser": user,
@@ -116,7 +116,7 @@ fn pod_security(user: i64, group: i64) -> Value {
 }
 
 /// What every pod has: no token, no environment of Services, and where it may run.
-fn pod(scheduling: Option<&Scheduling>) -> Value {
+pub fn pod(scheduling: Option<&Scheduling>) -> Value {
     let mut pod = json!({
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,

@@ -286,7 +286,7 @@ fn mounts(tenant: &Tenant, journal: &Journal) -> Vec<Value> {
 }
 
 /// The authorities of the database: of the tenant's own server, or of the external one.
-fn authorities(tenant: &Tenant, journal: &Journal) -> Value {
+pub fn authorities(tenant: &Tenant, journal: &Journal) -> Value {
     let path = journal.database.ca_file.rsplit_once('/').map_or("ca.crt", |(_, file)| file);
     let items = json!([{ "key": "ca.crt", "path": path }]);
     match tenant.external_database() {
