@@ -10,6 +10,8 @@
 //! | `agent database init`       | init container, the PostgreSQL image | [`init`]        |
 //! | `agent database run`        | the database container, as PID 1     | [`run`](mod@run) |
 //! | `agent database roles`      | Job                                  | [`rotate`]      |
+//! | `agent backup`              | Job, the PostgreSQL image            | [`backup`](mod@backup) |
+//! | `agent verify`              | Job                                  | [`verify`](mod@verify) |
 //!
 //! There is no readiness command: the pod's probe is `pg_isready -h <socket folder>`, which speaks only the
 //! start of the protocol, so that a probe needs no role and no password, and adds no log line of ours.
@@ -17,28 +19,38 @@
 //! What they stand on: [`roles`] is the file that says who may log in, [`rights`] the SQL that makes it so,
 //! [`scram`] the verifiers in it; [`volume`] who may use the volume and what lies where; [`programs`]
 //! PostgreSQL's own tools; [`postmaster`] the temporary server of `init`; [`watch`] mounted files that
-//! change; [`durable`] files that survive a crash.
+//! change; [`durable`] files that survive a crash; [`trust`] whom TLS believes. `backup` and `verify` are told
+//! by a [`run_file`], speak to the bucket of [`store_access`], say how far they are by [`pulse`] and how it
+//! ended by their [`last_words`].
 
 #![allow(clippy::doc_markdown, reason = "PostgreSQL and ConfigMap are names, not code")]
 
+pub mod backup;
 pub mod durable;
 mod error;
 pub mod init;
 pub mod install;
+pub mod last_words;
 pub mod postmaster;
 pub mod programs;
+pub mod pulse;
 pub mod rights;
 pub mod roles;
 pub mod rotate;
 pub mod run;
+pub mod run_file;
 pub mod scram;
+pub mod store_access;
 pub mod termination;
+pub mod trust;
+pub mod verify;
 pub mod volume;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use tracing::info;
 
 pub use self::error::Error;
@@ -55,6 +67,10 @@ pub enum Command {
     /// Prepare, run or change the database
     #[command(subcommand)]
     Database(DatabaseCommand),
+    /// Back the tenant up to a store
+    Backup(backup::Backup),
+    /// Read a backup back from its store, and compare it with its manifest
+    Verify(verify::Verify),
 }
 
 /// `valv agent database …`.
@@ -84,12 +100,12 @@ pub struct Database {
     pub programs: Option<PathBuf>,
 }
 
-/// Does what `command` says.
+/// Does what `command` says. `now` is the clock.
 ///
 /// # Errors
 /// The operation that failed, with its causes as sources; what has a termination message has said it there
 /// too. [`Error::exit_code`] is what the process should end with.
-pub async fn run(command: Command) -> Result<(), Error> {
+pub async fn run(command: Command, now: fn() -> Timestamp) -> Result<(), Error> {
     match command {
         Command::Install { path } => install::install(&path).map_err(Error::Install),
         Command::Database(DatabaseCommand::Init(init)) => {
@@ -100,6 +116,18 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Database(DatabaseCommand::Roles(rotate)) => {
             let outcome = rotate::rotate(&rotate).await.map_err(Error::Roles);
             report(&rotate.termination_log, outcome)
+        }
+        Command::Backup(backup) => {
+            let outcome = backup::backup(&backup, now).await;
+            backup::report(&backup, &outcome);
+            let taken = outcome.map_err(Error::Backup)?;
+            info!(object.key = taken.manifest.key, bytes = taken.bytes, "wrote the manifest");
+            Ok(())
+        }
+        Command::Verify(verify) => {
+            let outcome = verify::verify(&verify, now).await;
+            verify::report(&verify, &outcome);
+            outcome.map(drop).map_err(Error::Verify)
         }
     }
 }

@@ -37,7 +37,8 @@ use valv::{
 /// The Lease of the operators of one cluster, in their namespace.
 const LEASE: &str = "valv-operator";
 
-/// Threads of the operator. It waits far more than it computes; two keep health alive while one computes.
+/// Threads of the operator, and of a backup. Both wait far more than they compute there; two keep health alive
+/// while one computes.
 const THREADS: usize = 2;
 
 /// How long reconciliations under way may take to finish. With the release of the Lease and the last answers
@@ -142,26 +143,28 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
     match command {
         Command::Operator(arguments) => {
-            let runtime = Builder::new_multi_thread()
-                .worker_threads(THREADS)
-                .thread_name("valv")
-                .enable_all()
-                .build()
-                .context("failed to start the runtime")?;
+            let runtime = several_threads()?;
             let code = runtime.block_on(operator(arguments));
             // Whatever still runs was given its time.
             runtime.shutdown_background();
             code
         }
-        Command::Agent(command) => one_thread()?.block_on(async {
-            match agent::run(command).await {
-                Ok(()) => Ok(ExitCode::SUCCESS),
+        Command::Agent(command) => {
+            let runtime = match &command {
+                agent::Command::Backup(_) | agent::Command::Verify(_) => several_threads()?,
+                agent::Command::Install { .. } | agent::Command::Database(_) => one_thread()?,
+            };
+            let code = match runtime.block_on(agent::run(command, now)) {
+                Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     error!(error = chain(&error), "the agent failed");
-                    Ok(ExitCode::from(error.exit_code()))
+                    ExitCode::from(error.exit_code())
                 }
-            }
-        }),
+            };
+            // A thread that reads or compresses does not keep a pod that ends.
+            runtime.shutdown_background();
+            Ok(code)
+        }
         Command::Uninstall(arguments) => one_thread()?.block_on(async {
             let patience = Duration::from_secs(arguments.patience_seconds.into());
             let report = uninstall::run(&client().await?, &arguments.namespace, patience).await?;
@@ -169,6 +172,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }),
     }
+}
+
+fn several_threads() -> anyhow::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("valv")
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")
 }
 
 fn one_thread() -> anyhow::Result<Runtime> {

@@ -157,7 +157,7 @@ async fn checks_read_everything_and_write_nothing() {
 }
 
 #[tokio::test]
-async fn replication_takes_a_base_backup_and_enters_no_database() {
+async fn replication_takes_a_base_backup_and_writes_nothing_but_the_sentinel() {
     let pod = made(DATA_ONLY);
     let _running = pod.run();
     pod.connected("journal_owner", "journal_owner-1", "journal").await;
@@ -173,10 +173,31 @@ async fn replication_takes_a_base_backup_and_enters_no_database() {
     assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
     assert!(taken.stdout.len() > 1 << 20);
     assert!(!backup("journal_owner").status.success());
-    for database in ["journal", "postgres", "template1"] {
+    for database in ["postgres", "template1"] {
         let entered = pod.connect("journal_replication", "journal_replication-1", database).await;
         let Err(error) = entered else { panic!("entered {database}") };
         assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{error:?}");
+    }
+    let owner = pod.connected("journal_owner", "journal_owner-1", "journal").await;
+    owner.batch_execute("CREATE TABLE note (text text)").await.unwrap();
+    let entered = pod.connected("journal_replication", "journal_replication-1", "journal").await;
+    entered
+        .batch_execute("INSERT INTO valv.sentinel VALUES ('slot', 'nonce', now()); DELETE FROM valv.sentinel")
+        .await
+        .unwrap();
+    for sql in [
+        "SELECT FROM public.note",
+        "CREATE TABLE public.mine (id int)",
+        "CREATE TABLE valv.mine (id int)",
+        "CREATE TEMPORARY TABLE mine (id int)",
+        "DROP TABLE valv.sentinel",
+        "TRUNCATE valv.sentinel",
+        "UPDATE valv.sentinel SET nonce = 'another'",
+    ] {
+        assert_eq!(refused(&entered, sql).await, SqlState::INSUFFICIENT_PRIVILEGE, "{sql}");
+    }
+    for sql in ["INSERT INTO valv.sentinel VALUES ('slot', 'forged', now())", "DROP SCHEMA valv CASCADE"] {
+        assert_eq!(refused(&owner, sql).await, SqlState::INSUFFICIENT_PRIVILEGE, "{sql}");
     }
 }
 

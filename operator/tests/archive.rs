@@ -1,5 +1,7 @@
 //! The backup format, against a real S3 server (versitygw) and the standard tools.
 //!
+//! The agent's own backups ([`pod_backup`]) need what `tests/agent.rs` needs too: root, and `VALV_POSTGRES_ROOT`.
+//!
 //! Needs `VALV_VERSITYGW`, the path of that program, and Debian's `age`, `b3sum`, `curl`, `jq`, `openssl`,
 //! `tar` and `zstd`. Each test has a server of its own, on 127.0.0.1, with a folder that is gone afterwards.
 
@@ -11,6 +13,11 @@ mod backup;
 mod data;
 #[path = "archive/memory.rs"]
 mod memory;
+#[path = "agent/pod.rs"]
+#[allow(dead_code, reason = "the tests of the agent use the rest")]
+mod pod;
+#[path = "archive/pod_backup.rs"]
+mod pod_backup;
 #[path = "archive/proxy.rs"]
 mod proxy;
 #[path = "archive/store.rs"]

@@ -1,6 +1,6 @@
 //! How the agent fails.
 
-use super::{init, install, rotate, run};
+use super::{backup, init, install, rotate, run, verify};
 
 /// Why a command of the agent stopped. Says what was being done; the sources say why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,14 @@ pub enum Error {
     /// `agent database roles`.
     #[error("failed to change the database's roles")]
     Roles(#[source] rotate::Error),
+
+    /// `agent backup`.
+    #[error("failed to back up")]
+    Backup(#[source] backup::Error),
+
+    /// `agent verify`.
+    #[error("failed to verify the backup")]
+    Verify(#[source] verify::Error),
 }
 
 impl Error {
@@ -27,7 +35,12 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Run(run::Error::Ended { code }) => *code,
-            Self::Install(_) | Self::Init(_) | Self::Run(_) | Self::Roles(_) => 1,
+            Self::Install(_)
+            | Self::Init(_)
+            | Self::Run(_)
+            | Self::Roles(_)
+            | Self::Backup(_)
+            | Self::Verify(_) => 1,
         }
     }
 }

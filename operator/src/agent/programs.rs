@@ -77,8 +77,11 @@ pub struct Programs {
 impl Programs {
     /// The programs that `database` names.
     pub fn of(database: &Database) -> Self {
-        let major = database.major;
-        let folder = database.programs.clone();
+        Self::of_major(database.major, database.programs.clone())
+    }
+
+    /// The programs of `major` in `folder`; without one, where Debian and the official image keep them.
+    pub fn of_major(major: u16, folder: Option<PathBuf>) -> Self {
         Self { folder: folder.unwrap_or_else(|| format!("/usr/lib/postgresql/{major}/bin").into()), major }
     }
 
@@ -178,7 +181,7 @@ fn system_identifier(text: &str) -> Option<u64> {
 }
 
 /// The last of `bytes`, on one line.
-fn end_of(bytes: &[u8]) -> String {
+pub(super) fn end_of(bytes: &[u8]) -> String {
     let end = &bytes[bytes.len().saturating_sub(COMPLAINT_BYTES)..];
     String::from_utf8_lossy(end).split_whitespace().collect::<Vec<_>>().join(" ")
 }

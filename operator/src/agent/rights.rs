@@ -8,7 +8,7 @@
 //! | `journal_owner`       | everything in the journal's database, whose owner it is                 |
 //! | `journal_app`         | group of the next two: rows only, or as the owner ([`ApplicationGrant`]) |
 //! | `journal_app_a`, `_b` | what `journal_app` may                                                  |
-//! | `journal_replication` | replicate; connect to no database                                       |
+//! | `journal_replication` | replicate; in the journal's database, write the sentinel and nothing else |
 //! | `journal_check`       | read everything in the journal's database                               |
 //! | `valv_roles`          | set logins and passwords of the others; hold none of their rights       |
 
@@ -16,7 +16,10 @@ use std::collections::BTreeSet;
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 
-use super::roles::{ApplicationGrant, Role, Roles};
+use super::{
+    backup::sentinel,
+    roles::{ApplicationGrant, Role, Roles},
+};
 
 /// The group that holds the journal's rights. Nobody logs in as it.
 pub const APPLICATION_GROUP: &str = "journal_app";
@@ -104,7 +107,7 @@ pub fn grants_sql(roles: &Roles) -> String {
          ALTER DATABASE {database} OWNER TO journal_owner;\n\
          REVOKE ALL ON DATABASE {database} FROM PUBLIC;\n\
          GRANT CONNECT, TEMPORARY ON DATABASE {database} TO journal_app;\n\
-         GRANT CONNECT ON DATABASE {database} TO journal_check, valv_roles;\n\
+         GRANT CONNECT ON DATABASE {database} TO journal_check, journal_replication, valv_roles;\n\
          ALTER SCHEMA public OWNER TO journal_owner;\n\
          REVOKE CREATE ON SCHEMA public FROM PUBLIC;\n\
          GRANT USAGE ON SCHEMA public TO journal_app;\n\
@@ -116,7 +119,9 @@ pub fn grants_sql(roles: &Roles) -> String {
          ALTER DEFAULT PRIVILEGES FOR ROLE journal_owner IN SCHEMA public \
          GRANT USAGE, SELECT ON SEQUENCES TO journal_app;\n\
          ALTER DEFAULT PRIVILEGES FOR ROLE journal_owner IN SCHEMA public \
-         GRANT EXECUTE ON ROUTINES TO journal_app;\n"
+         GRANT EXECUTE ON ROUTINES TO journal_app;\n\
+         {sentinel}",
+        sentinel = sentinel::table_sql(Role::JournalReplication.name()),
     )
 }
 

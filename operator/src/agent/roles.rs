@@ -14,7 +14,7 @@ use super::{
 
 /// Changes when the rights that [`super::rights`] grants change, so that a database that had the older ones
 /// gets the newer ones at its next start.
-const RIGHTS_REVISION: u32 = 1;
+const RIGHTS_REVISION: u32 = 2;
 
 /// What `roles.json` holds.
 ///
@@ -59,9 +59,9 @@ pub enum Role {
     JournalAppA,
     /// The journal, second of two logins.
     JournalAppB,
-    /// Takes base backups and WAL; can connect to no database.
+    /// Takes base backups and WAL; in the journal's database it may write the sentinel, and nothing else.
     JournalReplication,
-    /// Reads everything, writes nothing: checks of drills and restores.
+    /// Reads everything, writes nothing: counts of backups, checks of drills and restores.
     JournalCheck,
     /// Changes the passwords of the others. No superuser.
     ValvRoles,
@@ -281,7 +281,7 @@ mod tests {
     fn the_marker_starts_as_sha256sum_would_write_it() {
         assert_eq!(
             marker("abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  roles.json\nrights 1\n",
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  roles.json\nrights 2\n",
         );
     }
 }

@@ -4,14 +4,9 @@
 //! are open stay open; nothing restarts. Rights are not touched, and the volume's marker is not either: the
 //! next start of the database's pod applies the same file once more, which changes nothing.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::{Client, Config, config::SslMode, error::SqlState};
@@ -23,6 +18,7 @@ use super::{
     rights,
     roles::{self, Role, Roles, RolesFile},
     termination::{Outcome, Report},
+    trust,
 };
 use crate::error::chain;
 
@@ -83,22 +79,13 @@ pub enum Error {
     #[error("none of the files with a password for valv_roles is there; is the Secret mounted?")]
     NoPassword,
 
-    /// A password or a certificate.
+    /// A password.
     #[error("failed to read what is needed to connect; is the Secret mounted?")]
     File(#[source] FileError),
 
-    /// The file with certificates.
-    #[error("failed to understand the certificates in {}", path.display())]
-    Certificates {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-
-    /// The TLS library.
-    #[error("failed to prepare TLS")]
-    Tls(#[source] rustls::Error),
+    /// The database's authority.
+    #[error("failed to learn whom to trust")]
+    Trust(#[source] trust::Error),
 
     /// None of the passwords is right.
     #[error(
@@ -155,7 +142,7 @@ pub async fn rotate(rotate: &Rotate) -> Result<Report, Error> {
         return Err(Error::NoVerifier);
     }
     let passwords = Passwords::read(&rotate.password_file)?;
-    let tls = MakeRustlsConnect::new(tls(rotate)?);
+    let tls = MakeRustlsConnect::new(trust::client_config(&rotate.ca_file).map_err(Error::Trust)?);
 
     let mut client = connect(rotate, &roles, &passwords, &tls).await?;
     let doing = "set logins and passwords";
@@ -193,26 +180,6 @@ async fn describe(client: &Client, roles_digest: String) -> Result<Report, Error
     let version: &str = row.try_get(1).map_err(Error::sql(doing))?;
     let version = version.split_whitespace().next().unwrap_or_default().to_owned();
     Ok(Report { system_identifier, version, outcome: Outcome::RolesApplied, roles_digest })
-}
-
-/// TLS that trusts the tenant's own CA and nobody else.
-fn tls(rotate: &Rotate) -> Result<ClientConfig, Error> {
-    let path = &rotate.ca_file;
-    let text = durable::read(path).map_err(Error::File)?;
-    let failed = |source| Error::Certificates { path: path.clone(), source };
-
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-        let certificate = certificate.map_err(|error| failed(error.into()))?;
-        roots.add(certificate).map_err(|error| failed(error.into()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed("there is none".into()));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(Error::Tls)?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Connects as `valv_roles`, with the first of `passwords` that is right, before the deadline.
@@ -277,7 +244,7 @@ async fn try_passwords(
 
 /// What a failed try to connect says about the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+pub(super) enum Failure {
     /// The server is starting, full, or not to be reached: the next may succeed.
     Passing,
     /// The password is not right.
@@ -287,7 +254,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn of(error: &tokio_postgres::Error) -> Self {
+    pub fn of(error: &tokio_postgres::Error) -> Self {
         match error.code() {
             None => Self::Passing,
             Some(code) if *code == SqlState::INVALID_PASSWORD => Self::Refused,

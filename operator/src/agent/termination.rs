@@ -71,16 +71,21 @@ pub fn write(path: &Path, outcome: &Result<Report, Error>) {
 }
 
 /// The message for `error`, cut at its end where it would be too long.
-fn failed(mut error: String) -> String {
+fn failed(error: String) -> String {
+    cut_to_fit(error, |error| encode(&Message::Failed { error: error.to_owned() }))
+}
+
+/// What `encode` makes of `text`, or of as much of its beginning as Kubernetes keeps.
+pub(super) fn cut_to_fit(mut text: String, encode: impl Fn(&str) -> String) -> String {
     loop {
-        let text = encode(&Message::Failed { error: error.clone() });
-        let excess = text.len().saturating_sub(LIMIT_BYTES);
-        if excess == 0 {
-            return text;
+        let encoded = encode(&text);
+        let excess = encoded.len().saturating_sub(LIMIT_BYTES);
+        if excess == 0 || text.is_empty() {
+            return encoded;
         }
         // One byte of text is up to six of JSON, so this may take a few rounds; each removes at least one.
-        let keep = error.floor_char_boundary(error.len().saturating_sub(excess.div_ceil(6)));
-        error.truncate(keep);
+        let keep = text.floor_char_boundary(text.len().saturating_sub(excess.div_ceil(6)));
+        text.truncate(keep);
     }
 }
 

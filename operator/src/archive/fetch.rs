@@ -230,6 +230,20 @@ impl Archive {
         Ok((manifest, named))
     }
 
+    /// The size of an object, by the store's word: for whoever knows only its digest.
+    pub async fn size_of(&self, key: &str, version: Option<&Version>) -> Result<u64, bucket::Error> {
+        let mut tries = self.retries.begin();
+        loop {
+            match self.bucket.head(key, version).await {
+                Ok(meta) => {
+                    tries.succeeded();
+                    return Ok(meta.size_bytes);
+                }
+                Err(error) => tries.again_after(error).await?,
+            }
+        }
+    }
+
     async fn latest_version(&self, key: &str) -> Result<Option<Version>, Error> {
         let mut tries = self.retries.begin();
         loop {

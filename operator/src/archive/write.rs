@@ -46,7 +46,7 @@ use super::{
     retry::{Retries, RetryRule},
     segment::{self, ContentMd5, OpenSegment, Sealed},
 };
-use crate::io::bucket::{self, Bucket, Pace, Put, Version};
+use crate::io::bucket::{self, Bucket, LockMode, Pace, Put, Version};
 
 /// Segments that are put and wait for an earlier one, before no more are begun. Only their index lines are
 /// kept.
@@ -65,6 +65,8 @@ pub struct Options {
     pub content_md5: ContentMd5,
     /// Locked until then, on a store with object lock.
     pub retain_until: Option<Timestamp>,
+    /// Who may lift that lock.
+    pub lock_mode: LockMode,
     /// The most bytes of ciphertext a second.
     pub bytes_per_second: Option<NonZeroU64>,
     /// When to try again.
@@ -80,6 +82,7 @@ impl Default for Options {
             in_flight: 3,
             content_md5: ContentMd5::Omitted,
             retain_until: None,
+            lock_mode: LockMode::default(),
             bytes_per_second: None,
             retry: RetryRule::default(),
         }
@@ -339,6 +342,7 @@ impl Run {
         let how = Put {
             content_md5,
             retain_until: self.options.retain_until,
+            lock_mode: self.options.lock_mode,
             pace: self.pace.clone(),
             ..Put::default()
         };

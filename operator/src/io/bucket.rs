@@ -176,12 +176,24 @@ impl fmt::Display for Version {
 pub struct Put {
     /// What to do if the key is there.
     pub on_existing: OnExisting,
-    /// Locked (compliance mode) until then. The store must have object lock.
+    /// Locked until then. The store must have object lock.
     pub retain_until: Option<Timestamp>,
+    /// Who may lift that lock.
+    pub lock_mode: LockMode,
     /// MD5 of the bytes, if it is known. Needed with a lock; computed then if it is not.
     pub content_md5: Option<[u8; 16]>,
     /// The pace that it keeps.
     pub pace: Option<Arc<Pace>>,
+}
+
+/// Who may lift a lock before it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockMode {
+    /// Nobody.
+    #[default]
+    Compliance,
+    /// Whoever has the right to bypass it, and says so.
+    Governance,
 }
 
 /// What a PUT does if the key is there.
@@ -353,8 +365,12 @@ impl Bucket {
             request = request.if_none_match("*");
         }
         if let Some(until) = how.retain_until {
+            let mode = match how.lock_mode {
+                LockMode::Compliance => ObjectLockMode::Compliance,
+                LockMode::Governance => ObjectLockMode::Governance,
+            };
             request = request
-                .object_lock_mode(ObjectLockMode::Compliance)
+                .object_lock_mode(mode)
                 .object_lock_retain_until_date(DateTime::from_secs(until.as_second()));
         }
         let digest = match (how.content_md5, how.retain_until) {

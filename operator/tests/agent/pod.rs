@@ -81,6 +81,11 @@ impl Authority {
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
+    /// Its own certificate, PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// Certificate and key for `127.0.0.1`, PEM.
     fn server(&self) -> (String, String) {
         let key = KeyPair::generate().unwrap();
@@ -164,7 +169,8 @@ impl Pod {
         );
         fs::write(folder.join("postgresql.conf"), settings).unwrap();
         let rules = "local all postgres trust\nlocal all all scram-sha-256\nlocal replication all scram-sha-256\n\
-                     hostssl all all 127.0.0.1/32 scram-sha-256\n";
+                     hostssl all all 127.0.0.1/32 scram-sha-256\n\
+                     hostssl replication journal_replication 127.0.0.1/32 scram-sha-256\n";
         fs::write(folder.join("pg_hba.conf"), rules).unwrap();
     }
 
@@ -217,7 +223,7 @@ impl Pod {
     }
 
     /// Starts `valv agent` with `args`.
-    fn start(&self, args: &[&str]) -> Started {
+    pub fn start(&self, args: &[&str]) -> Started {
         self.start_with(args, &[])
     }
 
@@ -262,7 +268,7 @@ impl Pod {
     /// Runs `valv agent database roles` to its end, with `passwords` and trust in `authority`.
     pub fn rotate(&self, passwords: &[&str], authority: &Authority, deadline: &str) -> Ended {
         let folder = self.root().join("etc/valv/roles");
-        fs::write(folder.join("ca.crt"), authority.issuer.pem()).unwrap();
+        fs::write(folder.join("ca.crt"), authority.pem()).unwrap();
         let port = self.port.to_string();
         let mut args =
             vec!["database", "roles", "--host", "127.0.0.1", "--port", &port, "--deadline", deadline];

@@ -96,7 +96,7 @@ fn hba_conf(tenant: &Tenant) -> String {
          hostssl   all          postgres                      all      reject\n\
          hostssl   replication  journal_replication           all      scram-sha-256\n\
          hostssl   replication  all                           all      reject\n\
-         hostssl   {database}   journal_owner,journal_app_a,journal_app_b,journal_check,valv_roles  all  scram-sha-256\n\
+         hostssl   {database}   journal_owner,journal_app_a,journal_app_b,journal_replication,journal_check,valv_roles  all  scram-sha-256\n\
          host      all          all                           all      reject\n"
     )
 }
