@@ -11,6 +11,8 @@ mod backup;
 mod data;
 #[path = "archive/memory.rs"]
 mod memory;
+#[path = "archive/probe.rs"]
+mod probe;
 #[path = "archive/proxy.rs"]
 mod proxy;
 #[path = "archive/store.rs"]

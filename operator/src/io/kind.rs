@@ -7,6 +7,8 @@ use kube::core::ApiResource;
 pub enum Kind {
     /// `valv.eu/v1alpha1` `JournalTenant`: not made, but its status and finalizer are written.
     JournalTenant,
+    /// `valv.eu/v1alpha1` `BackupStore`: not made, but its status is written.
+    BackupStore,
     /// `v1` `Namespace`.
     Namespace,
     /// `rbac.authorization.k8s.io/v1` `RoleBinding`.
@@ -72,6 +74,7 @@ impl Kind {
     fn names(self) -> (&'static str, &'static str, &'static str, &'static str) {
         match self {
             Self::JournalTenant => ("valv.eu", "v1alpha1", "JournalTenant", "journaltenants"),
+            Self::BackupStore => ("valv.eu", "v1alpha1", "BackupStore", "backupstores"),
             Self::Namespace => ("", "v1", "Namespace", "namespaces"),
             Self::RoleBinding => ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
             Self::ResourceQuota => ("", "v1", "ResourceQuota", "resourcequotas"),
