@@ -1,5 +1,7 @@
 //! Conditions: their types and reasons are API, their messages are not.
 
+use std::fmt::Debug;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
@@ -129,32 +131,32 @@ pub enum Truth {
     Unknown,
 }
 
-/// What a condition says, before it is dated.
+/// What a condition says, before it is dated. `C` and `R` are the types and reasons of the kind's conditions.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Saying {
+pub struct Saying<C = ConditionType, R = Reason> {
     /// Of what.
-    pub kind: ConditionType,
+    pub kind: C,
     /// Whether it is so.
     pub truth: Truth,
     /// Why, as one word for machines.
-    pub reason: Reason,
+    pub reason: R,
     /// Why, as a sentence for people.
     pub message: String,
 }
 
-impl Saying {
+impl<C: Debug, R: Debug> Saying<C, R> {
     /// `kind` is so.
-    pub fn yes(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+    pub fn yes(kind: C, reason: R, message: impl Into<String>) -> Self {
         Self { kind, truth: Truth::True, reason, message: message.into() }
     }
 
     /// `kind` is not so.
-    pub fn no(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+    pub fn no(kind: C, reason: R, message: impl Into<String>) -> Self {
         Self { kind, truth: Truth::False, reason, message: message.into() }
     }
 
     /// Whether `kind` is so cannot be known.
-    pub fn unknown(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+    pub fn unknown(kind: C, reason: R, message: impl Into<String>) -> Self {
         Self { kind, truth: Truth::Unknown, reason, message: message.into() }
     }
 
@@ -168,7 +170,7 @@ impl Saying {
     /// `lastTransitionTime` moves only if `status` does, so that an unchanged tenant makes an unchanged
     /// object and no new watch event.
     pub fn dated(&self, standing: &[Condition], generation: Option<i64>, now: Timestamp) -> Condition {
-        let type_ = self.kind.as_str();
+        let type_ = format!("{:?}", self.kind);
         let status = format!("{:?}", self.truth);
         let since = standing
             .iter()

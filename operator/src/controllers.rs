@@ -1,8 +1,8 @@
 //! Starts the controllers and what they share.
 
-use std::{future::Future, sync::Arc};
+use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -11,13 +11,15 @@ use kube::{
         Controller,
         controller::{Action, Config},
         events::{Recorder, Reporter},
-        reflector::ObjectRef,
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
 use serde_json::json;
+use tokio::{sync::Semaphore, time::sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use valv_crds::JournalTenant;
+use valv_crds::{BackupStore, JournalTenant};
 
 use crate::{
     backoff::Backoff,
@@ -27,11 +29,21 @@ use crate::{
     lease::Leadership,
     metrics::Metrics,
     settings::Settings,
+    store::{self, breakers::Breakers, memory::Memory},
     tenant,
 };
 
 /// A tenant as it was read: what cannot be read still has its name, and stops nobody else.
 pub type Guarded = DeserializeGuard<JournalTenant>;
+
+/// A store as it was read.
+pub type GuardedStore = DeserializeGuard<BackupStore>;
+
+/// Stores that are looked at side by side: more than a cluster has.
+const STORES_AT_ONCE: u16 = 16;
+
+/// A store that is gone is told of no longer than this.
+const FORGET_EVERY: Duration = Duration::from_secs(30);
 
 /// What every controller is given.
 pub struct Runtime {
@@ -47,6 +59,19 @@ pub struct Runtime {
     pub now: fn() -> jiff::Timestamp,
     /// The health.
     pub health: Arc<Health>,
+    /// Whether each store is asked at all.
+    pub breakers: Breakers,
+}
+
+impl Runtime {
+    fn cluster(&self) -> Cluster {
+        Cluster::new(self.client.clone(), self.leadership.clone(), self.metrics.clone())
+    }
+
+    fn recorder(&self) -> Recorder {
+        let reporter = Reporter { controller: "valv.eu/operator".to_owned(), instance: None };
+        Recorder::new(self.client.clone(), reporter)
+    }
 }
 
 /// The controllers could not be started.
@@ -65,48 +90,145 @@ pub async fn run(
     runtime: Runtime,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> Result<(), Error> {
-    let Runtime { client, settings, leadership, metrics, now, health } = runtime;
-    let (cache, changes) = Cache::start(&client).await.map_err(Error::Discover)?;
+    let stop = stop.shared();
+    let (cache, changes) = Cache::start(&runtime.client).await.map_err(Error::Discover)?;
     let changes = changes.map(|tenant| ObjectRef::<Guarded>::new(&tenant));
-    let config = Config::default().concurrency(settings.reconcile.concurrency);
-    let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default())
-        .with_config(config)
-        .reconcile_on(changes)
-        .graceful_shutdown_on(stop);
-    let tenants = controller.store();
-    let reporter = Reporter { controller: "valv.eu/operator".to_owned(), instance: None };
-    let context = Arc::new(tenant::Context {
-        cluster: Cluster::new(client.clone(), leadership, metrics.clone()),
-        cache: cache.clone(),
-        tenants: tenants.clone(),
-        settings,
-        metrics: metrics.clone(),
-        recorder: Recorder::new(client, reporter),
-        backoff: Backoff::default(),
-        now,
-    });
+    let (tenants, tenants_end) = tenants(&runtime, cache.clone(), changes, stop.clone());
+    let stores_end = stores(&runtime, stop);
     let synced = async {
         cache.synced().await;
         // The store is dropped only with the controller.
         let _ = tenants.wait_until_ready().await;
         info!("caches are filled");
-        health.caches_synced();
+        runtime.health.caches_synced();
         std::future::pending::<()>().await;
     };
-    let working = controller
-        .run(reconcile, error_policy, context)
-        .for_each(|result| {
-            metrics.tenants(tenants.len());
-            if let Err(error) = result {
-                debug!(error = chain(&error), "reconciliation ended");
-            }
-            async {}
-        })
-        .fuse();
+    let ended = async { futures::join!(tenants_end, stores_end) };
     tokio::select! {
-        () = working => Ok(()),
+        ((), ()) = ended => Ok(()),
         () = synced => Ok(()),
     }
+}
+
+/// The tenants' controller, and what it knows of them.
+fn tenants(
+    runtime: &Runtime,
+    cache: Cache,
+    changes: impl Stream<Item = ObjectRef<Guarded>> + Send + 'static,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> (Store<Guarded>, impl Future<Output = ()>) {
+    let config = Config::default().concurrency(runtime.settings.reconcile.concurrency);
+    let controller = Controller::new(Api::<Guarded>::all(runtime.client.clone()), watcher::Config::default())
+        .with_config(config)
+        .reconcile_on(changes)
+        .graceful_shutdown_on(stop);
+    let tenants = controller.store();
+    let metrics = runtime.metrics.clone();
+    let context = Arc::new(tenant::Context {
+        cluster: runtime.cluster(),
+        cache,
+        tenants: tenants.clone(),
+        settings: runtime.settings.clone(),
+        metrics: metrics.clone(),
+        recorder: runtime.recorder(),
+        backoff: Backoff::default(),
+        now: runtime.now,
+    });
+    let all = tenants.clone();
+    let working = controller.run(reconcile, error_policy, context).for_each(move |result| {
+        metrics.tenants(all.len());
+        if let Err(error) = result {
+            debug!(error = chain(&error), "reconciliation ended");
+        }
+        async {}
+    });
+    (tenants, working)
+}
+
+/// The stores' controller.
+fn stores(
+    runtime: &Runtime,
+    stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
+) -> impl Future<Output = ()> {
+    // Each waits for its store most of the time, and turns for probes are counted.
+    let config = Config::default().concurrency(STORES_AT_ONCE);
+    let controller =
+        Controller::new(Api::<GuardedStore>::all(runtime.client.clone()), watcher::Config::default())
+            .with_config(config)
+            .graceful_shutdown_on(stop.clone());
+    let stores = controller.store();
+    let context = Arc::new(store::Context {
+        cluster: runtime.cluster(),
+        settings: runtime.settings.clone(),
+        metrics: runtime.metrics.clone(),
+        recorder: runtime.recorder(),
+        memory: Memory::default(),
+        breakers: runtime.breakers.clone(),
+        turns: Semaphore::new(store::PROBES_AT_ONCE),
+        stop: CancellationToken::new(),
+        backoff: Backoff::default(),
+        now: runtime.now,
+    });
+    let stopping = {
+        let stopped = context.stop.clone();
+        async move {
+            stop.await;
+            stopped.cancel();
+            std::future::pending::<()>().await;
+        }
+    };
+    let forgetting = forget_stores(stores, context.clone());
+    let working = controller.run(reconcile_store, store_error_policy, context).for_each(|result| {
+        if let Err(error) = result {
+            debug!(error = chain(&error), "reconciliation ended");
+        }
+        async {}
+    });
+    async move {
+        tokio::select! {
+            () = working => {}
+            () = stopping => {}
+            () = forgetting => {}
+        }
+    }
+}
+
+/// Forgets stores that are gone: nobody reconciles them any more.
+async fn forget_stores(stores: Store<GuardedStore>, context: Arc<store::Context>) {
+    // An empty list is no news before the first.
+    let _ = stores.wait_until_ready().await;
+    loop {
+        sleep(FORGET_EVERY).await;
+        let names: HashSet<String> = stores.state().iter().map(|store| store.name_any()).collect();
+        store::forget(&context, |name| names.contains(name));
+    }
+}
+
+/// Reconciles a store that could be read.
+async fn reconcile_store(
+    object: Arc<GuardedStore>,
+    context: Arc<store::Context>,
+) -> Result<Action, store::Error> {
+    match &object.0 {
+        Ok(store) => store::reconcile(Arc::new(store.clone()), context).await,
+        Err(invalid) => {
+            error!(
+                object.kind = "BackupStore",
+                store.name = object.name_any(),
+                error = %invalid,
+                "failed to read a store: it was written by a newer version, or past the schema; it is left alone"
+            );
+            Ok(Action::await_change())
+        }
+    }
+}
+
+fn store_error_policy(
+    object: Arc<GuardedStore>,
+    error: &store::Error,
+    context: Arc<store::Context>,
+) -> Action {
+    store::error_policy(&object.name_any(), error, &context)
 }
 
 /// Reconciles a tenant that could be read, once everything is known about it.

@@ -4,4 +4,5 @@ pub mod bucket;
 pub mod cache;
 pub mod cluster;
 pub mod difference;
+pub mod events;
 pub mod kind;

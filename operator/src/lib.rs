@@ -8,6 +8,8 @@
 //! | apply   | `tenant/apply.rs`   | the cluster          |
 //! | status  | `tenant/status.rs`  | nothing              |
 //!
+//! `store` has the same five.
+//!
 //! All clients are in [`io`]; the clock and the environment are read in `main.rs` only. What runs inside the
 //! tenants' pods is [`agent`]: the same binary, and nothing of the rest.
 
@@ -27,5 +29,6 @@ pub mod retention;
 pub mod schedule;
 pub mod segmentation;
 pub mod settings;
+pub mod store;
 pub mod tenant;
 pub mod uninstall;

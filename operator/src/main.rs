@@ -31,6 +31,7 @@ use valv::{
     log,
     metrics::Metrics,
     settings::Settings,
+    store::breakers::Breakers,
     uninstall,
 };
 
@@ -210,7 +211,7 @@ async fn operator(arguments: Operator) -> anyhow::Result<ExitCode> {
         "started"
     );
 
-    let runtime = controllers::Runtime { client, settings, leadership, metrics, now, health };
+    let runtime = controllers::Runtime { client, settings, leadership, metrics, now, health, breakers: Breakers::default() };
     let term = lease::lead(elector, stop, GRACE, |stop| controllers::run(runtime, stop));
     let end = tokio::select! {
         end = term => end,

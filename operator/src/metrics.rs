@@ -1,9 +1,14 @@
 //! What the operator counts, for Prometheus.
 //!
-//! Labels name kinds and results, never a tenant: the number of series does not grow with the number of
+//! Labels name kinds, results and stores, never a tenant: the number of series does not grow with the number of
 //! tenants, and no name of a care provider leaves the cluster with its metrics.
 
-use std::{fmt, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -68,6 +73,18 @@ pub struct Metrics {
     durations: Family<KindLabel, Histogram>,
     written: Family<KindLabel, Counter>,
     tenants: Gauge,
+    stores: Stores,
+}
+
+/// What is told of one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreFigures {
+    /// 1 if backups may go there.
+    pub ready: i64,
+    /// 1 if nothing is sent there for a while, or one request only.
+    pub breaker_open: i64,
+    /// When the last complete probe ended, in seconds since 1970; absent before the first.
+    pub last_probe_seconds: Option<i64>,
 }
 
 impl Metrics {
@@ -96,7 +113,9 @@ impl Metrics {
         );
         registry.register_collector(Box::new(Leader(leadership)));
         registry.register_collector(Box::new(Process));
-        Self { registry, reconciles, durations, written, tenants }
+        let stores = Stores::default();
+        registry.register_collector(Box::new(stores.clone()));
+        Self { registry, reconciles, durations, written, tenants, stores }
     }
 
     /// A reconciliation of an object of `kind` ended after `took`.
@@ -113,6 +132,16 @@ impl Metrics {
     /// There are so many tenants now.
     pub fn tenants(&self, count: usize) {
         self.tenants.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A store stands like this now.
+    pub fn store(&self, name: &str, figures: StoreFigures) {
+        self.stores.all().insert(name.to_owned(), figures);
+    }
+
+    /// Tells of no stores any more but those for which `is_there` says so.
+    pub fn retain_stores(&self, is_there: impl Fn(&str) -> bool) {
+        self.stores.all().retain(|name, _| is_there(name));
     }
 
     /// All of it, in the `OpenMetrics` text format ([`CONTENT_TYPE`]).
@@ -143,6 +172,43 @@ impl Collector for Leader {
             MetricType::Gauge,
         )?;
         leads.encode(metric)
+    }
+}
+
+/// The stores, by name. One that is gone is not told of.
+#[derive(Clone, Debug, Default)]
+struct Stores(Arc<Mutex<BTreeMap<String, StoreFigures>>>);
+
+impl Stores {
+    /// A panic elsewhere leaves nothing half done in it.
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, StoreFigures>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One number of a store.
+type Figure = fn(&StoreFigures) -> Option<i64>;
+
+impl Collector for Stores {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let gauges: [(&str, &str, Figure); 3] = [
+            ("valv_store_ready", "1 if backups may go to the store", |figures| Some(figures.ready)),
+            ("valv_store_breaker_open", "1 if the store is left alone for a while", |figures| {
+                Some(figures.breaker_open)
+            }),
+            ("valv_store_last_probe_timestamp_seconds", "When the last complete probe ended", |figures| {
+                figures.last_probe_seconds
+            }),
+        ];
+        let stores = self.all().clone();
+        for (name, help, figure) in gauges {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (store, figures) in &stores {
+                let Some(value) = figure(figures) else { continue };
+                ConstGauge::<i64>::new(value).encode(metric.encode_family(&[("store", store.as_str())])?)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -246,6 +312,29 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_store_is_told_of_while_it_is_there() {
+        let metrics = metrics();
+        let figures = StoreFigures { ready: 1, breaker_open: 0, last_probe_seconds: Some(1_800_000_000) };
+
+        metrics.store("helsinki", figures);
+        metrics.store("frankfurt", StoreFigures { last_probe_seconds: None, ready: 0, ..figures });
+        metrics.store("oslo", figures);
+        metrics.retain_stores(|name| name != "oslo");
+        let text = metrics.text().unwrap();
+
+        for line in [
+            "valv_store_ready{store=\"helsinki\"} 1",
+            "valv_store_ready{store=\"frankfurt\"} 0",
+            "valv_store_breaker_open{store=\"helsinki\"} 0",
+            "valv_store_last_probe_timestamp_seconds{store=\"helsinki\"} 1800000000",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
+        }
+        assert!(!text.contains("oslo"));
+        assert!(!text.contains("timestamp_seconds{store=\"frankfurt\"}"));
     }
 
     #[test]

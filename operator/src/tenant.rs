@@ -25,7 +25,7 @@ use kube::{
     Resource, ResourceExt,
     runtime::{
         controller::Action,
-        events::{Event, EventType, Recorder},
+        events::Recorder,
         reflector::Store,
     },
 };
@@ -36,13 +36,12 @@ use valv_crds::{
     reference::NAMESPACE_PREFIX,
 };
 
-use self::{apply::Outcome, check::Tenant, observe::Observed, plan::Plan, redact::redact, status::Tone};
+use self::{apply::Outcome, check::Tenant, observe::Observed, plan::Plan, redact::redact};
 use crate::{
     backoff::Backoff,
     controllers::Guarded,
-    digest,
     error::chain,
-    io::{cache::Cache, cluster::Cluster},
+    io::{cache::Cache, cluster::Cluster, events, kind::Kind},
     metrics::{self, Metrics},
     settings::Settings,
 };
@@ -142,40 +141,19 @@ async fn tell(
         return Ok(());
     }
     let status = status::status(tenant, observed, plan, outcome, (context.now)());
-    let written = context.cluster.set_status(&tenant.object, &status).await;
+    let written = context.cluster.set_status(Kind::JournalTenant, tenant.object.as_ref(), &status).await;
     match written {
         Ok(crate::io::cluster::Applied::Unchanged) => {}
         Ok(crate::io::cluster::Applied::Written) => {
             let before = tenant.object.status.clone().unwrap_or_default();
-            publish(tenant, context, status::news(&before.conditions, &status.conditions)).await;
+            let news = status::news(&before.conditions, &status.conditions);
+            events::publish(&context.recorder, &tenant.object.object_ref(&()), news).await;
         }
         // A newer version is on its way here, and brings the next look with it.
         Err(error) if error.is_conflict() => debug!("the tenant has moved on"),
         Err(error) => return Err(Error::Status(error)),
     }
     Ok(())
-}
-
-/// An event that cannot be told is no reason to stop.
-async fn publish(tenant: &Tenant, context: &Context, news: Vec<(Tone, String, String)>) {
-    let reference = tenant.object.object_ref(&());
-    for (tone, reason, note) in news {
-        let event = Event {
-            type_: match tone {
-                Tone::Normal => EventType::Normal,
-                Tone::Warning => EventType::Warning,
-            },
-            reason,
-            // kube's recorder counts an event as the one before it if all but the note are the same, and keeps the
-            // first note: this makes another note another event.
-            action: format!("Reconcile-{}", &digest::of(note.as_bytes())[..8]),
-            note: Some(note.chars().take(1000).collect()),
-            secondary: None,
-        };
-        if let Err(error) = context.recorder.publish(&event, &reference).await {
-            warn!(error = chain(&error), "failed to publish an event");
-        }
-    }
 }
 
 /// Tells the author what the schema could not.

@@ -18,6 +18,8 @@ mod memory;
 mod pod;
 #[path = "archive/pod_backup.rs"]
 mod pod_backup;
+#[path = "archive/probe.rs"]
+mod probe;
 #[path = "archive/proxy.rs"]
 mod proxy;
 #[path = "archive/store.rs"]

@@ -15,6 +15,7 @@
 
 pub mod breaker;
 mod error;
+pub mod greeting;
 mod pace;
 mod patience;
 mod upload;
@@ -56,7 +57,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
 pub use self::{
-    error::{Error, Kind, Operation},
+    error::{Error, Kind, Operation, Reply},
     pace::Pace,
     patience::Patience,
 };
@@ -148,6 +149,16 @@ pub enum SettingsError {
 #[serde(transparent)]
 pub struct Version(String);
 
+impl Bypass {
+    /// The header's value; absent, it is not sent.
+    fn said(self) -> Option<bool> {
+        match self {
+            Self::Never => None,
+            Self::IfAllowed => Some(true),
+        }
+    }
+}
+
 impl Version {
     /// A version by its name.
     pub fn new(name: impl Into<String>) -> Self {
@@ -196,6 +207,16 @@ pub enum LockMode {
     Governance,
 }
 
+/// Whether a request says that it would bypass a lock of [`LockMode::Governance`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bypass {
+    /// It does not.
+    #[default]
+    Never,
+    /// It does. Only to find out whether an identity has a right that it must not have.
+    IfAllowed,
+}
+
 /// What a PUT does if the key is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExisting {
@@ -217,6 +238,8 @@ pub struct Meta {
     pub modified: Option<Timestamp>,
     /// Until when it is locked, if the identity may know.
     pub retained_until: Option<Timestamp>,
+    /// How it is locked, if the identity may know.
+    pub lock_mode: Option<LockMode>,
 }
 
 /// One line of a listing of keys.
@@ -420,6 +443,7 @@ impl Bucket {
                 size_bytes: size(answer.content_length()),
                 modified: time(answer.last_modified()),
                 retained_until: time(answer.object_lock_retain_until_date()),
+                lock_mode: lock_mode(answer.object_lock_mode()),
             },
             body: answer.body,
             key: key.to_owned(),
@@ -442,6 +466,7 @@ impl Bucket {
             size_bytes: size(answer.content_length()),
             modified: time(answer.last_modified()),
             retained_until: time(answer.object_lock_retain_until_date()),
+            lock_mode: lock_mode(answer.object_lock_mode()),
         })
     }
 
@@ -458,11 +483,22 @@ impl Bucket {
     /// Deletes one version of `key` for ever; without a version, lays a delete marker over it where the store
     /// has versions, and deletes it where it has none.
     pub async fn delete(&self, key: &str, version: Option<&Version>) -> Result<(), Error> {
+        self.delete_with(key, version, Bypass::Never).await
+    }
+
+    /// [`delete`](Self::delete), and says whether it would bypass a lock.
+    pub async fn delete_with(
+        &self,
+        key: &str,
+        version: Option<&Version>,
+        bypass: Bypass,
+    ) -> Result<(), Error> {
         let request = self
             .client
             .delete_object()
             .bucket(&self.place.bucket)
             .key(self.full(key))
+            .set_bypass_governance_retention(bypass.said())
             .set_version_id(version.map(|version| version.0.clone()));
         self.attempt(Operation::Delete, key, None, request.send()).await?;
         Ok(())
@@ -471,8 +507,24 @@ impl Bucket {
     /// Locks a version of `key` (compliance mode) until `until`. A store lets it be made longer, never
     /// shorter.
     pub async fn retain(&self, key: &str, version: Option<&Version>, until: Timestamp) -> Result<(), Error> {
+        self.retain_with(key, version, until, LockMode::Compliance, Bypass::Never).await
+    }
+
+    /// [`retain`](Self::retain) in any mode, and says whether it would bypass the lock that is there.
+    pub async fn retain_with(
+        &self,
+        key: &str,
+        version: Option<&Version>,
+        until: Timestamp,
+        mode: LockMode,
+        bypass: Bypass,
+    ) -> Result<(), Error> {
+        let mode = match mode {
+            LockMode::Compliance => ObjectLockRetentionMode::Compliance,
+            LockMode::Governance => ObjectLockRetentionMode::Governance,
+        };
         let retention = ObjectLockRetention::builder()
-            .mode(ObjectLockRetentionMode::Compliance)
+            .mode(mode)
             .retain_until_date(DateTime::from_secs(until.as_second()))
             .build();
         let request = self
@@ -480,6 +532,7 @@ impl Bucket {
             .put_object_retention()
             .bucket(&self.place.bucket)
             .key(self.full(key))
+            .set_bypass_governance_retention(bypass.said())
             .set_version_id(version.map(|version| version.0.clone()))
             .retention(retention);
         self.attempt(Operation::Retain, key, None, request.send()).await?;
@@ -795,6 +848,14 @@ fn trust_store(trust: &Trust) -> Result<TrustStore, SettingsError> {
 
 fn size(answer: Option<i64>) -> u64 {
     answer.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default()
+}
+
+fn lock_mode(answer: Option<&ObjectLockMode>) -> Option<LockMode> {
+    match answer {
+        Some(ObjectLockMode::Compliance) => Some(LockMode::Compliance),
+        Some(ObjectLockMode::Governance) => Some(LockMode::Governance),
+        _ => None,
+    }
 }
 
 fn time(answer: Option<&DateTime>) -> Option<Timestamp> {

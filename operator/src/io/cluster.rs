@@ -12,13 +12,13 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
-    core::DynamicObject,
+    core::{DynamicObject, object::HasStatus},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::info;
 use valv_crds::{
-    JournalTenant, JournalTenantStatus,
+    JournalTenant,
     reference::{APPLIED_ANNOTATION, FINALIZER, TENANT_LABEL},
 };
 
@@ -370,25 +370,31 @@ impl Cluster {
         }
     }
 
-    /// Writes `status` to `tenant`, in the version that was seen, unless it stands so already.
-    pub async fn set_status(
-        &self,
-        tenant: &JournalTenant,
-        status: &JournalTenantStatus,
-    ) -> Result<Applied, Error> {
-        if tenant.status.as_ref() == Some(status) {
+    /// Writes `status` to `object` of `kind`, which has no namespace, in the version that was seen, unless it stands
+    /// so already.
+    pub async fn set_status<K>(&self, kind: Kind, object: &K, status: &K::Status) -> Result<Applied, Error>
+    where
+        K: kube::Resource<Scope = kube::core::ClusterResourceScope, DynamicType = ()>
+            + HasStatus
+            + Clone
+            + std::fmt::Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+        K::Status: Clone + PartialEq,
+    {
+        if object.status() == Some(status) {
             return Ok(Applied::Unchanged);
         }
-        self.fence("update the status of", &tenant_key(tenant), "the cluster")?;
-        let mut updated = tenant.clone();
-        updated.metadata.managed_fields = None;
-        updated.status = Some(status.clone());
-        let api = Api::<JournalTenant>::all(self.client.clone());
+        let key = Key::new(kind, object.name_any());
+        self.fence("update the status of", &key, "the cluster")?;
+        let mut updated = object.clone();
+        updated.meta_mut().managed_fields = None;
+        *updated.status_mut() = Some(status.clone());
+        let api = Api::<K>::all(self.client.clone());
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let name = tenant.name_any();
-        let request = api.replace_status(&name, &params, &updated);
-        in_time("update the status of", tenant_key(tenant), "the cluster", request).await?;
-        self.metrics.written("JournalTenant");
+        let request = api.replace_status(&key.name, &params, &updated);
+        in_time("update the status of", &key, "the cluster", request).await?;
+        self.written(&key);
         Ok(Applied::Written)
     }
 

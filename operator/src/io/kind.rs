@@ -9,6 +9,8 @@ pub enum Kind {
     JournalTenant,
     /// `valv.eu/v1alpha1` `Backup`: its status is written.
     Backup,
+    /// `valv.eu/v1alpha1` `BackupStore`: not made, but its status is written.
+    BackupStore,
     /// `v1` `Namespace`.
     Namespace,
     /// `rbac.authorization.k8s.io/v1` `RoleBinding`.
@@ -75,6 +77,7 @@ impl Kind {
         match self {
             Self::JournalTenant => ("valv.eu", "v1alpha1", "JournalTenant", "journaltenants"),
             Self::Backup => ("valv.eu", "v1alpha1", "Backup", "backups"),
+            Self::BackupStore => ("valv.eu", "v1alpha1", "BackupStore", "backupstores"),
             Self::Namespace => ("", "v1", "Namespace", "namespaces"),
             Self::RoleBinding => ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
             Self::ResourceQuota => ("", "v1", "ResourceQuota", "resourcequotas"),

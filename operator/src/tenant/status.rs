@@ -12,7 +12,13 @@ use valv_crds::{
 };
 
 use super::{apply::Outcome, check::Tenant, observe::Observed, plan::Plan, redact::redact, workload};
-use crate::{io::kind::Kind, segmentation::Role};
+use crate::{
+    io::{
+        events::{News, Tone},
+        kind::Kind,
+    },
+    segmentation::Role,
+};
 
 /// The status of `tenant` after `plan` was carried out with `outcome`.
 pub fn status(
@@ -204,7 +210,7 @@ fn running(observed: &Observed, role: Role, container: &str) -> Option<Running> 
 
 /// A condition that this plan did not come to speak of: what was true is not known to be so any more.
 fn unobserved(condition: &Condition, ready: &Saying, standing: &[Condition], now: Timestamp) -> Condition {
-    let kind = serde_json::from_value(Value::String(condition.type_.clone()));
+    let kind = serde_json::from_value::<ConditionType>(Value::String(condition.type_.clone()));
     match kind {
         Ok(kind) if condition.status == "True" => {
             let message = format!("not looked at: {}", ready.message);
@@ -218,8 +224,8 @@ fn unobserved(condition: &Condition, ready: &Saying, standing: &[Condition], now
     }
 }
 
-/// What a person should notice: conditions that changed, as `(is it bad, reason, sentence)`.
-pub fn news(before: &[Condition], after: &[Condition]) -> Vec<(Tone, String, String)> {
+/// What a person should notice: conditions that changed.
+pub fn news(before: &[Condition], after: &[Condition]) -> Vec<News> {
     let derived = [ConditionType::Reconciling.as_str(), ConditionType::Stalled.as_str()];
     let [unobserved, adopted] = [Reason::Unobserved, Reason::Adopted].map(|reason| format!("{reason:?}"));
     after
@@ -243,18 +249,10 @@ pub fn news(before: &[Condition], after: &[Condition]) -> Vec<(Tone, String, Str
             let bad = condition.status != "True"
                 && !["Progressing", "Suspended", "Deleting"].contains(&condition.reason.as_str());
             let tone = if bad { Tone::Warning } else { Tone::Normal };
-            (tone, condition.reason.clone(), format!("{}: {}", condition.type_, condition.message))
+            let note = format!("{}: {}", condition.type_, condition.message);
+            News { tone, reason: condition.reason.clone(), note }
         })
         .collect()
-}
-
-/// How an event sounds.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Tone {
-    /// Good to know.
-    Normal,
-    /// Somebody may have to act.
-    Warning,
 }
 
 #[cfg(test)]
@@ -302,7 +300,7 @@ mod tests {
     }
 
     fn notes(before: &JournalTenantStatus, after: &JournalTenantStatus) -> Vec<String> {
-        news(&before.conditions, &after.conditions).into_iter().map(|(_, reason, _)| reason).collect()
+        news(&before.conditions, &after.conditions).into_iter().map(|news| news.reason).collect()
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Store {
         for (name, content) in [("ca.pem", &authority), ("tls.crt", &certificate), ("tls.key", &key)] {
             fs::write(folder.path().join(name), content).unwrap();
         }
-        for name in ["data", "versions"] {
+        for name in ["data", "versions", "users"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -70,6 +70,7 @@ impl Store {
             .env("ROOT_ACCESS_KEY_ID", ACCESS_KEY)
             .env("ROOT_SECRET_ACCESS_KEY", SECRET_KEY)
             .args(["--region", REGION, "--port", &format!("127.0.0.1:{port}"), "--quiet"])
+            .args(["--iam-dir", "users"])
             .current_dir(folder.path());
         let path = |name: &str| folder.path().join(name);
         if wire == Wire::Tls {
@@ -95,30 +96,49 @@ impl Store {
     /// Waits for the server by asking it for the bucket.
     fn make_bucket(&self, keeps: Keeps) {
         let start = Instant::now();
+        let header = (keeps == Keeps::LockedVersions).then_some("x-amz-bucket-object-lock-enabled: true");
         loop {
-            let mut command = Command::new("curl");
-            command
-                .args(["--silent", "--show-error", "--fail", "--request", "PUT"])
-                .args(["--aws-sigv4", &format!("aws:amz:{REGION}:s3")])
-                .args(["--user", &format!("{ACCESS_KEY}:{SECRET_KEY}")])
-                // curl of Debian 12 does not send it by itself.
-                .args(["--header", "x-amz-content-sha256: UNSIGNED-PAYLOAD"])
-                .args(["--cacert", "ca.pem"]);
-            if keeps == Keeps::LockedVersions {
-                command.args(["--header", "x-amz-bucket-object-lock-enabled: true"]);
-            }
-            let made = command
-                .arg(format!("{}/{BUCKET}", self.endpoint()))
-                .current_dir(self.folder.path())
-                .output()
-                .unwrap();
-            if made.status.success() {
-                return;
-            }
+            let made = self.administer("PUT", &format!("/{BUCKET}"), header, "");
+            let Err(error) = made else { return };
             let log = || fs::read_to_string(self.folder.path().join("log")).unwrap();
-            assert!(start.elapsed() < PATIENCE, "{}\n{}", String::from_utf8_lossy(&made.stderr), log());
+            assert!(start.elapsed() < PATIENCE, "{error}\n{}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Makes a user, whose access key is its name and whose secret key is [`SECRET_KEY`].
+    pub fn make_user(&self, name: &str) {
+        let account = format!(
+            "<Account><Access>{name}</Access><Secret>{SECRET_KEY}</Secret><Role>user</Role></Account>"
+        );
+        self.administer("PATCH", "/create-user", None, &account).unwrap();
+    }
+
+    /// Sets the bucket's policy.
+    pub fn set_policy(&self, policy: &str) {
+        self.administer("PUT", &format!("/{BUCKET}?policy="), None, policy).unwrap();
+    }
+
+    /// Asks for something as the administrator.
+    fn administer(&self, method: &str, path: &str, header: Option<&str>, body: &str) -> Result<(), String> {
+        let mut command = Command::new("curl");
+        command
+            .args(["--silent", "--show-error", "--fail-with-body", "--request", method])
+            .args(["--aws-sigv4", &format!("aws:amz:{REGION}:s3")])
+            .args(["--user", &format!("{ACCESS_KEY}:{SECRET_KEY}")])
+            // curl of Debian 12 does not send it by itself.
+            .args(["--header", "x-amz-content-sha256: UNSIGNED-PAYLOAD"])
+            .args(["--cacert", "ca.pem"]);
+        if !body.is_empty() {
+            command.args(["--data-binary", body]);
+        }
+        for header in header {
+            command.args(["--header", header]);
+        }
+        let url = format!("{}{path}", self.endpoint());
+        let asked = command.arg(url).current_dir(self.folder.path()).output().unwrap();
+        let said = [asked.stdout, asked.stderr].concat();
+        if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&said).into_owned()) }
     }
 
     pub fn endpoint(&self) -> String {

@@ -8,6 +8,7 @@ use aws_sdk_s3::{
 };
 
 use super::patience::TooSlow;
+use crate::error::chain;
 
 /// One request failed. Says what was asked of which object; its source has the store's own words.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +129,18 @@ impl Error {
         }
     }
 
+    /// What the store answered, if it did.
+    pub fn reply(&self) -> Option<&Reply> {
+        self.cause.as_deref().and_then(|cause| cause.downcast_ref())
+    }
+
+    /// An error with this answer.
+    #[cfg(test)]
+    pub(crate) fn answered_for_tests(kind: Kind, status: u16, code: &str) -> Self {
+        let reply = Reply { status, code: code.to_owned(), message: String::new() };
+        Self { cause: Some(Box::new(reply)), ..Self::for_tests(Operation::Put, kind) }
+    }
+
     /// An error without a request.
     #[cfg(test)]
     pub(crate) fn for_tests(operation: Operation, kind: Kind) -> Self {
@@ -141,20 +154,23 @@ impl Error {
 }
 
 /// What the store answered, without the rest of the response.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    code: String,
-    message: String,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// S3's name for it; empty if it gave none.
+    pub code: String,
+    /// For people.
+    pub message: String,
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for Reply {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "the store answered {} {}: {}", self.status, self.code, self.message)
     }
 }
 
-impl StdError for Answer {}
+impl StdError for Reply {}
 
 /// Kind and cause of a request that the SDK says failed.
 pub(super) fn classify<E>(error: SdkError<E, HttpResponse>) -> (Kind, Option<Box<dyn StdError + Send + Sync>>)
@@ -171,14 +187,19 @@ where
             if (200..300).contains(&status) {
                 return (kind, Some(Box::new(answer.into_err())));
             }
-            (kind, Some(Box::new(Answer { status, code, message })))
+            (kind, Some(Box::new(Reply { status, code, message })))
         }
         // An answer that is no S3: a proxy's page, or one that was cut off.
         SdkError::ResponseError(answer) => {
             let status = answer.raw().status().as_u16();
             let kind = of_answer(status, "", "");
             let kind = if matches!(kind, Kind::Other { .. }) { Kind::Unavailable } else { kind };
-            (kind, SdkError::<E, HttpResponse>::ResponseError(answer).into_source().ok())
+            let message = SdkError::<E, HttpResponse>::ResponseError(answer)
+                .into_source()
+                .map(|source| chain(source.as_ref()))
+                .unwrap_or_default();
+            let message = format!("an answer that is no S3: {message}");
+            (kind, Some(Box::new(Reply { status, code: String::new(), message })))
         }
         SdkError::TimeoutError(_) => (Kind::Timeout, error.into_source().ok()),
         SdkError::DispatchFailure(_) => {

@@ -1,0 +1,406 @@
+//! Holds what a store is claimed to be against what it was seen to do: one saying a condition.
+//!
+//! Input: the store, what is known of it, the time. Output: sayings. Pure.
+
+use jiff::{Timestamp, ToSpan};
+use valv_crds::{
+    condition::Saying,
+    store::{Answer, BreakerState, BreakerStatus, Capabilities, Seen, StoreCondition, StoreReason},
+};
+
+use super::{
+    check::Store,
+    observe::Unresolved,
+    probe::{Extent, Findings, Trouble},
+};
+
+/// What a store says of one of its conditions.
+pub type StoreSaying = Saying<StoreCondition, StoreReason>;
+
+/// A certificate that ends sooner is told of while there is time.
+const CERTIFICATE_DAYS: i64 = 14;
+
+/// S3 refuses signatures at 15 minutes: a third of that is told of.
+const SKEW_LIMIT_SECONDS: u64 = 300;
+
+/// Countries in which the GDPR is law: the Union, and the EEA. Until a sovereignty policy says which of them, all.
+const COUNTRIES: [&str; 30] = [
+    "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IS", "IT", "LI",
+    "LT", "LU", "LV", "MT", "NL", "NO", "PL", "PT", "RO", "SE", "SI", "SK",
+];
+
+/// What is known of a store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// What its last probe saw; absent before the first of this spec and these credentials.
+    pub findings: Option<Findings>,
+    /// When one last came to its end.
+    pub last_whole: Option<Timestamp>,
+}
+
+/// All conditions but those of kstatus, in the order in which `Ready` repeats the first that is not so.
+pub fn judge(
+    store: &Store,
+    unresolved: Option<&Unresolved>,
+    known: &Known,
+    breaker: &BreakerStatus,
+    now: Timestamp,
+) -> Vec<StoreSaying> {
+    vec![
+        credentials(unresolved, known),
+        location(store),
+        reachable(known, now),
+        capabilities(store, known, now),
+        closed(breaker),
+    ]
+}
+
+/// Whether the next probe has time: this one proved all that it should.
+pub fn is_proven(store: &Store, known: &Known, now: Timestamp) -> bool {
+    known.findings.as_ref().is_some_and(|findings| findings.extent == Extent::Whole)
+        && [credentials(None, known), reachable(known, now), capabilities(store, known, now)]
+            .iter()
+            .all(StoreSaying::is_true)
+}
+
+fn credentials(unresolved: Option<&Unresolved>, known: &Known) -> StoreSaying {
+    use StoreCondition::CredentialsResolved;
+    match unresolved {
+        Some(missing @ (Unresolved::Missing { .. } | Unresolved::Incomplete { .. })) => {
+            Saying::no(CredentialsResolved, StoreReason::CredentialsMissing, missing.to_string())
+        }
+        Some(shared @ Unresolved::Shared { .. }) => {
+            Saying::no(CredentialsResolved, StoreReason::CredentialsShared, shared.to_string())
+        }
+        None => match trouble(known, |reason| reason == StoreReason::CredentialsRefused) {
+            Some(trouble) => Saying::no(CredentialsResolved, trouble.reason, &trouble.message),
+            None => Saying::yes(CredentialsResolved, StoreReason::AsAsked, "four Secrets, four identities"),
+        },
+    }
+}
+
+fn location(store: &Store) -> StoreSaying {
+    let country = &store.location.country;
+    if COUNTRIES.contains(&country.as_str()) {
+        return Saying::yes(StoreCondition::LocationAllowed, StoreReason::AsAsked, format!("it lies in {country}"));
+    }
+    let message = format!("{country} is not in the European Economic Area");
+    Saying::no(StoreCondition::LocationAllowed, StoreReason::LocationRefused, message)
+}
+
+fn reachable(known: &Known, now: Timestamp) -> StoreSaying {
+    use StoreCondition::Reachable;
+    let Some(findings) = &known.findings else { return unprobed(Reachable) };
+    if let Some(trouble) = trouble(known, is_of_the_way) {
+        return Saying::no(Reachable, trouble.reason, &trouble.message);
+    }
+    let ends = findings.capabilities.certificate.as_ref().map(|certificate| certificate.not_after.0);
+    match ends {
+        Some(ends) if ends < now + (CERTIFICATE_DAYS * 24).hours() => {
+            let message = format!("it answers over TLS, with a certificate that ends {ends}");
+            Saying::yes(Reachable, StoreReason::CertificateExpiring, message)
+        }
+        _ => Saying::yes(Reachable, StoreReason::AsAsked, "it answers over TLS"),
+    }
+}
+
+fn capabilities(store: &Store, known: &Known, now: Timestamp) -> StoreSaying {
+    use StoreCondition::CapabilitiesProven;
+    let Some(findings) = &known.findings else { return unprobed(CapabilitiesProven) };
+    if let Some(trouble) = trouble(known, |reason| !is_of_the_way(reason) && reason != StoreReason::CredentialsRefused)
+    {
+        return Saying::no(CapabilitiesProven, trouble.reason, &trouble.message);
+    }
+    let seen = &findings.capabilities;
+    let claims = claims(store, seen);
+    for claim in &claims {
+        if let Some(broken) = claim.seen.filter(|seen| seen.answer == claim.wrong) {
+            let detail = broken.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+            return Saying::no(CapabilitiesProven, claim.reason, format!("{}{detail}", claim.sentence));
+        }
+    }
+    if let Some(skew) = seen.clock_skew.as_ref().filter(|skew| skew.seconds.unsigned_abs() > SKEW_LIMIT_SECONDS) {
+        let message = format!("its clock is {} s from the operator's (below zero: behind)", skew.seconds);
+        return Saying::no(CapabilitiesProven, StoreReason::ClockSkewed, message);
+    }
+    for claim in &claims {
+        if claim.seen.is_none_or(|seen| seen.answer == Answer::Unknown) {
+            let detail = claim.seen.and_then(|seen| seen.detail.clone());
+            let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+            let message = format!("it could not be found out whether {}{detail}", claim.sentence);
+            let reason = findings.troubles.first().map_or(StoreReason::NotProbedYet, |trouble| trouble.reason);
+            return Saying::unknown(CapabilitiesProven, reason, message);
+        }
+    }
+    match known.last_whole {
+        None => unprobed(CapabilitiesProven),
+        Some(whole) if whole + store.probe_every.duration() * 2 < now => {
+            let message = format!("the last complete probe ended {whole}");
+            Saying::unknown(CapabilitiesProven, StoreReason::ProbeOutdated, message)
+        }
+        Some(_) => {
+            let message = "what the spec claims was seen, and no identity can do what it must not";
+            Saying::yes(CapabilitiesProven, StoreReason::AsAsked, message)
+        }
+    }
+}
+
+/// Something that must not be.
+struct Claim<'a> {
+    seen: Option<&'a Seen>,
+    wrong: Answer,
+    reason: StoreReason,
+    sentence: &'static str,
+}
+
+/// What must not be, the worst first. What the spec does not claim is not among it.
+fn claims<'a>(store: &Store, seen: &'a Capabilities) -> Vec<Claim<'a>> {
+    use StoreReason as R;
+    let claim = |seen: &'a Option<Seen>, wrong, reason, sentence| Claim { seen: seen.as_ref(), wrong, reason, sentence };
+    let mut claims = vec![];
+    if store.object_lock.is_some() {
+        claims.extend([
+            claim(
+                &seen.versioning,
+                Answer::No,
+                R::LockMissing,
+                "spec.objectLock claims a lock, and versions are not kept",
+            ),
+            claim(
+                &seen.lock_refuses_deletion,
+                Answer::No,
+                R::LockMissing,
+                "spec.objectLock claims a lock, and there is none",
+            ),
+            claim(
+                &seen.lock_refuses_shortening,
+                Answer::No,
+                R::LockWeak,
+                "spec.objectLock claims a lock, and it is weaker than claimed",
+            ),
+            claim(&seen.lock_extends, Answer::No, R::LockNotExtendable, "the committer cannot extend a lock"),
+        ]);
+    }
+    claims.extend([
+        claim(&seen.writer_can_delete, Answer::Yes, R::WriterCanDelete, "the writer can delete"),
+        claim(&seen.committer_can_delete, Answer::Yes, R::CommitterCanDelete, "the committer can delete"),
+        claim(&seen.writer_can_read, Answer::Yes, R::WriterCanRead, "the writer can read objects"),
+        claim(&seen.writer_can_list, Answer::Yes, R::WriterCanList, "the writer can list the bucket"),
+        claim(&seen.reader_can_write, Answer::Yes, R::ReaderCanWrite, "the reader can write or delete"),
+        claim(&seen.janitor_can_read, Answer::Yes, R::JanitorCanRead, "the janitor can read objects"),
+        claim(&seen.read_after_write, Answer::No, R::StaleReads, "what was put is not there for the reader at once"),
+    ]);
+    claims
+}
+
+fn closed(breaker: &BreakerStatus) -> StoreSaying {
+    use StoreCondition::BreakerClosed;
+    let failures = breaker.failures;
+    match breaker.state {
+        BreakerState::Closed => Saying::yes(BreakerClosed, StoreReason::AsAsked, "requests go there"),
+        BreakerState::Open => {
+            let message = format!("{failures} failures in a row: nothing goes there for a while");
+            Saying::no(BreakerClosed, StoreReason::BreakerOpen, message)
+        }
+        BreakerState::HalfOpen => {
+            let message = format!("{failures} failures in a row: one request is tried");
+            Saying::no(BreakerClosed, StoreReason::BreakerHalfOpen, message)
+        }
+    }
+}
+
+fn unprobed(condition: StoreCondition) -> StoreSaying {
+    Saying::unknown(condition, StoreReason::NotProbedYet, "the probe of this spec and these credentials has not ended")
+}
+
+fn trouble(known: &Known, is: impl Fn(StoreReason) -> bool) -> Option<&Trouble> {
+    let troubles = known.findings.as_ref().map(|findings| findings.troubles.as_slice()).unwrap_or_default();
+    troubles.iter().find(|trouble| is(trouble.reason))
+}
+
+/// Whether a trouble is of the way to the bucket, and not of what it can do.
+fn is_of_the_way(reason: StoreReason) -> bool {
+    matches!(
+        reason,
+        StoreReason::Unreachable
+            | StoreReason::TimedOut
+            | StoreReason::Failing
+            | StoreReason::TlsRefused
+            | StoreReason::BucketMissing
+            | StoreReason::RegionDiffers
+            | StoreReason::AddressingDiffers
+    )
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use valv_crds::store::{SeenCertificate, SeenSkew};
+
+    use super::*;
+    use crate::store::check::{Identity, check, tests::store};
+
+    pub(crate) fn noon() -> Timestamp {
+        "2026-03-01T12:00:00Z".parse().unwrap()
+    }
+
+    fn seen(answer: Answer) -> Option<Seen> {
+        Some(Seen { answer, at: Time(noon()), detail: None })
+    }
+
+    /// A store that is all that it is claimed to be.
+    pub(crate) fn good() -> Known {
+        let capabilities = Capabilities {
+            reachable: seen(Answer::Yes),
+            tls: seen(Answer::Yes),
+            certificate: Some(SeenCertificate { not_after: Time(noon() + 2400.hours()), at: Time(noon()) }),
+            path_style: seen(Answer::Yes),
+            conditional_put: seen(Answer::Yes),
+            versioning: seen(Answer::Yes),
+            lock_refuses_deletion: seen(Answer::Yes),
+            lock_refuses_shortening: seen(Answer::Yes),
+            lock_extends: seen(Answer::Yes),
+            writer_can_read: seen(Answer::No),
+            writer_can_list: seen(Answer::No),
+            writer_can_delete: seen(Answer::No),
+            writer_can_overwrite: seen(Answer::No),
+            writer_scope: None,
+            committer_can_delete: seen(Answer::No),
+            reader_can_write: seen(Answer::No),
+            janitor_can_read: seen(Answer::No),
+            read_after_write: seen(Answer::Yes),
+            clock_skew: Some(SeenSkew { seconds: -3, at: Time(noon()) }),
+        };
+        let findings = Findings { capabilities, troubles: vec![], extent: Extent::Whole };
+        Known { findings: Some(findings), last_whole: Some(noon()) }
+    }
+
+    /// The first that is not so; or, if all is, what is worth telling of it all the same.
+    fn worst(store: &Store, unresolved: Option<&Unresolved>, known: &Known, breaker: BreakerState) -> StoreReason {
+        let breaker = BreakerStatus { state: breaker, ..BreakerStatus::default() };
+        let sayings = judge(store, unresolved, known, &breaker, noon());
+        let wrong = sayings.iter().find(|saying| !saying.is_true());
+        let noted = || sayings.iter().find(|saying| saying.reason != StoreReason::AsAsked);
+        wrong.or_else(noted).map_or(StoreReason::AsAsked, |saying| saying.reason)
+    }
+
+    fn reason_of(known: &Known) -> StoreReason {
+        worst(&store(), None, known, BreakerState::Closed)
+    }
+
+    fn with(change: impl FnOnce(&mut Capabilities)) -> Known {
+        let mut known = good();
+        change(&mut known.findings.as_mut().unwrap().capabilities);
+        known
+    }
+
+    #[test]
+    fn a_store_that_is_as_claimed_is_so() {
+        assert_eq!(reason_of(&good()), StoreReason::AsAsked);
+        assert!(is_proven(&store(), &good(), noon()));
+    }
+
+    #[test]
+    fn whatever_differs_from_the_claim_has_its_reason() {
+        use StoreReason as R;
+        let table: Vec<(R, Known)> = vec![
+            (R::LockMissing, with(|can| can.versioning = seen(Answer::No))),
+            (R::LockMissing, with(|can| can.lock_refuses_deletion = seen(Answer::No))),
+            (R::LockWeak, with(|can| can.lock_refuses_shortening = seen(Answer::No))),
+            (R::LockNotExtendable, with(|can| can.lock_extends = seen(Answer::No))),
+            (R::WriterCanRead, with(|can| can.writer_can_read = seen(Answer::Yes))),
+            (R::WriterCanList, with(|can| can.writer_can_list = seen(Answer::Yes))),
+            (R::WriterCanDelete, with(|can| can.writer_can_delete = seen(Answer::Yes))),
+            (R::CommitterCanDelete, with(|can| can.committer_can_delete = seen(Answer::Yes))),
+            (R::ReaderCanWrite, with(|can| can.reader_can_write = seen(Answer::Yes))),
+            (R::JanitorCanRead, with(|can| can.janitor_can_read = seen(Answer::Yes))),
+            (R::StaleReads, with(|can| can.read_after_write = seen(Answer::No))),
+            (R::ClockSkewed, with(|can| can.clock_skew.as_mut().unwrap().seconds = -301)),
+        ];
+
+        for (reason, known) in table {
+            assert_eq!(reason_of(&known), reason);
+            assert!(!is_proven(&store(), &known, noon()), "{reason:?}");
+        }
+        let ends = Time(noon() + 100.hours());
+        let expiring = with(|can| can.certificate.as_mut().unwrap().not_after = ends);
+        assert_eq!(reason_of(&expiring), R::CertificateExpiring);
+        assert!(is_proven(&store(), &expiring, noon()), "it is told of, and still good");
+    }
+
+    #[test]
+    fn what_could_not_be_found_out_is_not_known_and_never_wrong() {
+        for known in [
+            with(|can| can.lock_refuses_deletion = seen(Answer::Unknown)),
+            with(|can| can.writer_can_delete = None),
+        ] {
+            let saying = capabilities(&store(), &known, noon());
+
+            assert_eq!((saying.truth, saying.reason), (valv_crds::condition::Truth::Unknown, StoreReason::NotProbedYet));
+            assert!(saying.message.contains("could not be found out"), "{}", saying.message);
+        }
+    }
+
+    #[test]
+    fn a_lock_that_nobody_claims_is_not_missed() {
+        let mut object = store().object.as_ref().clone();
+        object.spec.object_lock = None;
+        let known = with(|can| {
+            can.versioning = seen(Answer::No);
+            can.lock_refuses_deletion = seen(Answer::No);
+            (can.lock_refuses_shortening, can.lock_extends) = (None, None);
+        });
+
+        assert_eq!(worst(&check(Arc::new(object)), None, &known, BreakerState::Closed), StoreReason::AsAsked);
+    }
+
+    #[test]
+    fn whatever_stood_in_the_way_is_the_reason() {
+        use StoreReason as R;
+        for reason in [
+            R::CredentialsRefused,
+            R::Unreachable,
+            R::TimedOut,
+            R::Failing,
+            R::TlsRefused,
+            R::BucketMissing,
+            R::RegionDiffers,
+            R::AddressingDiffers,
+            R::Full,
+            R::ClockSkewed,
+        ] {
+            let mut known = good();
+            let findings = known.findings.as_mut().unwrap();
+            findings.troubles = vec![Trouble { reason, message: "so it was".into() }];
+            findings.extent = Extent::CutShort;
+
+            assert_eq!(reason_of(&known), reason);
+            assert!(!is_proven(&store(), &known, noon()));
+        }
+    }
+
+    #[test]
+    fn credentials_location_breaker_and_age_have_their_reasons() {
+        use StoreReason as R;
+        let missing = Unresolved::Missing { identity: Identity::Writer, secret: "w".into() };
+        let shared = Unresolved::Shared { one: Identity::Writer, other: Identity::Janitor };
+        let mut abroad = store().object.as_ref().clone();
+        abroad.spec.location.country = "US".into();
+        let old = Known { last_whole: Some(noon() - 13.hours()), ..good() };
+        let never = Known { findings: None, last_whole: None };
+
+        for (said, reason) in [
+            (worst(&store(), Some(&missing), &good(), BreakerState::Closed), R::CredentialsMissing),
+            (worst(&store(), Some(&shared), &good(), BreakerState::Closed), R::CredentialsShared),
+            (worst(&check(Arc::new(abroad)), None, &good(), BreakerState::Closed), R::LocationRefused),
+            (worst(&store(), None, &good(), BreakerState::Open), R::BreakerOpen),
+            (worst(&store(), None, &good(), BreakerState::HalfOpen), R::BreakerHalfOpen),
+            (reason_of(&old), R::ProbeOutdated),
+            (reason_of(&never), R::NotProbedYet),
+        ] {
+            assert_eq!(said, reason);
+        }
+    }
+}
