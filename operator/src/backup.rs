@@ -27,13 +27,13 @@ use tracing::{instrument, warn};
 use valv_crds::Backup;
 
 use crate::{
-    archive::envelope::SigningKey,
     backoff::Backoff,
     controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
     error::chain,
     io::{cache::Cache, cluster::Cluster},
     metrics::Metrics,
     settings::Settings,
+    signing::Signing,
 };
 
 /// What every reconciliation shares.
@@ -51,7 +51,7 @@ pub struct Context {
     /// All backups.
     pub backups: Store<GuardedBackup>,
     /// What commits are signed with.
-    pub signing_key: Arc<SigningKey>,
+    pub signing: Signing,
     /// The operator's settings.
     pub settings: Arc<Settings>,
     /// Counts and durations.

@@ -8,10 +8,10 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     core::DeserializeGuard,
     runtime::{
-        Controller,
+        Controller, WatchStreamExt,
         controller::{Action, Config},
         events::{Recorder, Reporter},
-        reflector::{ObjectRef, Store},
+        reflector::{self, ObjectRef, Store},
         watcher,
     },
 };
@@ -19,16 +19,18 @@ use serde_json::json;
 use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use valv_crds::{BackupStore, JournalTenant};
+use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant};
 
 use crate::{
     backoff::Backoff,
+    backup,
     error::chain,
     http::Health,
     io::{cache::Cache, cluster::Cluster},
     lease::Leadership,
     metrics::Metrics,
     settings::Settings,
+    signing::Signing,
     store::{self, breakers::Breakers, memory::Memory},
     tenant,
 };
@@ -38,6 +40,12 @@ pub type Guarded = DeserializeGuard<JournalTenant>;
 
 /// A store as it was read.
 pub type GuardedStore = DeserializeGuard<BackupStore>;
+
+/// A policy as it was read.
+pub type GuardedPolicy = DeserializeGuard<BackupPolicy>;
+
+/// A backup as it was read.
+pub type GuardedBackup = DeserializeGuard<Backup>;
 
 /// Stores that are looked at side by side: more than a cluster has.
 const STORES_AT_ONCE: u16 = 16;
@@ -94,7 +102,9 @@ pub async fn run(
     let (cache, changes) = Cache::start(&runtime.client).await.map_err(Error::Discover)?;
     let changes = changes.map(|tenant| ObjectRef::<Guarded>::new(&tenant));
     let (tenants, tenants_end) = tenants(&runtime, cache.clone(), changes, stop.clone());
-    let stores_end = stores(&runtime, stop);
+    let (stores, stores_end) = stores(&runtime, stop.clone());
+    let policies = policies(&runtime);
+    let backups_end = backups(&runtime, cache.clone(), tenants.clone(), stores, policies.0, stop);
     let synced = async {
         cache.synced().await;
         // The store is dropped only with the controller.
@@ -103,9 +113,10 @@ pub async fn run(
         runtime.health.caches_synced();
         std::future::pending::<()>().await;
     };
-    let ended = async { futures::join!(tenants_end, stores_end) };
+    let ended = async { futures::join!(tenants_end, stores_end, backups_end) };
     tokio::select! {
-        ((), ()) = ended => Ok(()),
+        ((), (), ()) = ended => Ok(()),
+        () = policies.1 => Ok(()),
         () = synced => Ok(()),
     }
 }
@@ -149,7 +160,7 @@ fn tenants(
 fn stores(
     runtime: &Runtime,
     stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
-) -> impl Future<Output = ()> {
+) -> (Store<GuardedStore>, impl Future<Output = ()>) {
     // Each waits for its store most of the time, and turns for probes are counted.
     let config = Config::default().concurrency(STORES_AT_ONCE);
     let controller =
@@ -177,20 +188,104 @@ fn stores(
             std::future::pending::<()>().await;
         }
     };
-    let forgetting = forget_stores(stores, context.clone());
+    let forgetting = forget_stores(stores.clone(), context.clone());
     let working = controller.run(reconcile_store, store_error_policy, context).for_each(|result| {
         if let Err(error) = result {
             debug!(error = chain(&error), "reconciliation ended");
         }
         async {}
     });
-    async move {
+    let ended = async move {
         tokio::select! {
             () = working => {}
             () = stopping => {}
             () = forgetting => {}
         }
+    };
+    (stores, ended)
+}
+
+/// What is known of policies.
+fn policies(runtime: &Runtime) -> (Store<GuardedPolicy>, impl Future<Output = ()>) {
+    let (policies, writer) = reflector::store();
+    let api = Api::<GuardedPolicy>::all(runtime.client.clone());
+    let events = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
+    let watching = events.for_each(|event| {
+        if let Err(error) = event {
+            warn!(object.kind = "BackupPolicy", error = chain(&error), "failed to watch, trying again");
+        }
+        async {}
+    });
+    (policies, watching)
+}
+
+/// The backups' controller.
+fn backups(
+    runtime: &Runtime,
+    cache: Cache,
+    tenants: Store<Guarded>,
+    stores: Store<GuardedStore>,
+    policies: Store<GuardedPolicy>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> impl Future<Output = ()> {
+    let config = Config::default().concurrency(runtime.settings.reconcile.concurrency);
+    let controller =
+        Controller::new(Api::<GuardedBackup>::all(runtime.client.clone()), watcher::Config::default())
+            .with_config(config)
+            .graceful_shutdown_on(stop);
+    let context = Arc::new(backup::Context {
+        cluster: runtime.cluster(),
+        cache,
+        tenants,
+        policies,
+        stores,
+        backups: controller.store(),
+        signing: Signing::default(),
+        settings: runtime.settings.clone(),
+        metrics: runtime.metrics.clone(),
+        recorder: runtime.recorder(),
+        backoff: Backoff::default(),
+        now: runtime.now,
+    });
+    controller.run(reconcile_backup, backup_error_policy, context).for_each(|result| {
+        if let Err(error) = result {
+            debug!(error = chain(&error), "reconciliation ended");
+        }
+        async {}
+    })
+}
+
+/// Reconciles a backup that could be read, once everything is known that it rests on.
+async fn reconcile_backup(
+    object: Arc<GuardedBackup>,
+    context: Arc<backup::Context>,
+) -> Result<Action, backup::Error> {
+    context.cache.synced().await;
+    // Each store is dropped only with its controller.
+    let _ = context.tenants.wait_until_ready().await;
+    let _ = context.stores.wait_until_ready().await;
+    let _ = context.policies.wait_until_ready().await;
+    match &object.0 {
+        Ok(backup) => backup::reconcile(Arc::new(backup.clone()), context).await,
+        Err(invalid) => {
+            error!(
+                object.kind = "Backup",
+                object.namespace = object.namespace().unwrap_or_default(),
+                object.name = object.name_any(),
+                error = %invalid,
+                "failed to read a backup: it was written by a newer version, or past the schema; it is left alone"
+            );
+            Ok(Action::await_change())
+        }
     }
+}
+
+fn backup_error_policy(
+    object: Arc<GuardedBackup>,
+    error: &backup::Error,
+    context: Arc<backup::Context>,
+) -> Action {
+    backup::error_policy(&object.namespace().unwrap_or_default(), &object.name_any(), error, &context)
 }
 
 /// Forgets stores that are gone: nobody reconciles them any more.

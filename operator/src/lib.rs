@@ -16,6 +16,7 @@
 pub mod agent;
 pub mod archive;
 pub mod backoff;
+pub mod backup;
 pub mod controllers;
 pub mod digest;
 pub mod error;
@@ -29,6 +30,7 @@ pub mod retention;
 pub mod schedule;
 pub mod segmentation;
 pub mod settings;
+pub mod signing;
 pub mod store;
 pub mod tenant;
 pub mod uninstall;

@@ -107,7 +107,10 @@ fn stores(network: &Network) -> Value {
     let to: Vec<_> = network
         .stores
         .iter()
-        .map(|store| json!({ "to": [{ "ipBlock": { "cidr": store.cidr.to_string() } }], "ports": [port(store.port.into())] }))
+        .map(|store| {
+            let ports: Vec<_> = store.ports.iter().map(|&number| port(number.into())).collect();
+            json!({ "to": [{ "ipBlock": { "cidr": store.cidr.to_string() } }], "ports": ports })
+        })
         .collect();
     json!({
         "podSelector": one_of(&[Role::Backup, Role::Verification]),

@@ -167,13 +167,8 @@ pub struct Network {
 pub struct Egress {
     /// Which addresses.
     pub cidr: Cidr,
-    /// On which TCP port. Default 443.
-    #[serde(default = "https_port")]
-    pub port: u16,
-}
-
-const fn https_port() -> u16 {
-    443
+    /// On which TCP ports.
+    pub ports: Vec<u16>,
 }
 
 impl Default for Network {

@@ -76,7 +76,12 @@ pub async fn apply(
 
 async fn commit(commission: &Commission, observed: &Observed, context: &Context, now: Timestamp) -> Outcome {
     let Some(Ok(credentials)) = &observed.credentials else { return Outcome::default() };
-    match commission.carry_out(credentials, &context.signing_key, now).await {
+    let namespace = &context.settings.operator_namespace;
+    let key = match context.signing.key(&context.cluster, namespace).await {
+        Ok(key) => key,
+        Err(error) => return Outcome { postponed: Some(chain(&error)), ..Outcome::default() },
+    };
+    match commission.carry_out(credentials, &key, now).await {
         Ok(committed) => Outcome { committed: Some(Box::new(committed)), ..Outcome::default() },
         Err(error) => match error.reason() {
             Some(reason) => Outcome { refused: Some((reason, chain(&error))), ..Outcome::default() },
@@ -95,16 +100,14 @@ async fn standing(
     key: &Key,
     context: &Context,
 ) -> Result<Option<DynamicObject>, Error> {
-    let asked = match key.kind {
-        Kind::Secret => {
-            let found = context.cluster.get::<Secret>(Kind::Secret, &run.namespace, &key.name).await;
-            found.map_err(Error::Cluster)?.and_then(as_dynamic)
-        }
-        Kind::ConfigMap => {
-            let found = context.cluster.get::<ConfigMap>(Kind::ConfigMap, &run.namespace, &key.name).await;
-            found.map_err(Error::Cluster)?.and_then(as_dynamic)
-        }
-        _ => observed.objects.get(key).map(|object| object.as_ref().clone()),
+    let asked = if key.kind == Kind::Secret {
+        let found = context.cluster.get::<Secret>(Kind::Secret, &run.namespace, &key.name).await;
+        found.map_err(Error::Cluster)?.and_then(as_dynamic)
+    } else if key.kind == Kind::ConfigMap {
+        let found = context.cluster.get::<ConfigMap>(Kind::ConfigMap, &run.namespace, &key.name).await;
+        found.map_err(Error::Cluster)?.and_then(as_dynamic)
+    } else {
+        observed.objects.get(key).map(|object| object.as_ref().clone())
     };
     Ok(asked)
 }

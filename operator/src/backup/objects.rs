@@ -312,7 +312,7 @@ fn run_file(run: &Run, subject: &Subject, setup: &Setup<'_>) -> Result<run_file:
                 per_request: store.retry.per_request.unsigned_abs(),
                 per_run: store.retry.per_run.unsigned_abs(),
             },
-            bytes_per_second: share.and_then(|share| u64::try_from(share.bytes()).ok()?.try_into().ok()),
+            bytes_per_second: share.and_then(|share| share.bytes().try_into().ok()),
             lock: store.object_lock.map(|lock| Lock { mode: lock.mode, days: lock.days.unsigned_abs() }),
             content_md5: false,
         },

@@ -2,11 +2,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{
-    Resource,
-    runtime::events::{Event, EventType},
-};
-use tracing::{debug, warn};
+use kube::Resource;
+use tracing::debug;
 use valv_crds::{
     BackupStatus,
     backup::{
@@ -27,8 +24,11 @@ use super::{
 };
 use crate::{
     archive::{commit, verify::Mode},
-    error::chain,
-    io::cluster::{Applied, Error},
+    io::{
+        cluster::{Applied, Error},
+        events::{self, News, Tone},
+        kind::Kind,
+    },
 };
 
 /// The status of `run` after `plan`, which came to `outcome`.
@@ -274,7 +274,7 @@ fn time(moment: Timestamp) -> Time {
 /// # Errors
 /// If the API server refuses it. That the object has moved on is none: its next version brings the next look.
 pub async fn tell(run: &Run, status: &BackupStatus, context: &Context) -> Result<(), Error> {
-    match context.cluster.set_status(crate::io::kind::Kind::Backup, run.object.as_ref(), status).await {
+    match context.cluster.set_status_in_namespace(Kind::Backup, run.object.as_ref(), status).await {
         Ok(Applied::Unchanged) => return Ok(()),
         Ok(Applied::Written) => {}
         Err(error) if error.is_conflict() => {
@@ -294,15 +294,7 @@ pub async fn tell(run: &Run, status: &BackupStatus, context: &Context) -> Result
         return Ok(());
     }
     let is_over = status.ended.is_some();
-    let event = Event {
-        type_: if truth == "True" || !is_over { EventType::Normal } else { EventType::Warning },
-        reason,
-        action: "Backup".to_owned(),
-        note: Some(message.chars().take(1000).collect()),
-        secondary: None,
-    };
-    if let Err(error) = context.recorder.publish(&event, &run.object.object_ref(&())).await {
-        warn!(error = chain(&error), "failed to publish an event");
-    }
+    let tone = if truth == "True" || !is_over { Tone::Normal } else { Tone::Warning };
+    events::publish(&context.recorder, &run.object.object_ref(&()), vec![News { tone, reason, note: message }]).await;
     Ok(())
 }

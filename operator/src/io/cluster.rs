@@ -385,15 +385,57 @@ impl Cluster {
         if object.status() == Some(status) {
             return Ok(Applied::Unchanged);
         }
+        self.replace_status(Api::<K>::all(self.client.clone()), kind, object, status).await
+    }
+
+    /// As [`set_status`](Self::set_status), of an object that has a namespace.
+    pub async fn set_status_in_namespace<K>(
+        &self,
+        kind: Kind,
+        object: &K,
+        status: &K::Status,
+    ) -> Result<Applied, Error>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + HasStatus
+            + Clone
+            + std::fmt::Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+        K::Status: Clone + PartialEq,
+    {
+        if object.status() == Some(status) {
+            return Ok(Applied::Unchanged);
+        }
+        let namespace = object.namespace().unwrap_or_default();
+        self.replace_status(Api::<K>::namespaced(self.client.clone(), &namespace), kind, object, status).await
+    }
+
+    async fn replace_status<K>(
+        &self,
+        api: Api<K>,
+        kind: Kind,
+        object: &K,
+        status: &K::Status,
+    ) -> Result<Applied, Error>
+    where
+        K: kube::Resource<DynamicType = ()>
+            + HasStatus
+            + Clone
+            + std::fmt::Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+        K::Status: Clone,
+    {
         let key = Key::new(kind, object.name_any());
-        self.fence("update the status of", &key, "the cluster")?;
+        let shown = object.namespace().unwrap_or_else(|| "the cluster".to_owned());
+        self.fence("update the status of", &key, &shown)?;
         let mut updated = object.clone();
         updated.meta_mut().managed_fields = None;
         *updated.status_mut() = Some(status.clone());
-        let api = Api::<K>::all(self.client.clone());
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let request = api.replace_status(&key.name, &params, &updated);
-        in_time("update the status of", &key, "the cluster", request).await?;
+        in_time("update the status of", &key, &shown, request).await?;
         self.written(&key);
         Ok(Applied::Written)
     }

@@ -79,18 +79,30 @@ pub async fn observe(
     memory: &Memory,
     breakers: &Breakers,
 ) -> Result<Observed, Error> {
-    let mut secrets = Vec::with_capacity(Identity::ALL.len());
-    for identity in Identity::ALL {
-        let secret = cluster.get::<Secret>(Kind::Secret, namespace, store.secret(identity)).await?;
-        secrets.push(secret.map(|secret| secret.data.unwrap_or_default()));
-    }
-    let credentials = resolve(store, &secrets);
+    let credentials = credentials(store, cluster, namespace).await?;
     Ok(Observed {
         subject: subject(store, credentials.as_ref().ok()),
         credentials,
         remembered: memory.of(&store.name),
         breaker: breakers.status(&store.name),
     })
+}
+
+/// Who may ask `store`, by the Secrets in `namespace`.
+///
+/// # Errors
+/// If the API server refuses a Secret, or does not answer.
+pub async fn credentials(
+    store: &Store,
+    cluster: &Cluster,
+    namespace: &str,
+) -> Result<Result<Identities<Credentials>, Unresolved>, Error> {
+    let mut secrets = Vec::with_capacity(Identity::ALL.len());
+    for identity in Identity::ALL {
+        let secret = cluster.get::<Secret>(Kind::Secret, namespace, store.secret(identity)).await?;
+        secrets.push(secret.map(|secret| secret.data.unwrap_or_default()));
+    }
+    Ok(resolve(store, &secrets))
 }
 
 /// Four identities from four Secrets, in the order of [`Identity::ALL`].
