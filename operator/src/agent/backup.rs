@@ -23,12 +23,14 @@ pub mod tree;
 pub mod wal_range;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use jiff::Timestamp;
+use secrecy::SecretString;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::spawn_blocking,
@@ -239,15 +241,16 @@ async fn take(arguments: &Backup, now: fn() -> Timestamp) -> Result<Taken, Error
     let folder = run.folder(arguments.attempt.clone());
     let mut writer = Writer::new(bucket, folder, recipients.clone(), run.write_options(started));
 
+    let attachments_bytes = estimated_bytes(&run).await?;
     let mut database = Database::enter(arguments, &run).await?;
-    sentinel::write(&mut database.writing, &run.database.replication_user, run.slot, &run.sentinel)
+    sentinel::write(&mut database.session, &run.database.replication_user, run.slot, &run.sentinel)
         .await
         .map_err(Error::Sentinel)?;
     info!("wrote the sentinel");
-    let counted_at_start = row_counts::count(&mut database.reading).await.map_err(Error::RowCounts)?;
-    slot::hold(&database.writing, &arguments.attempt).await.map_err(Error::sql("hold the WAL"))?;
+    let counted_at_start = database.count_rows(&run).await?;
+    slot::hold(&database.session, &arguments.attempt).await.map_err(Error::sql("hold the WAL"))?;
 
-    let total_bytes = database.server.estimated_bytes + estimated_bytes(&run).await?;
+    let total_bytes = database.server.estimated_bytes + attachments_bytes;
     let progress = writer.progress();
     let written = Box::pin(pulse::with_lines(
         progress,
@@ -257,7 +260,7 @@ async fn take(arguments: &Backup, now: fn() -> Timestamp) -> Result<Taken, Error
     ));
     let Written { parts, range, inventory, taken } = written.await?;
 
-    let counted_at_end = row_counts::count(&mut database.reading).await.map_err(Error::RowCounts)?;
+    let counted_at_end = database.count_rows(&run).await?;
     let manifest = Manifest {
         format: FORMAT,
         archive: run.archive,
@@ -292,15 +295,16 @@ async fn take(arguments: &Backup, now: fn() -> Timestamp) -> Result<Taken, Error
     })
 }
 
-/// The database, with both sessions in it.
+/// The database.
 struct Database {
     server: Server,
     programs: Programs,
-    password: secrecy::SecretString,
+    /// Of the role that replicates.
+    password: SecretString,
+    /// Of the role that reads everything.
+    check_password: SecretString,
     /// As the role that replicates: it writes the sentinel, and holds the WAL.
-    writing: Client,
-    /// As the role that reads everything.
-    reading: Client,
+    session: Client,
 }
 
 impl Database {
@@ -308,15 +312,13 @@ impl Database {
     async fn enter(arguments: &Backup, run: &Run) -> Result<Self, Error> {
         let place = &run.database;
         let password = |user: &str| session::password(&arguments.database_passwords, user);
-        let replication = password(&place.replication_user).map_err(Error::Session)?;
-        let check = password(&place.check_user).map_err(Error::Session)?;
-        let writing = session::open(place, &place.replication_user, &replication, Access::Write)
+        let check_password = password(&place.check_user).map_err(Error::Session)?;
+        let password = password(&place.replication_user).map_err(Error::Session)?;
+        let session = session::open(place, &place.replication_user, &password, Access::Write)
             .await
             .map_err(Error::Session)?;
-        let reading =
-            session::open(place, &place.check_user, &check, Access::Read).await.map_err(Error::Session)?;
 
-        let answer = Answer::of(&writing).await.map_err(Error::sql("ask the server what it is"))?;
+        let answer = Answer::of(&session).await.map_err(Error::sql("ask the server what it is"))?;
         let server = answer.judge().map_err(Error::Unsuitable)?;
         let programs = Programs::of_major(server.major, arguments.programs.clone());
         let version = programs.version().await.map_err(Error::Programs)?;
@@ -326,7 +328,17 @@ impl Database {
             programs.version = version,
             "entered the database"
         );
-        Ok(Self { server, programs, password: replication, writing, reading })
+        Ok(Self { server, programs, password, check_password, session })
+    }
+
+    /// Counts the rows of all tables, in a session of its own: between two counts lies a whole backup, and a
+    /// session that is silent for so long may be lost.
+    async fn count_rows(&self, run: &Run) -> Result<BTreeMap<String, u64>, Error> {
+        let place = &run.database;
+        let mut session = session::open(place, &place.check_user, &self.check_password, Access::Read)
+            .await
+            .map_err(Error::Session)?;
+        row_counts::count(&mut session).await.map_err(Error::RowCounts)
     }
 }
 
@@ -398,11 +410,13 @@ fn mounted(folder: &Path) -> PathBuf {
     folder.join("..data").canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
-/// About how many bytes the attachments have.
+/// About how many bytes the attachments have. Refuses a folder that cannot be read, before hours are spent on
+/// the database.
 async fn estimated_bytes(run: &Run) -> Result<u64, Error> {
     let Some(attachments) = &run.attachments else { return Ok(0) };
     let folder = attachments.folder.clone();
-    spawn_blocking(move || tree::estimated_bytes(&folder)).await.map_err(Error::Worker)
+    let estimated = spawn_blocking(move || tree::estimated_bytes(&folder)).await;
+    estimated.map_err(Error::Worker)?.map_err(Error::Attachments)
 }
 
 /// Leaves the outcome where the operator reads it.
@@ -415,4 +429,41 @@ pub(super) fn report(backup: &Backup, outcome: &Result<Taken, Error>) {
         }
     };
     words.write(&backup.termination_log);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::bucket::{self, Operation};
+
+    #[test]
+    fn each_failure_has_the_reason_that_its_condition_gets() {
+        let store =
+            |kind| Error::Write(write::Error::Store(bucket::Error::for_tests(Operation::Put, kind))).reason();
+        let source = |part| {
+            let source = io::Error::other("broken pipe");
+            Error::Write(write::Error::Source { part, source }).reason()
+        };
+
+        assert_eq!(store(Kind::Denied), BackupReason::CredentialsRefused);
+        assert_eq!(store(Kind::Full), BackupReason::StoreFull);
+        assert_eq!(store(Kind::Timeout), BackupReason::StoreUnavailable);
+        assert_eq!(store(Kind::Tls), BackupReason::StoreUnavailable);
+        assert_eq!(source(Part::Database), BackupReason::DatabaseUnavailable);
+        assert_eq!(source(Part::Attachments), BackupReason::AttachmentsUnreadable);
+        let checksum = source::Error::Checksum { complaint: String::new() };
+        assert_eq!(Error::BaseBackup(checksum).reason(), BackupReason::DatabaseUnsuitable);
+        assert_eq!(Error::Interrupted.reason(), BackupReason::AgentFailed);
+    }
+
+    #[test]
+    fn a_mounted_secret_is_read_where_its_files_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let version = folder.path().join("..2026");
+        std::fs::create_dir(&version).unwrap();
+
+        assert_eq!(mounted(folder.path()), folder.path());
+        std::os::unix::fs::symlink("..2026", folder.path().join("..data")).unwrap();
+        assert_eq!(mounted(folder.path()), version.canonicalize().unwrap());
+    }
 }

@@ -53,7 +53,7 @@ pub struct Manifest {
     pub sentinel: String,
     /// Rows of each table.
     pub row_counts: RowCounts,
-    /// What the journal named as its attachments; `null` if it names none.
+    /// What the part `attachments` has in it; `null` if there is no such part.
     pub attachments: Option<Attachments>,
     /// The images that ran, by container.
     pub images: BTreeMap<String, String>,
@@ -126,12 +126,12 @@ pub struct RowCounts {
     pub end: BTreeMap<String, u64>,
 }
 
-/// The attachments that the journal names.
+/// The files of the part `attachments`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachments {
     /// How many.
     pub files: u64,
-    /// Digest of the sorted inventory.
+    /// Digest of the inventory: a line `<BLAKE3>  <path>` for each, in the order of the paths' bytes.
     pub digest: Blake3,
 }
 

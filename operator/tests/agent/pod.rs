@@ -8,19 +8,26 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use jiff::Timestamp;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use secrecy::SecretString;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::{Client, Config, NoTls, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use valv::agent::{
-    roles::{Role, Roles},
-    scram,
+use valv::{
+    agent::{
+        roles::{Role, Roles},
+        scram,
+    },
+    pki::{self, Issued},
 };
 
 /// The user of the official PostgreSQL image.
@@ -28,6 +35,9 @@ const USER: u32 = 999;
 
 /// Longer than anything here takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Longer than a test.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What Kubernetes does before it starts a container, and then becomes that container's first process.
 /// Process 2 is another container's of the same user, as in a pod whose containers share their processes.
@@ -69,29 +79,29 @@ pub fn children(parent: u32) -> Vec<(String, char)> {
         .collect()
 }
 
-/// Signs a server's certificate.
-pub struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
+/// Signs a server's certificate, as a tenant's own authority does.
+pub struct Authority(Issued);
 
 impl Authority {
     pub fn new() -> Self {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+        Self(pki::authority("the authority of a test", now(), CERTIFICATE_LIFETIME).unwrap())
     }
 
     /// Its own certificate, PEM.
     pub fn pem(&self) -> String {
-        self.issuer.pem()
+        self.0.certificate.clone()
     }
 
     /// Certificate and key for `127.0.0.1`, PEM.
     fn server(&self) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+        let names = ["127.0.0.1".to_owned()];
+        let issued = pki::server(&names, &self.0, now(), CERTIFICATE_LIFETIME).unwrap();
+        (issued.certificate, issued.key)
     }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().try_into().unwrap()
 }
 
 /// How a command of the agent ended.
@@ -323,7 +333,8 @@ impl Pod {
         authority: &Authority,
     ) -> Result<Client, tokio_postgres::Error> {
         let mut roots = RootCertStore::empty();
-        roots.add(authority.issuer.der().clone()).unwrap();
+        let pem = authority.pem();
+        roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()

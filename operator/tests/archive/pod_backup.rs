@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 use valv::{
     agent::roles::Role,
-    archive::{commit::ManifestRef, layout::Part, manifest::Manifest, read},
+    archive::{commit::ManifestRef, digest::Blake3, layout::Part, manifest::Manifest, read},
 };
 
 use super::{
@@ -242,6 +242,15 @@ async fn a_tenant_is_backed_up_and_what_is_restored_has_its_sentinel_its_rows_an
         assert_eq!(verified.message["verified"]["tampered"], 0);
     }
 
+    let hidden = manifest.folder().to_string() + "/tenant/00000000.age";
+    bucket.delete(&hidden, None).await.unwrap();
+    let verified = tenant.verify(&named, "full").await;
+    assert_eq!(verified.message["verified"]["tampered"], 1, "{verified:?}");
+    let other = ManifestRef { blake3: Blake3::of(b"another"), ..named.clone() };
+    assert_eq!(failure(&tenant.verify(&other, "full").await).0, "ManifestInvalid");
+    let absent = ManifestRef { key: named.key.replace("manifest", "absent"), ..named.clone() };
+    assert_eq!(failure(&tenant.verify(&absent, "full").await).0, "ManifestMissing");
+
     let target = tempfile::tempdir().unwrap();
     restore(&tenant, &manifest, Part::Attachments, target.path()).await;
     super::tools::assert_same(&tenant.pod.root().join("valv/attachments"), target.path());
@@ -264,6 +273,9 @@ async fn a_tenant_is_backed_up_and_what_is_restored_has_its_sentinel_its_rows_an
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
     chown(&data, Some(USER), Some(USER)).unwrap();
     restore(&tenant, &manifest, Part::Database, &data).await;
+    // pg_basebackup itself adds the last file of the stream, and gives it to nobody that there is.
+    let owned = Command::new("chown").arg("-R").arg(format!("{USER}:{USER}")).arg(&data).status();
+    assert!(owned.unwrap().success());
     let whole = restored
         .command("/usr/lib/postgresql/17/bin/pg_verifybackup")
         .arg("/var/lib/postgresql/data/pgdata")
@@ -334,6 +346,11 @@ async fn what_cannot_be_backed_up_is_refused_before_anything_is_stored() {
     one_recipient["recipients"] = json!([tenant.keys.recipients.to_texts()[0]]);
     let ended = tenant.back_up(&one_recipient, &[]).await;
     assert_eq!(failure(&ended).0, "TooFewRecipients", "{ended:?}");
+
+    let mut no_attachments = run.clone();
+    no_attachments["attachments"]["folder"] = json!("/valv/not-mounted");
+    let ended = tenant.back_up(&no_attachments, &[]).await;
+    assert_eq!(failure(&ended).0, "AttachmentsUnreadable", "{ended:?}");
 
     let folder = tenant.pod.volume().join("fast");
     fs::create_dir(&folder).unwrap();

@@ -158,8 +158,17 @@ impl AsyncRead for TarStream {
     }
 }
 
-/// About how many bytes the files in the folder at `path` have. What cannot be looked at counts nothing.
-pub fn estimated_bytes(path: &Path) -> u64 {
+/// About how many bytes the files in the folder at `path` have. What is below it and cannot be looked at counts
+/// nothing.
+///
+/// # Errors
+/// If the folder itself cannot be listed.
+pub fn estimated_bytes(path: &Path) -> Result<u64, Error> {
+    std::fs::read_dir(path).map_err(|source| Error::File {
+        doing: "list",
+        path: path.to_owned(),
+        source: Arc::new(source),
+    })?;
     let mut bytes = 0;
     let mut folders = vec![path.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -171,7 +180,7 @@ pub fn estimated_bytes(path: &Path) -> u64 {
             }
         }
     }
-    bytes
+    Ok(bytes)
 }
 
 /// Why the walk ends early.
@@ -278,14 +287,13 @@ impl Writer {
             if name == b"." || name == b".." {
                 continue;
             }
-            let kind = match entry.file_type() {
-                // Some file systems do not say.
-                FileType::Unknown => match statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    Err(_) => FileType::Unknown,
-                },
-                kind => kind,
-            };
+            let mut kind = entry.file_type();
+            // Some file systems do not say.
+            if kind == FileType::Unknown
+                && let Ok(stat) = statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+            {
+                kind = FileType::from_raw_mode(stat.st_mode);
+            }
             names.push(name, kind);
         }
         names.sort();
@@ -330,7 +338,11 @@ impl Writer {
                 self.header(path, Kind::Link { target: target.as_bytes() }, &stat)
             }
             FileType::Directory => Err(Stop::Failed(Error::Changed { path: self.full(path) })),
-            _ => {
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => {
                 self.left_out += 1;
                 Ok(())
             }
