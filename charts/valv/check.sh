@@ -41,3 +41,10 @@ refused "a value that nobody knows" "additional properties 'nobody' not allowed"
 refused "no image" "images.valv is not given" --set images.valv=
 refused "an image without its registry" "'/images/valv'" --set images.valv=valv:1
 refused "no replica" "'/operator/replicas': minimum" --set operator.replicas=0
+refused "a store's network without its ports" "missing property 'ports'" --set 'stores.egress[0].cidr=203.0.113.0/24'
+
+opened=$(render --set 'stores.egress[0].cidr=203.0.113.0/24' --set 'stores.egress[0].ports={443,9000}')
+grep -q 'cidr: "203.0.113.0/24"' <<<"$opened" && grep -q 'port: 9000' <<<"$opened" || fail "no way to the stores"
+if render | grep -q '203.0.113'; then fail "a way that nobody asked for"; fi
+echo "the operator reaches the stores that stores.egress names"
+grep -q 'backupstores/status\]' <<<"$opened" || fail "nobody writes the status of stores"

@@ -508,7 +508,8 @@ pub enum BreakerState {
 pub enum StoreCondition {
     /// Backups may go there (kstatus): all of the below are so.
     Ready,
-    /// It is being probed for the first time, or after a change (kstatus; present only while it is).
+    /// It is being probed for the first time or after a change, or tried again by itself (kstatus; present only while
+    /// it is so).
     Reconciling,
     /// Nothing goes there until somebody acts (kstatus; present only while it is so).
     Stalled,
@@ -579,7 +580,8 @@ pub enum StoreReason {
     ClockSkewed,
     /// It is full, or its quota is.
     Full,
-    /// No sovereignty policy lists its country, or its provider is not in the register.
+    /// It lies outside the European Economic Area; once there are sovereignty policies: none lists its country, or its
+    /// provider is not in the register.
     LocationRefused,
     /// Too many failures in a row: nothing goes there for a while.
     BreakerOpen,

@@ -211,7 +211,15 @@ async fn operator(arguments: Operator) -> anyhow::Result<ExitCode> {
         "started"
     );
 
-    let runtime = controllers::Runtime { client, settings, leadership, metrics, now, health, breakers: Breakers::default() };
+    let runtime = controllers::Runtime {
+        client,
+        settings,
+        leadership,
+        metrics,
+        now,
+        health,
+        breakers: Breakers::default(),
+    };
     let term = lease::lead(elector, stop, GRACE, |stop| controllers::run(runtime, stop));
     let end = tokio::select! {
         end = term => end,

@@ -36,7 +36,8 @@ use valv_crds::{
 };
 
 use self::{
-    apply::Outcome, breakers::Breakers, check::Store, judge::Known, memory::Memory, observe::Observed, plan::Probe,
+    apply::Outcome, breakers::Breakers, check::Store, judge::Known, memory::Memory, observe::Observed,
+    plan::Probe,
 };
 use crate::{
     backoff::Backoff,
@@ -156,7 +157,10 @@ async fn after(
                 extent = ?remembered.findings.extent,
                 "probed the store"
             );
-            (Known { findings: Some(remembered.findings), last_whole: remembered.last_whole }, remembered.next)
+            (
+                Known { findings: Some(remembered.findings), last_whole: remembered.last_whole },
+                remembered.next,
+            )
         }
         Some(Outcome::Held { until }) => (known, until),
         None => (known, now),

@@ -23,11 +23,7 @@ use std::{sync::Arc, time::Instant};
 use jiff::Timestamp;
 use kube::{
     Resource, ResourceExt,
-    runtime::{
-        controller::Action,
-        events::Recorder,
-        reflector::Store,
-    },
+    runtime::{controller::Action, events::Recorder, reflector::Store},
 };
 use tracing::{debug, instrument, warn};
 use valv_crds::{

@@ -24,6 +24,7 @@ mod schema;
 mod segmentation;
 mod sole_trader;
 mod storage;
+mod stores;
 mod suspension;
 mod tls;
 mod upgrade;

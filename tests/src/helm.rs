@@ -76,6 +76,10 @@ impl Helm {
             let nodes = cluster.nodes()?.into_iter().map(|node| format!("{}/32", cluster.node_ip(node)));
             let cidrs: Vec<_> = LOCAL_CIDRS.map(str::to_owned).into_iter().chain(nodes).collect();
             values["network"] = json!({ "clusterCidrs": cidrs });
+            let stores = cluster.stores()?.map(|store| {
+                json!({ "cidr": format!("{}/32", store.address.ip()), "ports": [store.address.port()] })
+            });
+            values["stores"] = json!({ "egress": stores });
         }
         if let Some(file) = var_os(VALUES_VARIABLE).map(PathBuf::from) {
             let text =

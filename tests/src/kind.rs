@@ -42,6 +42,10 @@ impl Kind {
 pub const JOURNAL_TENANT: Kind =
     Kind { group: "valv.eu", version: "v1alpha1", name: "JournalTenant", plural: "journaltenants" };
 
+/// `valv.eu/v1alpha1`.
+pub const BACKUP_STORE: Kind =
+    Kind { group: "valv.eu", version: "v1alpha1", name: "BackupStore", plural: "backupstores" };
+
 macro_rules! kinds {
     ($($constant:ident = $kind:expr;)*) => {
         $(#[doc = concat!("`", stringify!($kind), "`.")] pub const $constant: Kind = $kind;)*

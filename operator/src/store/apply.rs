@@ -18,7 +18,7 @@ use crate::{backoff, io::bucket::breaker::Admission};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// It was probed.
-    Probed(Remembered),
+    Probed(Box<Remembered>),
     /// The breaker is open: nobody asks before then.
     Held {
         /// When one may.
@@ -59,5 +59,5 @@ pub async fn apply(
     let subject = observed.subject.clone();
     let remembered = Remembered { subject, findings, last_whole, failures, next: ended + wait };
     memory.note(&store.name, remembered.clone());
-    Some(Outcome::Probed(remembered))
+    Some(Outcome::Probed(Box::new(remembered)))
 }

@@ -25,8 +25,8 @@ const SKEW_LIMIT_SECONDS: u64 = 300;
 
 /// Countries in which the GDPR is law: the Union, and the EEA. Until a sovereignty policy says which of them, all.
 const COUNTRIES: [&str; 30] = [
-    "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IS", "IT", "LI",
-    "LT", "LU", "LV", "MT", "NL", "NO", "PL", "PT", "RO", "SE", "SI", "SK",
+    "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IS", "IT",
+    "LI", "LT", "LU", "LV", "MT", "NL", "NO", "PL", "PT", "RO", "SE", "SI", "SK",
 ];
 
 /// What is known of a store.
@@ -82,7 +82,11 @@ fn credentials(unresolved: Option<&Unresolved>, known: &Known) -> StoreSaying {
 fn location(store: &Store) -> StoreSaying {
     let country = &store.location.country;
     if COUNTRIES.contains(&country.as_str()) {
-        return Saying::yes(StoreCondition::LocationAllowed, StoreReason::AsAsked, format!("it lies in {country}"));
+        return Saying::yes(
+            StoreCondition::LocationAllowed,
+            StoreReason::AsAsked,
+            format!("it lies in {country}"),
+        );
     }
     let message = format!("{country} is not in the European Economic Area");
     Saying::no(StoreCondition::LocationAllowed, StoreReason::LocationRefused, message)
@@ -107,7 +111,8 @@ fn reachable(known: &Known, now: Timestamp) -> StoreSaying {
 fn capabilities(store: &Store, known: &Known, now: Timestamp) -> StoreSaying {
     use StoreCondition::CapabilitiesProven;
     let Some(findings) = &known.findings else { return unprobed(CapabilitiesProven) };
-    if let Some(trouble) = trouble(known, |reason| !is_of_the_way(reason) && reason != StoreReason::CredentialsRefused)
+    if let Some(trouble) =
+        trouble(known, |reason| !is_of_the_way(reason) && reason != StoreReason::CredentialsRefused)
     {
         return Saying::no(CapabilitiesProven, trouble.reason, &trouble.message);
     }
@@ -119,7 +124,9 @@ fn capabilities(store: &Store, known: &Known, now: Timestamp) -> StoreSaying {
             return Saying::no(CapabilitiesProven, claim.reason, format!("{}{detail}", claim.sentence));
         }
     }
-    if let Some(skew) = seen.clock_skew.as_ref().filter(|skew| skew.seconds.unsigned_abs() > SKEW_LIMIT_SECONDS) {
+    if let Some(skew) =
+        seen.clock_skew.as_ref().filter(|skew| skew.seconds.unsigned_abs() > SKEW_LIMIT_SECONDS)
+    {
         let message = format!("its clock is {} s from the operator's (below zero: behind)", skew.seconds);
         return Saying::no(CapabilitiesProven, StoreReason::ClockSkewed, message);
     }
@@ -128,7 +135,8 @@ fn capabilities(store: &Store, known: &Known, now: Timestamp) -> StoreSaying {
             let detail = claim.seen.and_then(|seen| seen.detail.clone());
             let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
             let message = format!("it could not be found out whether {}{detail}", claim.sentence);
-            let reason = findings.troubles.first().map_or(StoreReason::NotProbedYet, |trouble| trouble.reason);
+            let reason =
+                findings.troubles.first().map_or(StoreReason::NotProbedYet, |trouble| trouble.reason);
             return Saying::unknown(CapabilitiesProven, reason, message);
         }
     }
@@ -156,7 +164,12 @@ struct Claim<'a> {
 /// What must not be, the worst first. What the spec does not claim is not among it.
 fn claims<'a>(store: &Store, seen: &'a Capabilities) -> Vec<Claim<'a>> {
     use StoreReason as R;
-    let claim = |seen: &'a Option<Seen>, wrong, reason, sentence| Claim { seen: seen.as_ref(), wrong, reason, sentence };
+    let claim = |seen: &'a Option<Seen>, wrong, reason, sentence| Claim {
+        seen: seen.as_ref(),
+        wrong,
+        reason,
+        sentence,
+    };
     let mut claims = vec![];
     if store.object_lock.is_some() {
         claims.extend([
@@ -188,7 +201,12 @@ fn claims<'a>(store: &Store, seen: &'a Capabilities) -> Vec<Claim<'a>> {
         claim(&seen.writer_can_list, Answer::Yes, R::WriterCanList, "the writer can list the bucket"),
         claim(&seen.reader_can_write, Answer::Yes, R::ReaderCanWrite, "the reader can write or delete"),
         claim(&seen.janitor_can_read, Answer::Yes, R::JanitorCanRead, "the janitor can read objects"),
-        claim(&seen.read_after_write, Answer::No, R::StaleReads, "what was put is not there for the reader at once"),
+        claim(
+            &seen.read_after_write,
+            Answer::No,
+            R::StaleReads,
+            "what was put is not there for the reader at once",
+        ),
     ]);
     claims
 }
@@ -210,7 +228,11 @@ fn closed(breaker: &BreakerStatus) -> StoreSaying {
 }
 
 fn unprobed(condition: StoreCondition) -> StoreSaying {
-    Saying::unknown(condition, StoreReason::NotProbedYet, "the probe of this spec and these credentials has not ended")
+    Saying::unknown(
+        condition,
+        StoreReason::NotProbedYet,
+        "the probe of this spec and these credentials has not ended",
+    )
 }
 
 fn trouble(known: &Known, is: impl Fn(StoreReason) -> bool) -> Option<&Trouble> {
@@ -278,7 +300,12 @@ pub(crate) mod tests {
     }
 
     /// The first that is not so; or, if all is, what is worth telling of it all the same.
-    fn worst(store: &Store, unresolved: Option<&Unresolved>, known: &Known, breaker: BreakerState) -> StoreReason {
+    fn worst(
+        store: &Store,
+        unresolved: Option<&Unresolved>,
+        known: &Known,
+        breaker: BreakerState,
+    ) -> StoreReason {
         let breaker = BreakerStatus { state: breaker, ..BreakerStatus::default() };
         let sayings = judge(store, unresolved, known, &breaker, noon());
         let wrong = sayings.iter().find(|saying| !saying.is_true());
@@ -338,7 +365,10 @@ pub(crate) mod tests {
         ] {
             let saying = capabilities(&store(), &known, noon());
 
-            assert_eq!((saying.truth, saying.reason), (valv_crds::condition::Truth::Unknown, StoreReason::NotProbedYet));
+            assert_eq!(
+                (saying.truth, saying.reason),
+                (valv_crds::condition::Truth::Unknown, StoreReason::NotProbedYet)
+            );
             assert!(saying.message.contains("could not be found out"), "{}", saying.message);
         }
     }

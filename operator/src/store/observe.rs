@@ -169,7 +169,10 @@ mod tests {
     fn four_secrets_with_four_keys_are_four_identities() {
         let found = resolve(&store(), &four()).unwrap();
 
-        assert_eq!(Identity::ALL.map(|identity| found.of(identity).access_key_id.clone()), ["w", "c", "r", "j"]);
+        assert_eq!(
+            Identity::ALL.map(|identity| found.of(identity).access_key_id.clone()),
+            ["w", "c", "r", "j"]
+        );
     }
 
     #[test]

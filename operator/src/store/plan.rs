@@ -160,8 +160,7 @@ mod tests {
     #[test]
     fn nothing_is_probed_without_four_identities_but_soon_looked_at_again() {
         let mut observed = observed(remembered("now", at(0)));
-        observed.credentials =
-            Err(Unresolved::Missing { identity: Identity::Reader, secret: "r".into() });
+        observed.credentials = Err(Unresolved::Missing { identity: Identity::Reader, secret: "r".into() });
 
         let plan = plan(&store(), &observed, at(0));
 

@@ -24,8 +24,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::{sleep, timeout};
 use valv_crds::store::{Answer, Capabilities, Seen, SeenCertificate, SeenSkew};
 
-pub use self::trouble::Trouble;
 use self::keys::Run;
+pub use self::trouble::Trouble;
 use super::{
     breakers::Breakers,
     check::{Identities, Identity, Store},
@@ -105,9 +105,8 @@ pub async fn probe(
     now: fn() -> Timestamp,
 ) -> Findings {
     let mut findings = Findings::default();
-    let opened = Identities::try_from_fn(|identity| {
-        Bucket::open(&store.settings(credentials.of(identity).clone()))
-    });
+    let opened =
+        Identities::try_from_fn(|identity| Bucket::open(&store.settings(credentials.of(identity).clone())));
     let buckets = match opened {
         Ok(buckets) => buckets,
         Err(error) => {
@@ -189,9 +188,10 @@ impl Prober<'_> {
                     Some(certificate) => self.seen(Answer::Yes, Some(certificate.protocol.clone())),
                     None => self.seen(Answer::No, Some("it is asked by plain HTTP".to_owned())),
                 });
-                capabilities.certificate = heard
-                    .certificate
-                    .map(|certificate| SeenCertificate { not_after: Time(certificate.not_after), at: self.at() });
+                capabilities.certificate = heard.certificate.map(|certificate| SeenCertificate {
+                    not_after: Time(certificate.not_after),
+                    at: self.at(),
+                });
                 let ahead = heard.date.map(|date| date.as_second() - now.as_second());
                 capabilities.clock_skew = ahead.map(|seconds| SeenSkew { seconds, at: self.at() });
                 Ok(())

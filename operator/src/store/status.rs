@@ -25,7 +25,8 @@ pub fn status(
     breaker: BreakerStatus,
     now: Timestamp,
 ) -> BackupStoreStatus {
-    let standing = store.object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let standing =
+        store.object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let sayings = judge(store, unresolved, known, &breaker, now);
     let ready = ready(&sayings);
     let all = [ready.clone()].into_iter().chain(kstatus(&ready)).chain(sayings);
@@ -33,7 +34,11 @@ pub fn status(
     BackupStoreStatus {
         observed_generation: generation,
         last_probe: known.last_whole.map(Time),
-        capabilities: known.findings.as_ref().map(|findings| findings.capabilities.clone()).unwrap_or_default(),
+        capabilities: known
+            .findings
+            .as_ref()
+            .map(|findings| findings.capabilities.clone())
+            .unwrap_or_default(),
         breaker,
         conditions: all.map(|saying| saying.dated(standing, generation, now)).collect(),
     }
@@ -210,7 +215,8 @@ mod tests {
         let bad = news(&well.conditions, &ill.conditions);
         let good = news(&ill.conditions, &well.conditions);
 
-        let reasons = |news: &[News]| news.iter().map(|news| (news.tone, news.reason.clone())).collect::<Vec<_>>();
+        let reasons =
+            |news: &[News]| news.iter().map(|news| (news.tone, news.reason.clone())).collect::<Vec<_>>();
         assert_eq!(reasons(&bad), vec![(Tone::Warning, "Unreachable".to_owned()); 2]);
         assert_eq!(reasons(&good), vec![(Tone::Normal, "AsAsked".to_owned()); 2]);
         assert_eq!(news(&well.conditions, &well.conditions), []);

@@ -66,8 +66,7 @@ fn credentials(id: &str, secret: &str) -> Credentials {
 /// As in `tests/cluster/src/store/policy.rs`.
 fn policy(keeps: Keeps, powerful: &[Identity]) -> Value {
     let allow = |who: Identity, actions: &[&str], resources: &[&str]| {
-        let resources: Vec<_> =
-            resources.iter().map(|name| format!("arn:aws:s3:::{BUCKET}{name}")).collect();
+        let resources: Vec<_> = resources.iter().map(|name| format!("arn:aws:s3:::{BUCKET}{name}")).collect();
         json!({
             "Effect": "Allow", "Principal": { "AWS": [who.to_string()] },
             "Action": actions, "Resource": resources,

@@ -70,7 +70,8 @@ impl Store {
             .env("ROOT_ACCESS_KEY_ID", ACCESS_KEY)
             .env("ROOT_SECRET_ACCESS_KEY", SECRET_KEY)
             .args(["--region", REGION, "--port", &format!("127.0.0.1:{port}"), "--quiet"])
-            .args(["--iam-dir", "users"])
+            .arg("--iam-dir")
+            .arg(folder.path().join("users"))
             .current_dir(folder.path());
         let path = |name: &str| folder.path().join(name);
         if wire == Wire::Tls {
@@ -132,7 +133,7 @@ impl Store {
         if !body.is_empty() {
             command.args(["--data-binary", body]);
         }
-        for header in header {
+        if let Some(header) = header {
             command.args(["--header", header]);
         }
         let url = format!("{}{path}", self.endpoint());

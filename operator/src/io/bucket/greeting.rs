@@ -93,8 +93,7 @@ pub async fn greet(settings: &Settings) -> Result<Greeting, GreetingError> {
     let (host, address) = host_and_address(settings, scheme);
     let late = || GreetingError::TimedOut { address: address.clone() };
     let patience = &settings.patience;
-    let connection =
-        timeout(patience.connect, connect(settings, &address)).await.map_err(|_| late())??;
+    let connection = timeout(patience.connect, connect(settings, &address)).await.map_err(|_| late())??;
     if scheme == Scheme::Http {
         let date = timeout(patience.window, date(connection, &host)).await.unwrap_or_default();
         return Ok(Greeting { certificate: None, date });
@@ -164,7 +163,8 @@ fn client_config(trust: &Trust) -> Result<ClientConfig, SettingsError> {
         }
         Trust::Only(bundle) => {
             for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
-                let unread = |error: Box<dyn std::error::Error + Send + Sync>| SettingsError::Bundle(Some(error));
+                let unread =
+                    |error: Box<dyn std::error::Error + Send + Sync>| SettingsError::Bundle(Some(error));
                 let certificate = certificate.map_err(|error| unread(Box::new(error)))?;
                 roots.add(certificate).map_err(|error| unread(Box::new(error)))?;
             }

@@ -51,7 +51,8 @@ impl Run {
 
 /// Whether a probe put `key` long enough before `now`.
 pub fn is_old(key: &str, now: Timestamp) -> bool {
-    let begun = folder(key).and_then(|folder| folder.split_once('-')).and_then(|(begun, _)| begun.parse().ok());
+    let begun =
+        folder(key).and_then(|folder| folder.split_once('-')).and_then(|(begun, _)| begun.parse().ok());
     begun.is_some_and(|begun: i64| begun.saturating_add(ALONE_SECONDS) < now.as_second())
 }
 
@@ -87,7 +88,8 @@ mod tests {
             assert!(key.starts_with(ALL) && run.owns(&key) && !Run::new(now, 8).owns(&key));
             assert!(is_old(&key, later) && !is_old(&key, now), "{key}");
         }
-        for key in ["v1/ada/data/1-1/a", "v1/.probe/data/a", "v1/.probe/data/1-1/a/b", "v1/.probe/keys/1-1/a"] {
+        for key in ["v1/ada/data/1-1/a", "v1/.probe/data/a", "v1/.probe/data/1-1/a/b", "v1/.probe/keys/1-1/a"]
+        {
             assert!(!run.owns(key) && !is_old(key, later), "{key}");
         }
     }

@@ -34,6 +34,11 @@ impl Prober<'_> {
     /// Tries the lock that the spec claims. Where none is claimed none is tried: what is locked cannot be taken away.
     pub(super) async fn locked(&self, findings: &mut Findings) -> Result<(), CutShort> {
         let Some(mode) = self.store.claimed_mode() else { return self.unclaimed(findings).await };
+        // That it says so proves no lock; that it says otherwise proves that there is none.
+        let said = self.ask(|| self.buckets.reader.object_lock()).await;
+        if let Ok(ObjectLock::Off) = self.survive(findings, Identity::Reader, said)? {
+            return self.none(findings, "the bucket has no object lock".to_owned());
+        }
         let (key, now) = (self.run.data("locked"), (self.now)());
         let how = Put { retain_until: Some(now + LOCK), lock_mode: mode, ..Put::default() };
         let put = self

@@ -74,9 +74,7 @@ impl Prober<'_> {
                 match self.survive(findings, Identity::Reader, older)? {
                     Ok(bytes) if bytes == FIRST => self.seen(Answer::Yes, None),
                     Ok(_) => self.seen(Answer::No, Some("an older version is not what was put".to_owned())),
-                    Err(error) if error.kind == Kind::NotFound => {
-                        self.seen(Answer::No, Some(words(&error)))
-                    }
+                    Err(error) if error.kind == Kind::NotFound => self.seen(Answer::No, Some(words(&error))),
                     Err(error) if error.kind == Kind::Denied => {
                         return Err(self.stop(findings, Trouble::of(Identity::Reader, &error)));
                     }
@@ -86,7 +84,9 @@ impl Prober<'_> {
             _ => self.seen(Answer::No, Some("the store gave no versions".to_owned())),
         };
         findings.capabilities.writer_can_overwrite = Some(match seen.answer {
-            Answer::Yes => self.seen(Answer::No, Some("what it puts over another is a younger version".into())),
+            Answer::Yes => {
+                self.seen(Answer::No, Some("what it puts over another is a younger version".into()))
+            }
             Answer::No => self.seen(Answer::Yes, None),
             Answer::Unknown => self.seen(Answer::Unknown, None),
         });
@@ -117,7 +117,8 @@ impl Prober<'_> {
         findings.capabilities.writer_can_delete = Some(self.may(findings, Identity::Writer, attempts)?);
         let mut attempts = self.deleting(committer, data, second.as_ref()).await;
         attempts.extend(self.deleting(committer, commit, committed.as_ref()).await);
-        findings.capabilities.committer_can_delete = Some(self.may(findings, Identity::Committer, attempts)?);
+        findings.capabilities.committer_can_delete =
+            Some(self.may(findings, Identity::Committer, attempts)?);
 
         let mut attempts = vec![];
         for key in [self.run.data("by-the-reader"), self.run.commit("by-the-reader")] {
@@ -182,7 +183,9 @@ impl Prober<'_> {
         }
         Ok(match unknown {
             Some(error) => self.unknown(&error),
-            None => self.seen(Answer::No, refusals.first().and_then(Error::reply).map(|reply| reply.code.clone())),
+            None => {
+                self.seen(Answer::No, refusals.first().and_then(Error::reply).map(|reply| reply.code.clone()))
+            }
         })
     }
 
@@ -220,11 +223,7 @@ impl Prober<'_> {
 
 /// Whether an attempt at something forbidden that failed so was refused.
 fn answer_of(error: &Error) -> Answer {
-    match &error.kind {
-        Kind::Denied => Answer::No,
-        _ if is_not_done(error) => Answer::No,
-        _ => Answer::Unknown,
-    }
+    if error.kind == Kind::Denied || is_not_done(error) { Answer::No } else { Answer::Unknown }
 }
 
 #[cfg(test)]

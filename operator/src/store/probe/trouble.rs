@@ -23,10 +23,9 @@ impl Trouble {
     /// A request of `who`, which every store must answer, failed.
     pub fn of(who: Identity, error: &Error) -> Self {
         let reason = reason(error);
-        let message = match reason {
-            StoreReason::CredentialsRefused => format!("the {who} is refused: {}", words(error)),
-            _ => words(error),
-        };
+        let words = words(error);
+        let is_refused = reason == StoreReason::CredentialsRefused;
+        let message = if is_refused { format!("the {who} is refused: {words}") } else { words };
         Self { reason, message }
     }
 
@@ -45,7 +44,9 @@ impl Trouble {
     /// The bucket could not be opened.
     pub fn of_settings(error: &SettingsError) -> Self {
         let reason = match error {
-            SettingsError::Bundle(_) | SettingsError::NoTrust | SettingsError::Tls(_) => StoreReason::TlsRefused,
+            SettingsError::Bundle(_) | SettingsError::NoTrust | SettingsError::Tls(_) => {
+                StoreReason::TlsRefused
+            }
             SettingsError::Endpoint { .. } | SettingsError::Proxy(_) => StoreReason::Unreachable,
         };
         Self { reason, message: chain(error) }
@@ -68,10 +69,9 @@ impl Trouble {
 fn reason(error: &Error) -> StoreReason {
     let code = error.reply().map(|reply| reply.code.as_str()).unwrap_or_default();
     match (&error.kind, code) {
-        (
-            _,
-            "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException",
-        ) => StoreReason::RegionDiffers,
+        (_, "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException") => {
+            StoreReason::RegionDiffers
+        }
         (_, "NoSuchBucket") | (Kind::NotFound, _) => StoreReason::BucketMissing,
         (Kind::Denied | Kind::Locked, _) => StoreReason::CredentialsRefused,
         (Kind::ClockSkew, _) => StoreReason::ClockSkewed,
@@ -137,7 +137,11 @@ mod tests {
     fn whoever_is_refused_is_named() {
         let trouble = Trouble::of(Identity::Janitor, &Error::for_tests(Operation::Delete, Kind::Denied));
 
-        assert!(trouble.message.starts_with("the janitor is refused: failed to delete"), "{}", trouble.message);
+        assert!(
+            trouble.message.starts_with("the janitor is refused: failed to delete"),
+            "{}",
+            trouble.message
+        );
     }
 
     #[test]
