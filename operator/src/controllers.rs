@@ -8,10 +8,10 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     core::DeserializeGuard,
     runtime::{
-        Controller, WatchStreamExt,
+        Controller,
         controller::{Action, Config},
         events::{Recorder, Reporter},
-        reflector::{self, ObjectRef, Store},
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
@@ -29,6 +29,7 @@ use crate::{
     io::{cache::Cache, cluster::Cluster},
     lease::Leadership,
     metrics::Metrics,
+    policy,
     settings::Settings,
     signing::Signing,
     store::{self, breakers::Breakers, memory::Memory},
@@ -103,8 +104,8 @@ pub async fn run(
     let changes = changes.map(|tenant| ObjectRef::<Guarded>::new(&tenant));
     let (tenants, tenants_end) = tenants(&runtime, cache.clone(), changes, stop.clone());
     let (stores, stores_end) = stores(&runtime, stop.clone());
-    let policies = policies(&runtime);
-    let backups_end = backups(&runtime, cache.clone(), tenants.clone(), stores, policies.0, stop);
+    let (policies, policies_end) = policies(&runtime, tenants.clone(), stores.clone(), stop.clone());
+    let backups_end = backups(&runtime, cache.clone(), tenants.clone(), stores, policies, stop);
     let synced = async {
         cache.synced().await;
         // The store is dropped only with the controller.
@@ -113,10 +114,9 @@ pub async fn run(
         runtime.health.caches_synced();
         std::future::pending::<()>().await;
     };
-    let ended = async { futures::join!(tenants_end, stores_end, backups_end) };
+    let ended = async { futures::join!(tenants_end, stores_end, policies_end, backups_end) };
     tokio::select! {
-        ((), (), ()) = ended => Ok(()),
-        () = policies.1 => Ok(()),
+        ((), (), (), ()) = ended => Ok(()),
         () = synced => Ok(()),
     }
 }
@@ -205,18 +205,62 @@ fn stores(
     (stores, ended)
 }
 
-/// What is known of policies.
-fn policies(runtime: &Runtime) -> (Store<GuardedPolicy>, impl Future<Output = ()>) {
-    let (policies, writer) = reflector::store();
-    let api = Api::<GuardedPolicy>::all(runtime.client.clone());
-    let events = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
-    let watching = events.for_each(|event| {
-        if let Err(error) = event {
-            warn!(object.kind = "BackupPolicy", error = chain(&error), "failed to watch, trying again");
+/// The policies' controller, and what is known of them.
+fn policies(
+    runtime: &Runtime,
+    tenants: Store<Guarded>,
+    stores: Store<GuardedStore>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> (Store<GuardedPolicy>, impl Future<Output = ()>) {
+    let controller =
+        Controller::new(Api::<GuardedPolicy>::all(runtime.client.clone()), watcher::Config::default())
+            .graceful_shutdown_on(stop);
+    let policies = controller.store();
+    let context = Arc::new(policy::Context {
+        cluster: runtime.cluster(),
+        tenants,
+        stores,
+        recorder: runtime.recorder(),
+        backoff: Backoff::default(),
+        now: runtime.now,
+    });
+    let working = controller.run(reconcile_policy, policy_error_policy, context).for_each(|result| {
+        if let Err(error) = result {
+            debug!(error = chain(&error), "reconciliation ended");
         }
         async {}
     });
-    (policies, watching)
+    (policies, working)
+}
+
+/// Reconciles a policy that could be read, once everything is known that it rests on.
+async fn reconcile_policy(
+    object: Arc<GuardedPolicy>,
+    context: Arc<policy::Context>,
+) -> Result<Action, policy::Error> {
+    // Each is dropped only with its controller.
+    let _ = context.tenants.wait_until_ready().await;
+    let _ = context.stores.wait_until_ready().await;
+    match &object.0 {
+        Ok(policy) => policy::reconcile(Arc::new(policy.clone()), context).await,
+        Err(invalid) => {
+            error!(
+                object.kind = "BackupPolicy",
+                object.name = object.name_any(),
+                error = %invalid,
+                "failed to read a policy: it was written by a newer version, or past the schema; it is left alone"
+            );
+            Ok(Action::await_change())
+        }
+    }
+}
+
+fn policy_error_policy(
+    object: Arc<GuardedPolicy>,
+    error: &policy::Error,
+    context: Arc<policy::Context>,
+) -> Action {
+    policy::error_policy(&object.name_any(), error, &context)
 }
 
 /// The backups' controller.

@@ -26,6 +26,7 @@ pub mod lease;
 pub mod log;
 pub mod metrics;
 pub mod pki;
+pub mod policy;
 pub mod retention;
 pub mod schedule;
 pub mod segmentation;

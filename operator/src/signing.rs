@@ -74,7 +74,9 @@ async fn load(cluster: &Cluster, namespace: &str) -> Result<Arc<SigningKey>, Err
     let secret = Secret {
         metadata: ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() },
         data: Some(
-            [entry(PRIVATE, made.expose_secret()), entry(PUBLIC, &key.public().to_pem())].into_iter().collect(),
+            [entry(PRIVATE, made.expose_secret()), entry(PUBLIC, &key.public().to_pem())]
+                .into_iter()
+                .collect(),
         ),
         immutable: Some(true),
         ..Secret::default()

@@ -75,7 +75,8 @@ Standard
 {{- $network := dict
   "clusterCidrs" .Values.network.clusterCidrs
   "dns" (include "valv.dns" . | fromYaml)
-  "ingressControllers" .Values.network.ingressControllers -}}
+  "ingressControllers" .Values.network.ingressControllers
+  "stores" .Values.stores.egress -}}
 {{- /* A number of values.yaml is a float, and a large one would be written with an exponent. */ -}}
 {{- $database := dict "uid" (int64 .Values.database.uid) "resources" .Values.database.resources -}}
 {{- $reconcile := dict "concurrency" (int64 .Values.reconcile.concurrency) "resync" .Values.reconcile.resync -}}

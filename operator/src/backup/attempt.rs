@@ -150,9 +150,12 @@ fn ended(observed: &Observed, job: &str) -> End {
         (_, _, Some(LastWords::Failed { failure })) => failed(failure),
         (JobSeen::Succeeded, Some(pod), Some(words)) => End::Said { pod, words },
         (JobSeen::Succeeded, ..) => failed(silent("the agent ended well and left no result")),
-        (JobSeen::Failed, None, _) => failed(silent("the agent's pod is gone: its node ended, or somebody deleted it")),
+        (JobSeen::Failed, None, _) => {
+            failed(silent("the agent's pod is gone: its node ended, or somebody deleted it"))
+        }
         (JobSeen::Failed, Some(_), _) => {
-            let how = pod.and_then(|pod| how_it_ended(pod)).unwrap_or_else(|| "no reason is known".to_owned());
+            let how =
+                pod.and_then(|pod| how_it_ended(pod)).unwrap_or_else(|| "no reason is known".to_owned());
             failed(silent(&format!("the agent ended without a result: {how}")))
         }
     }

@@ -130,7 +130,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_slot_of_a_scheduled_backup_is_in_its_name_and_that_of_a_persons_is_when_it_was_made() {
-        let scheduled = check(backup("journal-ada", "ada-20261122t010000z", json!({ "origin": "Scheduled" })));
+        let scheduled =
+            check(backup("journal-ada", "ada-20261122t010000z", json!({ "origin": "Scheduled" })));
         let manual = check(backup("journal-ada", "before-the-move", json!({})));
 
         assert_eq!(scheduled.subject.unwrap().slot.to_string(), "20261122T010000Z");

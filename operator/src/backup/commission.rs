@@ -119,12 +119,13 @@ impl Commission {
         verified: &Verified,
     ) -> Result<Self, Failure> {
         let strange = |message: String| Failure { reason: BackupReason::ManifestInvalid, message };
-        let archive: ArchiveId = setup.tenant.name.parse().map_err(|error| strange(chain(&error)))?;
+        let archive: ArchiveId = setup.tenant.archive_id().parse().map_err(|error| strange(chain(&error)))?;
         let attempt: Attempt = pod.parse().map_err(|error| strange(chain(&error)))?;
         let folder = Folder { archive, slot: subject.slot, attempt };
         let key = folder.key(DataObject::Manifest).to_string();
         if taken.manifest.key != key {
-            let message = format!("the agent names {} as its manifest, and it writes to {key}", taken.manifest.key);
+            let message =
+                format!("the agent names {} as its manifest, and it writes to {key}", taken.manifest.key);
             return Err(strange(message));
         }
         if verified.segments != taken.segments {
@@ -179,7 +180,11 @@ impl Commission {
             Ok(found) if found.commit.attempt == *attempt => {}
             Ok(found) => return Err(Error::SlotTaken(found.commit.attempt)),
             Err(fetch::Error::Broken(_)) => {
-                let put = Put { on_existing: self.on_existing(), retain_until: commit.retain_until, ..Put::default() };
+                let put = Put {
+                    on_existing: self.on_existing(),
+                    retain_until: commit.retain_until,
+                    ..Put::default()
+                };
                 match committer.put(&name, bytes.into(), &put).await {
                     Ok(_) => {}
                     Err(error) if error.kind == bucket::Kind::PreconditionFailed => {}
@@ -198,7 +203,11 @@ impl Commission {
         Ok(Committed { found, key: name, blake3, manifest })
     }
 
-    fn open(&self, credentials: &Identities<bucket::Credentials>, identity: Identity) -> Result<Bucket, Error> {
+    fn open(
+        &self,
+        credentials: &Identities<bucket::Credentials>,
+        identity: Identity,
+    ) -> Result<Bucket, Error> {
         let settings = self.store.settings(credentials.of(identity).clone());
         Bucket::open(&settings).map_err(|source| Error::Settings { store: self.store.name.clone(), source })
     }
@@ -207,7 +216,11 @@ impl Commission {
     fn on_existing(&self) -> OnExisting {
         let status = self.store.object.status.as_ref();
         let seen = status.and_then(|status| status.capabilities.conditional_put.as_ref());
-        if seen.is_some_and(|seen| seen.answer == Answer::Yes) { OnExisting::Fail } else { OnExisting::Replace }
+        if seen.is_some_and(|seen| seen.answer == Answer::Yes) {
+            OnExisting::Fail
+        } else {
+            OnExisting::Replace
+        }
     }
 
     fn commit(&self, now: Timestamp) -> Commit {

@@ -36,7 +36,9 @@ use crate::{
     tenant::{
         check::Tenant,
         claim::ATTACHMENTS_CLAIM,
-        objects::{self, Serving, Wanted, container_security, journal, object, pod, pod_labels, pod_security, small},
+        objects::{
+            self, Serving, Wanted, container_security, journal, object, pod, pod_labels, pod_security, small,
+        },
         secret::login_name,
     },
 };
@@ -87,8 +89,14 @@ pub fn write(
     let config = run_config(run, subject, setup)?;
     let name = Part::Write.job(subject.slot, number);
     let args = json!([
-        "agent", "backup", "--run", format!("{RUN}/run.yaml"), "--store-credentials", STORE,
-        "--database-passwords", PASSWORDS,
+        "agent",
+        "backup",
+        "--run",
+        format!("{RUN}/run.yaml"),
+        "--store-credentials",
+        STORE,
+        "--database-passwords",
+        PASSWORDS,
     ]);
     let tenant = setup.tenant;
     let journal = &tenant.journal;
@@ -172,12 +180,17 @@ fn job(run: &Run, setup: &Setup<'_>, name: &str, role: Role, spec: Value) -> Wan
     let mut labels = pod_labels(setup.tenant, role, Serving::No);
     labels[BACKUP_LABEL] = json!(run.uid());
     let deadline = setup.policy.spec.schedule.deadline.duration().as_secs();
-    let mut job = object(setup.tenant, Kind::Job, name, json!({ "spec": {
-        // Another pod would write under another id: that is another attempt, and the operator's to begin.
-        "backoffLimit": 0,
-        "activeDeadlineSeconds": deadline,
-        "template": { "metadata": { "labels": labels }, "spec": spec },
-    }}));
+    let mut job = object(
+        setup.tenant,
+        Kind::Job,
+        name,
+        json!({ "spec": {
+            // Another pod would write under another id: that is another attempt, and the operator's to begin.
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": deadline,
+            "template": { "metadata": { "labels": labels }, "spec": spec },
+        }}),
+    );
     job.value["metadata"]["labels"][BACKUP_LABEL] = json!(run.uid());
     job.value["metadata"]["labels"][ROLE_LABEL] = json!(role.as_str());
     owned(run, job)
@@ -278,7 +291,7 @@ fn run_file(run: &Run, subject: &Subject, setup: &Setup<'_>) -> Result<run_file:
     let Setup { tenant, protection, policy, store } = setup;
     let wrong = |reason: BackupReason, message: String| Failure { reason, message };
     let archive: ArchiveId =
-        tenant.name.parse().map_err(|error| wrong(BackupReason::NameInvalid, chain(&error)))?;
+        tenant.archive_id().parse().map_err(|error| wrong(BackupReason::NameInvalid, chain(&error)))?;
     let keys = &protection.recipients;
     let recipients: Vec<String> = [Some(&keys.tenant), Some(&keys.escrow), keys.drill.as_ref()]
         .into_iter()
@@ -326,7 +339,10 @@ fn run_file(run: &Run, subject: &Subject, setup: &Setup<'_>) -> Result<run_file:
             replication_user: Login::JournalReplication.name().to_owned(),
             check_user: Login::JournalCheck.name().to_owned(),
         },
-        attachments: tenant.attachments.as_ref().map(|_| run_file::Attachments { folder: ATTACHMENTS.into() }),
+        attachments: tenant
+            .attachments
+            .as_ref()
+            .map(|_| run_file::Attachments { folder: ATTACHMENTS.into() }),
         tenant_folder: Some(TENANT.into()),
         images: BTreeMap::from([
             ("journal".to_owned(), image(tenant)),
@@ -378,7 +394,11 @@ fn credentials(
 
 /// `wanted`, as the `Backup`'s: it goes with it.
 fn owned(run: &Run, mut wanted: Wanted) -> Wanted {
-    let owner: Option<OwnerReference> = run.object.controller_owner_ref(&());
+    let mut owner: Option<OwnerReference> = run.object.controller_owner_ref(&());
+    // Else an API server that enforces it asks for a right to the Backup's finalizers.
+    if let Some(owner) = &mut owner {
+        owner.block_owner_deletion = None;
+    }
     wanted.value["metadata"]["ownerReferences"] = json!(owner.into_iter().collect::<Vec<_>>());
     wanted
 }

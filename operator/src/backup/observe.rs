@@ -82,7 +82,9 @@ pub async fn observe(run: &Run, context: &Context) -> Result<Observed, Error> {
     for other in others.filter(|other| !is_over(other)) {
         let is_running = other.status.as_ref().is_some_and(|status| status.attempt.is_some());
         observed.running += i32::from(is_running);
-        let is_first = is_running || (other.creation_timestamp(), other.uid()) < (run.object.creation_timestamp(), run.object.uid());
+        let is_first = is_running
+            || (other.creation_timestamp(), other.uid())
+                < (run.object.creation_timestamp(), run.object.uid());
         if other.namespace().as_deref() == Some(run.namespace.as_str()) && is_first {
             observed.before = Some(other.name_any());
         }
@@ -110,7 +112,9 @@ async fn secrets(tenant: &Tenant, context: &Context) -> Result<BTreeMap<String, 
     };
     let mut found: BTreeMap<_, _> = own.iter().map(|secret| (secret.name_any(), keys(secret))).collect();
     for key in tenant.referenced().into_iter().filter(|key| key.kind == Kind::Secret) {
-        if let Some(secret) = context.cluster.get::<Secret>(Kind::Secret, &tenant.namespace, &key.name).await? {
+        if let Some(secret) =
+            context.cluster.get::<Secret>(Kind::Secret, &tenant.namespace, &key.name).await?
+        {
             found.insert(key.name, keys(&secret));
         }
     }

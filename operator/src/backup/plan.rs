@@ -5,10 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use valv_crds::{
-    BackupPolicy,
-    backup::BackupReason,
-    policy::VerificationMode,
-    protection::Protection,
+    BackupPolicy, backup::BackupReason, policy::VerificationMode, protection::Protection,
     store::StoreCondition,
 };
 
@@ -98,7 +95,12 @@ pub struct Setup<'a> {
 /// The plan for `run` at `now`.
 pub fn plan(run: &Run, observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     if observe::is_over(&run.object) {
-        return Plan { step: Step::Over, apply: vec![], delete: leftovers(run, observed), look_again_after: None };
+        return Plan {
+            step: Step::Over,
+            apply: vec![],
+            delete: leftovers(run, observed),
+            look_again_after: None,
+        };
     }
     let subject = match &run.subject {
         Ok(subject) => subject,
@@ -116,12 +118,16 @@ pub fn plan(run: &Run, observed: &Observed, settings: &Settings, now: Timestamp)
     }
     let setup = match setup(observed) {
         Ok(setup) => setup,
-        Err(obstacle) if obstacle.is_final => return fails(run, observed, number, obstacle.reason, obstacle.message),
+        Err(obstacle) if obstacle.is_final => {
+            return fails(run, observed, number, obstacle.reason, obstacle.message);
+        }
         Err(obstacle) => return waits(obstacle),
     };
     let began = run.object.status.as_ref().and_then(|status| status.started.clone()).map(|time| time.0);
     let deadline = setup.policy.spec.schedule.deadline.duration();
-    if let Some(began) = began.filter(|began| now.duration_since(*began).unsigned_abs() > deadline && now > *began) {
+    if let Some(began) =
+        began.filter(|began| now.duration_since(*began).unsigned_abs() > deadline && now > *began)
+    {
         let message = format!("it was begun at {began} and did not end within {} s", deadline.as_secs());
         return fails(run, observed, number, BackupReason::DeadlineExceeded, message);
     }
@@ -143,10 +149,19 @@ fn first(run: &Run, observed: &Observed, settings: &Settings, subject: &Subject,
     begin(run, observed, settings, subject, setup, 1)
 }
 
-fn begin(run: &Run, observed: &Observed, settings: &Settings, subject: &Subject, setup: &Setup<'_>, number: i32) -> Plan {
+fn begin(
+    run: &Run,
+    observed: &Observed,
+    settings: &Settings,
+    subject: &Subject,
+    setup: &Setup<'_>,
+    number: i32,
+) -> Plan {
     let attempt = Attempt { number, standing: Standing::Writing { pod: None } };
     match objects::write(run, subject, setup, observed, settings, number) {
-        Ok(apply) => Plan { step: Step::Runs(attempt), apply, delete: vec![], look_again_after: Some(WHILE_RUNNING) },
+        Ok(apply) => {
+            Plan { step: Step::Runs(attempt), apply, delete: vec![], look_again_after: Some(WHILE_RUNNING) }
+        }
         Err(failure) => fails(run, observed, Some(number), failure.reason, failure.message),
     }
 }
@@ -169,7 +184,8 @@ fn goes_on(
     match &attempt.standing {
         Standing::Writing { .. } | Standing::ReadingBack { .. } => runs(attempt, vec![]),
         Standing::Written { taken, .. } => {
-            let order = ReadBack { number: attempt.number, manifest: &taken.manifest, depth: depth(setup.policy) };
+            let order =
+                ReadBack { number: attempt.number, manifest: &taken.manifest, depth: depth(setup.policy) };
             match objects::read_back(run, subject, setup, observed, settings, &order) {
                 Ok(apply) => runs(attempt, apply),
                 Err(failure) => fails(run, observed, Some(attempt.number), failure.reason, failure.message),
@@ -242,12 +258,17 @@ impl Obstacle {
 fn setup(observed: &Observed) -> Result<Setup<'_>, Obstacle> {
     use BackupReason as Why;
     let tenant = observed.tenant.as_ref();
-    let tenant = tenant.ok_or_else(|| Obstacle::lasting(Why::NotATenant, "this namespace's tenant is not there"))?;
+    let tenant =
+        tenant.ok_or_else(|| Obstacle::lasting(Why::NotATenant, "this namespace's tenant is not there"))?;
     let protection = tenant.backup.as_ref();
-    let protection = protection
-        .ok_or_else(|| Obstacle::lasting(Why::NotATenant, "the tenant has no spec.backup: it asks for no backups"))?;
+    let protection = protection.ok_or_else(|| {
+        Obstacle::lasting(Why::NotATenant, "the tenant has no spec.backup: it asks for no backups")
+    })?;
     if tenant.suspended {
-        return Err(Obstacle::lasting(Why::TenantSuspended, "the tenant is suspended: its database does not run"));
+        return Err(Obstacle::lasting(
+            Why::TenantSuspended,
+            "the tenant is suspended: its database does not run",
+        ));
     }
     let policy = observed.policy.as_deref().ok_or_else(|| {
         Obstacle::passing(Why::PolicyMissing, format!("the BackupPolicy {} is not there", protection.policy))
@@ -256,7 +277,8 @@ fn setup(observed: &Observed) -> Result<Setup<'_>, Obstacle> {
         let first = policy.spec.stores.first().map_or("", String::as_str);
         Obstacle::passing(Why::StoreNotReady, format!("the BackupStore {first} is not there"))
     })?;
-    let conditions = store.object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let conditions =
+        store.object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let ready = conditions.iter().find(|condition| condition.type_ == format!("{:?}", StoreCondition::Ready));
     let is_current = store.object.status.as_ref().and_then(|status| status.observed_generation)
         == store.object.metadata.generation;
@@ -294,7 +316,8 @@ fn fails(run: &Run, observed: &Observed, number: Option<i32>, reason: BackupReas
 /// What has ended stays with the `Backup`, for whoever asks what happened.
 fn leftovers(run: &Run, observed: &Observed) -> Vec<Key> {
     let Ok(subject) = &run.subject else { return vec![] };
-    let secrets = objects::secret_names(subject.slot).into_iter().filter(|name| observed.secrets.contains_key(name));
+    let secrets =
+        objects::secret_names(subject.slot).into_iter().filter(|name| observed.secrets.contains_key(name));
     let uid = run.uid();
     let jobs = observed
         .all(Kind::Job)

@@ -7,8 +7,8 @@ use tracing::debug;
 use valv_crds::{
     BackupStatus,
     backup::{
-        Attempt as AttemptStatus, BackupCondition, BackupReason, BackupSize, ObjectDigest, Progress, Stage, StoredIn,
-        Verified,
+        Attempt as AttemptStatus, BackupCondition, BackupReason, BackupSize, ObjectDigest, Progress, Stage,
+        StoredIn, Verified,
     },
     policy::VerificationMode,
 };
@@ -32,7 +32,13 @@ use crate::{
 };
 
 /// The status of `run` after `plan`, which came to `outcome`.
-pub fn status(run: &Run, observed: &Observed, plan: &Plan, outcome: &Outcome, now: Timestamp) -> BackupStatus {
+pub fn status(
+    run: &Run,
+    observed: &Observed,
+    plan: &Plan,
+    outcome: &Outcome,
+    now: Timestamp,
+) -> BackupStatus {
     let mut status = run.object.status.clone().unwrap_or_default();
     status.observed_generation = run.object.metadata.generation;
     if matches!(plan.step, Step::Over) {
@@ -40,7 +46,8 @@ pub fn status(run: &Run, observed: &Observed, plan: &Plan, outcome: &Outcome, no
     }
     if let Ok(subject) = &run.subject {
         status.slot = Some(subject.slot);
-        status.archive_id = Some(subject.tenant.clone());
+        let tenant = observed.tenant.as_ref();
+        status.archive_id = tenant.map(|tenant| tenant.archive_id().to_owned()).or(status.archive_id);
     }
     if status.stores.is_empty()
         && let Some(store) = &observed.store
@@ -56,7 +63,9 @@ pub fn status(run: &Run, observed: &Observed, plan: &Plan, outcome: &Outcome, no
                 copied(observed),
             ]
         }
-        (_, Outcome { refused: Some((reason, message)), .. }) => failed(&mut status, *reason, message.clone(), now),
+        (_, Outcome { refused: Some((reason, message)), .. }) => {
+            failed(&mut status, *reason, message.clone(), now)
+        }
         (Step::Fails { reason, message, number }, _) => {
             if let (Some(number), None) = (number, &status.attempt) {
                 status.attempt = Some(AttemptStatus { number: *number, id: None });
@@ -88,7 +97,8 @@ pub fn status(run: &Run, observed: &Observed, plan: &Plan, outcome: &Outcome, no
         (Step::Over, _) => vec![],
     };
     let standing = std::mem::take(&mut status.conditions);
-    status.conditions = said.into_iter().map(|said| said.dated(&standing, run.object.metadata.generation, now)).collect();
+    status.conditions =
+        said.into_iter().map(|said| said.dated(&standing, run.object.metadata.generation, now)).collect();
     status
 }
 
@@ -163,9 +173,9 @@ fn runs(status: &mut BackupStatus, attempt: &Attempt, now: Timestamp) {
     let (stage, id) = match &attempt.standing {
         Standing::Writing { pod: None } => (Stage::Waiting, None),
         Standing::Writing { pod } => (Stage::Database, pod.clone()),
-        Standing::Written { pod, .. } | Standing::ReadingBack { pod, .. } | Standing::ReadBack { pod, .. } => {
-            (Stage::ReadingBack, Some(pod.clone()))
-        }
+        Standing::Written { pod, .. }
+        | Standing::ReadingBack { pod, .. }
+        | Standing::ReadBack { pod, .. } => (Stage::ReadingBack, Some(pod.clone())),
         Standing::Failed { .. } => (Stage::Waiting, None),
     };
     let standing = status.attempt.take().filter(|standing| standing.number == attempt.number);
@@ -190,7 +200,8 @@ fn complete(status: &mut BackupStatus, committed: &Committed, plan: &Plan, now: 
     let Committed { found, key, blake3, manifest } = committed;
     let commit = &found.commit;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let sum = |of: fn(&crate::archive::manifest::PartSummary) -> u64| number(manifest.parts.iter().map(of).sum());
+    let sum =
+        |of: fn(&crate::archive::manifest::PartSummary) -> u64| number(manifest.parts.iter().map(of).sum());
     status.size = Some(BackupSize {
         bytes: sum(|part| part.bytes),
         plain_bytes: sum(|part| part.plain_bytes),
@@ -240,7 +251,11 @@ fn sentence(committed: &Committed) -> String {
     let commit = &committed.found.commit;
     format!(
         "{} segments in {} ({}), {} of them read back; committed {}",
-        commit.verified.segments, commit.store.name, commit.store.country, commit.verified.segments_read, commit.committed
+        commit.verified.segments,
+        commit.store.name,
+        commit.store.country,
+        commit.verified.segments_read,
+        commit.committed
     )
 }
 
@@ -289,12 +304,19 @@ pub async fn tell(run: &Run, status: &BackupStatus, context: &Context) -> Result
         let found = conditions.iter().find(|condition| condition.type_ == complete);
         found.map(|condition| (condition.status.clone(), condition.reason.clone(), condition.message.clone()))
     };
-    let (Some((truth, reason, message)), old) = (said(&status.conditions), said(before)) else { return Ok(()) };
+    let (Some((truth, reason, message)), old) = (said(&status.conditions), said(before)) else {
+        return Ok(());
+    };
     if old.is_some_and(|(_, old, _)| old == reason) {
         return Ok(());
     }
     let is_over = status.ended.is_some();
     let tone = if truth == "True" || !is_over { Tone::Normal } else { Tone::Warning };
-    events::publish(&context.recorder, &run.object.object_ref(&()), vec![News { tone, reason, note: message }]).await;
+    events::publish(
+        &context.recorder,
+        &run.object.object_ref(&()),
+        vec![News { tone, reason, note: message }],
+    )
+    .await;
     Ok(())
 }

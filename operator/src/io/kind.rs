@@ -7,6 +7,8 @@ use kube::core::ApiResource;
 pub enum Kind {
     /// `valv.eu/v1alpha1` `JournalTenant`: not made, but its status and finalizer are written.
     JournalTenant,
+    /// `valv.eu/v1alpha1` `BackupPolicy`: its status is written.
+    BackupPolicy,
     /// `valv.eu/v1alpha1` `Backup`: its status is written.
     Backup,
     /// `valv.eu/v1alpha1` `BackupStore`: not made, but its status is written.
@@ -76,6 +78,7 @@ impl Kind {
     fn names(self) -> (&'static str, &'static str, &'static str, &'static str) {
         match self {
             Self::JournalTenant => ("valv.eu", "v1alpha1", "JournalTenant", "journaltenants"),
+            Self::BackupPolicy => ("valv.eu", "v1alpha1", "BackupPolicy", "backuppolicies"),
             Self::Backup => ("valv.eu", "v1alpha1", "Backup", "backups"),
             Self::BackupStore => ("valv.eu", "v1alpha1", "BackupStore", "backupstores"),
             Self::Namespace => ("", "v1", "Namespace", "namespaces"),

@@ -61,6 +61,11 @@ impl Deref for Tenant {
 }
 
 impl Tenant {
+    /// Under which name its backups lie.
+    pub fn archive_id(&self) -> &str {
+        self.object.spec.archive_id.as_deref().unwrap_or(&self.name)
+    }
+
     /// Host name of the database, as the journal and its certificate have it.
     pub fn database_host(&self) -> String {
         match &self.database.external {
