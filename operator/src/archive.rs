@@ -11,7 +11,7 @@
 //! | what the operator says, signed              | [`commit`], [`envelope`]                | nothing    |
 //! | for whom                                    | [`recipients`]                          | nothing    |
 //! | slices, frames, segments                    | [`frame`], [`segment`]                  | nothing    |
-//! | stream → bucket                             | [`write`]                               | the bucket |
+//! | stream → bucket                             | [`write`](mod@write)                   | the bucket |
 //! | bucket → stream                             | [`fetch`], [`read`]                     | the bucket |
 //! | bucket → verdict, without a key             | [`verify`], [`finding`]                 | the bucket |
 //!

@@ -9,12 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use valv::{
     agent::roles::Role,
-    archive::{commit::ManifestRef, digest::Blake3, layout::Part, manifest::Manifest, read},
+    archive::{
+        commit::ManifestRef,
+        digest::Blake3,
+        layout::{DataObject, Part, SegmentName},
+        manifest::Manifest,
+        read,
+    },
+    io::bucket::Put,
 };
 
 use super::{
@@ -242,8 +250,9 @@ async fn a_tenant_is_backed_up_and_what_is_restored_has_its_sentinel_its_rows_an
         assert_eq!(verified.message["verified"]["tampered"], 0);
     }
 
-    let hidden = manifest.folder().to_string() + "/tenant/00000000.age";
-    bucket.delete(&hidden, None).await.unwrap();
+    let segment = DataObject::Segment(SegmentName::new(Part::Tenant, 0).unwrap());
+    let segment = manifest.folder().key(segment).to_string();
+    bucket.put(&segment, Bytes::from_static(b"a younger one"), &Put::default()).await.unwrap();
     let verified = tenant.verify(&named, "full").await;
     assert_eq!(verified.message["verified"]["tampered"], 1, "{verified:?}");
     let other = ManifestRef { blake3: Blake3::of(b"another"), ..named.clone() };
@@ -352,6 +361,14 @@ async fn what_cannot_be_backed_up_is_refused_before_anything_is_stored() {
     let ended = tenant.back_up(&no_attachments, &[]).await;
     assert_eq!(failure(&ended).0, "AttachmentsUnreadable", "{ended:?}");
 
+    let check = tenant.pod.root().join("etc/valv/backup/passwords/journal_check");
+    fs::write(&check, "not it").unwrap();
+    let ended = tenant.back_up(&run, &[]).await;
+    let (reason, message) = failure(&ended);
+    assert_eq!(reason, "DatabaseUnavailable", "{message}");
+    assert!(message.contains("as journal_check") && !message.contains("not it"), "{message}");
+    fs::write(check, password(Role::JournalCheck)).unwrap();
+
     let folder = tenant.pod.volume().join("fast");
     fs::create_dir(&folder).unwrap();
     chown(&folder, Some(USER), Some(USER)).unwrap();
@@ -367,13 +384,6 @@ async fn what_cannot_be_backed_up_is_refused_before_anything_is_stored() {
     let (reason, message) = failure(&ended);
     assert_eq!(reason, "DatabaseUnsuitable", "{message}");
     assert!(message.contains("CREATE TABLE IF NOT EXISTS valv.sentinel"), "{message}");
-
-    let check = tenant.pod.root().join("etc/valv/backup/passwords/journal_check");
-    fs::write(check, "not it").unwrap();
-    let ended = tenant.back_up(&run, &[]).await;
-    let (reason, message) = failure(&ended);
-    assert_eq!(reason, "DatabaseUnavailable", "{message}");
-    assert!(message.contains("as journal_check") && !message.contains("not it"), "{message}");
 
     assert_eq!(tenant.store.keys(), [""; 0]);
 }

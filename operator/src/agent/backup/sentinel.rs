@@ -8,9 +8,6 @@ use valv_crds::Slot;
 
 use crate::agent::run_file::Nonce;
 
-/// Schema of the table. It is Valv's own, and not counted among the journal's tables.
-pub const SCHEMA: &str = "valv";
-
 /// Rows that are kept.
 const KEPT: i64 = 8;
 
