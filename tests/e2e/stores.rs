@@ -1,20 +1,12 @@
 //! What a bucket is claimed to be is proven before anything goes there.
 
-use std::fs;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use harness::actor::Change;
-use harness::operator::NAMESPACE;
-use harness::test::unique;
-use harness::{Seen, Test, eventually, kind, refusal, run};
+use anyhow::ensure;
+use harness::store::{BackupStore, stores};
+use harness::{kind, refusal, run};
 use secrecy::ExposeSecret;
-use serde_json::{Value, json};
-use valv_cluster::{BUCKET, Identity, Protection, Store};
+use serde_json::json;
+use valv_cluster::Identity;
 use valv_crds::store::{StoreCondition, StoreReason};
-
-/// A probe is some thirty requests; a Secret is looked for every ten seconds.
-const PROBED: Duration = Duration::from_secs(90);
 
 #[test]
 fn both_stores_are_proven_to_be_what_they_are_claimed_to_be() {
@@ -133,112 +125,4 @@ fn nobody_else_writes_a_store_s_status() {
         test.measured("refused even to the administrator");
         Ok(())
     });
-}
-
-/// The local cluster's stores. A cluster of one's own has none that may be tried.
-fn stores(test: &Test) -> Result<Option<[Store; 2]>> {
-    let Some(cluster) = test.world.local() else {
-        test.not_here("there are no stores here");
-        return Ok(None);
-    };
-    Ok(Some(cluster.stores()?))
-}
-
-/// A `BackupStore` of one test.
-struct BackupStore<'a> {
-    test: &'a Test,
-    server: Store,
-    name: String,
-}
-
-impl<'a> BackupStore<'a> {
-    /// Not applied yet.
-    fn of(test: &'a Test, server: &Store, stem: &str) -> Result<Self> {
-        let name = unique(stem);
-        test.made(kind::BACKUP_STORE, "", &name);
-        Ok(Self { test, server: server.clone(), name })
-    }
-
-    fn secret(&self, identity: Identity) -> String {
-        format!("{}-{}", self.name, identity.name())
-    }
-
-    async fn bring_secrets(&self, identities: &[Identity]) -> Result<()> {
-        for identity in identities {
-            let (name, key) = (self.secret(*identity), self.server.key(*identity)?);
-            self.test.made(kind::SECRET, NAMESPACE, &name);
-            let secret = json!({
-                "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name },
-                "stringData": {
-                    "accessKeyID": key.id,
-                    "secretAccessKey": key.secret.expose_secret(),
-                },
-            });
-            self.test.world.admin.create(kind::SECRET, NAMESPACE, secret).await?;
-        }
-        Ok(())
-    }
-
-    async fn change_secret(&self, identity: Identity, key: &str) -> Result<()> {
-        let change = json!({ "stringData": { "secretAccessKey": key } });
-        let admin = &self.test.world.admin;
-        admin.change(kind::SECRET, NAMESPACE, &self.secret(identity), Change::Merge(&change)).await.map(drop)
-    }
-
-    /// Applies it, with something said differently.
-    async fn apply(&self, changes: Value) -> Result<()> {
-        let server = &self.server;
-        let secret = |identity| json!({ "name": self.secret(identity) });
-        let mut spec = json!({
-            "provider": "here",
-            "location": { "region": server.region, "country": server.country },
-            "profile": "Versitygw",
-            "endpoint": server.endpoint(),
-            "bucket": BUCKET,
-            "prefix": self.name,
-            "caBundle": fs::read_to_string(server.ca()).context("the stores' authority")?,
-            "credentials": {
-                "writer": secret(Identity::Writer), "committer": secret(Identity::Committer),
-                "reader": secret(Identity::Reader), "janitor": secret(Identity::Janitor),
-            },
-        });
-        if server.protection == Protection::VersionsAndLocks {
-            spec["objectLock"] = json!({ "mode": "Compliance", "days": 1 });
-        }
-        for (field, value) in changes.as_object().into_iter().flatten() {
-            spec[field] = value.clone();
-        }
-        let object = json!({
-            "apiVersion": kind::BACKUP_STORE.api_version(),
-            "kind": kind::BACKUP_STORE.name,
-            "metadata": { "name": self.name },
-            "spec": spec,
-        });
-        self.test.world.admin.apply(kind::BACKUP_STORE, "", &object).await.map(drop)
-    }
-
-    async fn object(&self) -> Result<Value> {
-        self.test.world.admin.get(kind::BACKUP_STORE, "", &self.name).await
-    }
-
-    async fn capabilities(&self) -> Result<Value> {
-        Ok(self.object().await?["status"]["capabilities"].clone())
-    }
-
-    /// Waits until a condition has this status and reason, and returns its message.
-    async fn says(&self, condition: StoreCondition, status: &str, reason: StoreReason) -> Result<String> {
-        let (kind, wanted) = (format!("{condition:?}"), format!("{reason:?}"));
-        eventually(format!("{} says {kind} {status} {wanted}", self.name), PROBED, async || {
-            let object = self.object().await?;
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let said = conditions.iter().find(|said| said["type"] == kind.as_str());
-            Ok(match said {
-                Some(said) if said["status"] == status && said["reason"] == wanted.as_str() => {
-                    Seen::Yes(said["message"].as_str().unwrap_or_default().to_owned())
-                }
-                _ => Seen::NotYet(object["status"].to_string()),
-            })
-        })
-        .await
-    }
 }

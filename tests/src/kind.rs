@@ -46,6 +46,13 @@ pub const JOURNAL_TENANT: Kind =
 pub const BACKUP_STORE: Kind =
     Kind { group: "valv.eu", version: "v1alpha1", name: "BackupStore", plural: "backupstores" };
 
+/// `valv.eu/v1alpha1`.
+pub const BACKUP_POLICY: Kind =
+    Kind { group: "valv.eu", version: "v1alpha1", name: "BackupPolicy", plural: "backuppolicies" };
+
+/// `valv.eu/v1alpha1`.
+pub const BACKUP: Kind = Kind { group: "valv.eu", version: "v1alpha1", name: "Backup", plural: "backups" };
+
 macro_rules! kinds {
     ($($constant:ident = $kind:expr;)*) => {
         $(#[doc = concat!("`", stringify!($kind), "`.")] pub const $constant: Kind = $kind;)*
