@@ -92,6 +92,7 @@ e2e: root ## the tests on a real cluster; one of them: make e2e TEST=name; the c
 e2e-here:
 	@$(MAKE) cluster-up
 	$(call step,installing Valv,$(HARNESS) install)
+	$(call step,what opens a backup,$(call debian,/usr/bin/age,age); $(call debian,/usr/bin/zstd,zstd))
 	$(call step,tests on the cluster,cargo test --quiet --workspace --test e2e -- $(TEST) --test-threads=$(E2E_THREADS) --nocapture)
 
 # What the tests made goes with a cluster that was brought up for them.
@@ -110,9 +111,10 @@ ground-first:
 	@$(MAKE) ground TEST="a_cluster_that_is a_part_that a_server an_interrupted down_leaves"
 
 .PHONY: unit
-unit: binaries ## tests that need no cluster (they start a PostgreSQL of their own)
+unit: binaries ## tests that need no cluster (they start PostgreSQL and an S3 server of their own)
 	$(call step,a PostgreSQL for the tests of the journal,$(call debian,/usr/lib/postgresql/*/bin/initdb,postgresql))
-	$(call step,tests without a cluster,root="$$($(CLUSTER) postgres-root)"; VALV_POSTGRES_ROOT="$$root" cargo test --quiet --workspace)
+	$(call step,the tools that restore without Valv,$(call debian,/usr/bin/age,age); $(call debian,/usr/bin/b3sum,b3sum); $(call debian,/usr/bin/curl,curl); $(call debian,/usr/bin/jq,jq); $(call debian,/usr/bin/openssl,openssl); $(call debian,/usr/bin/zstd,zstd))
+	$(call step,tests without a cluster,root="$$($(CLUSTER) postgres-root)"; store="$$($(CLUSTER) programs --path versitygw)"; VALV_POSTGRES_ROOT="$$root" VALV_VERSITYGW="$$store" cargo test --quiet --workspace)
 
 .PHONY: lint
 lint: $(DENY) ## formatting, clippy, licences, generated files

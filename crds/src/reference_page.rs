@@ -41,11 +41,10 @@ pub fn render() -> Result<String, fmt::Error> {
             writeln!(page, "\n### `{part}`\n\n| field | type | what it is |\n|---|---|---|")?;
             fields(&mut page, part, &schema["properties"][part])?;
         }
+        if definition.spec.names.kind == "JournalTenant" {
+            parameters(&mut page)?;
+        }
         own_words(&mut page, &definition.spec.names.kind)?;
-    }
-    writeln!(page, "\n### Keys of `spec.database.parameters`\n\nThese may be set, and no others:\n")?;
-    for parameter in PARAMETERS {
-        writeln!(page, "- `{parameter}`")?;
     }
     writeln!(
         page,
@@ -55,6 +54,14 @@ pub fn render() -> Result<String, fmt::Error> {
     writeln!(page, "\n## Reasons\n")?;
     words::<Reason>(&mut page, "reason")?;
     Ok(page)
+}
+
+fn parameters(page: &mut String) -> fmt::Result {
+    writeln!(page, "\n### Keys of `spec.database.parameters`\n\nThese may be set, and no others:\n")?;
+    for parameter in PARAMETERS {
+        writeln!(page, "- `{parameter}`")?;
+    }
+    Ok(())
 }
 
 fn rules(page: &mut String, schema: &Value) -> fmt::Result {

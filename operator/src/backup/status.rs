@@ -58,7 +58,7 @@ pub fn status(
         (_, Outcome { committed: Some(committed), .. }) => {
             complete(&mut status, committed, plan, now);
             vec![
-                yes(BackupCondition::Complete, BackupReason::Committed, sentence(committed)),
+                Said::yes(BackupCondition::Complete, BackupReason::Committed, sentence(committed)),
                 intact(&plan.step),
                 copied(observed),
             ]
@@ -102,55 +102,22 @@ pub fn status(
     status
 }
 
-/// One thing that is said.
-struct Saying {
-    kind: BackupCondition,
-    is_so: bool,
-    reason: BackupReason,
-    message: String,
-}
+/// One thing that is said of a backup.
+type Said = Saying<BackupCondition, BackupReason>;
 
-impl Saying {
-    /// The condition, which keeps its time while its status stands.
-    fn dated(self, standing: &[Condition], generation: Option<i64>, now: Timestamp) -> Condition {
-        let (type_, status) = (format!("{:?}", self.kind), if self.is_so { "True" } else { "False" });
-        let since = standing
-            .iter()
-            .find(|condition| condition.type_ == type_ && condition.status == status)
-            .map_or(time(now), |condition| condition.last_transition_time.clone());
-        Condition {
-            type_,
-            status: status.to_owned(),
-            reason: format!("{:?}", self.reason),
-            // The API takes no longer ones.
-            message: self.message.chars().take(30_000).collect(),
-            observed_generation: generation,
-            last_transition_time: since,
-        }
-    }
-}
-
-fn yes(kind: BackupCondition, reason: BackupReason, message: impl Into<String>) -> Saying {
-    Saying { kind, is_so: true, reason, message: message.into() }
-}
-
-fn no(kind: BackupCondition, reason: BackupReason, message: impl Into<String>) -> Saying {
-    Saying { kind, is_so: false, reason, message: message.into() }
-}
-
-fn under_way(reason: BackupReason, message: String) -> Vec<Saying> {
+fn under_way(reason: BackupReason, message: String) -> Vec<Said> {
     vec![
-        no(BackupCondition::Complete, reason, message.clone()),
-        yes(BackupCondition::Reconciling, reason, message),
+        Said::no(BackupCondition::Complete, reason, message.clone()),
+        Said::yes(BackupCondition::Reconciling, reason, message),
     ]
 }
 
-fn failed(status: &mut BackupStatus, reason: BackupReason, message: String, now: Timestamp) -> Vec<Saying> {
+fn failed(status: &mut BackupStatus, reason: BackupReason, message: String, now: Timestamp) -> Vec<Said> {
     status.ended = Some(time(now));
     progress(status, Stage::Done, now);
     vec![
-        no(BackupCondition::Complete, reason, message.clone()),
-        yes(BackupCondition::Stalled, reason, message),
+        Said::no(BackupCondition::Complete, reason, message.clone()),
+        Said::yes(BackupCondition::Stalled, reason, message),
     ]
 }
 
@@ -259,24 +226,28 @@ fn sentence(committed: &Committed) -> String {
     )
 }
 
-fn intact(step: &Step) -> Saying {
+fn intact(step: &Step) -> Said {
     let tampered = if let Step::Commits(commission) = step { commission.tampered } else { 0 };
     if tampered == 0 {
-        yes(BackupCondition::Intact, BackupReason::AsAsked, "nothing lies over what the manifest names")
+        Said::yes(BackupCondition::Intact, BackupReason::AsAsked, "nothing lies over what the manifest names")
     } else {
         let message = format!(
             "a delete marker or a younger version lies over {tampered} objects: they are read through; find out who has the writer's credentials"
         );
-        no(BackupCondition::Intact, BackupReason::Tampered, message)
+        Said::no(BackupCondition::Intact, BackupReason::Tampered, message)
     }
 }
 
-fn copied(observed: &Observed) -> Saying {
+fn copied(observed: &Observed) -> Said {
     let others = observed.policy.as_ref().map_or(0, |policy| policy.spec.stores.len().saturating_sub(1));
     if others == 0 {
-        yes(BackupCondition::Copied, BackupReason::NotAskedFor, "the policy has one store")
+        Said::yes(BackupCondition::Copied, BackupReason::NotAskedFor, "the policy has one store")
     } else {
-        no(BackupCondition::Copied, BackupReason::Copying, format!("{others} more stores have no copy yet"))
+        Said::no(
+            BackupCondition::Copied,
+            BackupReason::Copying,
+            format!("{others} more stores have no copy yet"),
+        )
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use valv_crds::{
     BackupPolicy, BackupPolicyStatus, BackupStore,
+    condition::{Saying, Truth},
     policy::{PolicyCondition, PolicyReason},
     store::{Answer, StoreCondition},
 };
@@ -59,13 +60,13 @@ pub fn status(
     let next_drill_slot = drill.as_ref().ok().and_then(|drill| drill.as_ref()?.next(now));
     let calendar = said_of_schedules(schedule.err().or(drill.err()));
     let usable = said_of_stores(policy, stores);
-    let worst = [&calendar, &usable].into_iter().find(|said| !said.is_so);
+    let worst = [&calendar, &usable].into_iter().find(|said| !said.is_true());
     let ready = match worst {
         Some(said) => Said { kind: PolicyCondition::Ready, ..said.clone() },
-        None => Said::yes(PolicyCondition::Ready, "it can be followed"),
+        None => Said::yes(PolicyCondition::Ready, PolicyReason::AsAsked, "it can be followed"),
     };
-    let stalled = (!ready.is_so)
-        .then(|| Said { kind: PolicyCondition::Stalled, is_so: true, ..ready.clone() })
+    let stalled = (!ready.is_true())
+        .then(|| Said { kind: PolicyCondition::Stalled, truth: Truth::True, ..ready.clone() })
         .filter(|said| said.reason != PolicyReason::StoreNotReady);
     let standing = policy.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let generation = policy.metadata.generation;
@@ -84,7 +85,7 @@ pub fn status(
 
 fn said_of_schedules(error: Option<ScheduleError>) -> Said {
     let kind = PolicyCondition::ScheduleValid;
-    let Some(error) = error else { return Said::yes(kind, "slots come round") };
+    let Some(error) = error else { return Said::yes(kind, PolicyReason::AsAsked, "slots come round") };
     let reason = match &error {
         ScheduleError::Cron { .. } => PolicyReason::CronInvalid,
         ScheduleError::NeverDue { .. } => PolicyReason::NeverDue,
@@ -114,49 +115,13 @@ fn said_of_stores(policy: &BackupPolicy, stores: &BTreeMap<String, StoreSeen>) -
     }
     if !is_locked && policy.spec.without_lock.is_none() {
         let message = "none of its stores was seen to refuse the deletion of what is locked: whoever has the janitor's credentials could delete every backup; name a store with a lock, or say in spec.withoutLock who decided that none is needed";
-        return Said::no(kind, PolicyReason::LockMissing, message.to_owned());
+        return Said::no(kind, PolicyReason::LockMissing, message);
     }
-    Said::yes(kind, "its stores are ready")
+    Said::yes(kind, PolicyReason::AsAsked, "its stores are ready")
 }
 
-/// One thing that is said.
-#[derive(Clone, Debug)]
-struct Said {
-    kind: PolicyCondition,
-    is_so: bool,
-    reason: PolicyReason,
-    message: String,
-}
-
-impl Said {
-    fn yes(kind: PolicyCondition, message: &str) -> Self {
-        Self { kind, is_so: true, reason: PolicyReason::AsAsked, message: message.to_owned() }
-    }
-
-    fn no(kind: PolicyCondition, reason: PolicyReason, message: String) -> Self {
-        Self { kind, is_so: false, reason, message }
-    }
-
-    /// The condition, which keeps its time while its status stands.
-    fn dated(self, standing: &[Condition], generation: Option<i64>, now: Timestamp) -> Condition {
-        let (type_, status) = (format!("{:?}", self.kind), if self.is_so { "True" } else { "False" });
-        let since = standing
-            .iter()
-            .find(|condition| condition.type_ == type_ && condition.status == status)
-            .map_or_else(
-                || Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
-                |condition| condition.last_transition_time.clone(),
-            );
-        Condition {
-            type_,
-            status: status.to_owned(),
-            reason: format!("{:?}", self.reason),
-            message: self.message,
-            observed_generation: generation,
-            last_transition_time: since,
-        }
-    }
-}
+/// One thing that is said of a policy.
+type Said = Saying<PolicyCondition, PolicyReason>;
 
 /// What a person should notice: that it can be followed, or no more.
 pub fn news(before: &[Condition], after: &[Condition]) -> Vec<News> {
