@@ -10,6 +10,7 @@ use valv_crds::{
         Attempt as AttemptStatus, BackupCondition, BackupReason, BackupSize, ObjectDigest, Progress, Stage,
         StoredIn, Verified,
     },
+    condition::Saying,
     policy::VerificationMode,
 };
 
