@@ -104,8 +104,11 @@ pub async fn run(
     let changes = changes.map(|tenant| ObjectRef::<Guarded>::new(&tenant));
     let (tenants, tenants_end) = tenants(&runtime, cache.clone(), changes, stop.clone());
     let (stores, stores_end) = stores(&runtime, stop.clone());
-    let (policies, policies_end) = policies(&runtime, tenants.clone(), stores.clone(), stop.clone());
-    let backups_end = backups(&runtime, cache.clone(), tenants.clone(), stores, policies, stop);
+    let backups =
+        Controller::new(Api::<GuardedBackup>::all(runtime.client.clone()), watcher::Config::default());
+    let known = Known { tenants: tenants.clone(), stores, backups: backups.store() };
+    let (policies, policies_end) = policies(&runtime, known.clone(), stop.clone());
+    let backups_end = run_backups(&runtime, backups, cache.clone(), known, policies, stop);
     let synced = async {
         cache.synced().await;
         // The store is dropped only with the controller.
@@ -205,11 +208,18 @@ fn stores(
     (stores, ended)
 }
 
+/// What the controllers of policies and backups know of others.
+#[derive(Clone)]
+struct Known {
+    tenants: Store<Guarded>,
+    stores: Store<GuardedStore>,
+    backups: Store<GuardedBackup>,
+}
+
 /// The policies' controller, and what is known of them.
 fn policies(
     runtime: &Runtime,
-    tenants: Store<Guarded>,
-    stores: Store<GuardedStore>,
+    known: Known,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> (Store<GuardedPolicy>, impl Future<Output = ()>) {
     let controller =
@@ -218,8 +228,9 @@ fn policies(
     let policies = controller.store();
     let context = Arc::new(policy::Context {
         cluster: runtime.cluster(),
-        tenants,
-        stores,
+        tenants: known.tenants,
+        stores: known.stores,
+        backups: known.backups,
         recorder: runtime.recorder(),
         backoff: Backoff::default(),
         now: runtime.now,
@@ -241,6 +252,8 @@ async fn reconcile_policy(
     // Each is dropped only with its controller.
     let _ = context.tenants.wait_until_ready().await;
     let _ = context.stores.wait_until_ready().await;
+    // A slot that was taken on must not look as if it was not.
+    let _ = context.backups.wait_until_ready().await;
     match &object.0 {
         Ok(policy) => policy::reconcile(Arc::new(policy.clone()), context).await,
         Err(invalid) => {
@@ -264,26 +277,23 @@ fn policy_error_policy(
 }
 
 /// The backups' controller.
-fn backups(
+fn run_backups(
     runtime: &Runtime,
+    controller: Controller<GuardedBackup>,
     cache: Cache,
-    tenants: Store<Guarded>,
-    stores: Store<GuardedStore>,
+    known: Known,
     policies: Store<GuardedPolicy>,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> impl Future<Output = ()> {
     let config = Config::default().concurrency(runtime.settings.reconcile.concurrency);
-    let controller =
-        Controller::new(Api::<GuardedBackup>::all(runtime.client.clone()), watcher::Config::default())
-            .with_config(config)
-            .graceful_shutdown_on(stop);
+    let controller = controller.with_config(config).graceful_shutdown_on(stop);
     let context = Arc::new(backup::Context {
         cluster: runtime.cluster(),
         cache,
-        tenants,
+        tenants: known.tenants,
         policies,
-        stores,
-        backups: controller.store(),
+        stores: known.stores,
+        backups: known.backups,
         signing: Signing::default(),
         settings: runtime.settings.clone(),
         metrics: runtime.metrics.clone(),

@@ -1,10 +1,14 @@
-//! The `BackupPolicy` controller: says whether a policy can be followed. What follows it are the backups.
+//! The `BackupPolicy` controller: says whether a policy can be followed, and makes a `Backup` for each tenant whose
+//! slot has come.
 //!
-//! Nothing is made for a policy, so there is no plan and nothing to apply: [`status`] is pure, and written.
+//! A slot is taken on once: the `Backup` is named from it, so a second operator asks for the same object.
 
+pub mod apply;
+pub mod observe;
+pub mod plan;
 pub mod status;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::{
@@ -14,20 +18,17 @@ use kube::{
 use tracing::{debug, instrument, warn};
 use valv_crds::BackupPolicy;
 
-use self::status::StoreSeen;
 use crate::{
     backoff::Backoff,
-    controllers::{Guarded, GuardedStore},
+    controllers::{Guarded, GuardedBackup, GuardedStore},
     error::chain,
     io::{
         cluster::{Applied, Cluster, Error as ClusterError},
         events,
         kind::Kind,
     },
+    schedule::Schedule,
 };
-
-/// Between two looks: stores and tenants come and go, and the next slot passes.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What every reconciliation shares.
 pub struct Context {
@@ -37,6 +38,8 @@ pub struct Context {
     pub tenants: Store<Guarded>,
     /// All stores.
     pub stores: Store<GuardedStore>,
+    /// All backups.
+    pub backups: Store<GuardedBackup>,
     /// Tells people what changed.
     pub recorder: Recorder,
     /// Waits after failures, by policy.
@@ -45,29 +48,23 @@ pub struct Context {
     pub now: fn() -> Timestamp,
 }
 
-/// The status could not be written.
+/// Why one reconciliation stopped.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to write the policy's status")]
-pub struct Error(#[source] ClusterError);
+pub enum Error {
+    /// A backup could not be made.
+    #[error("failed to make the backups that are due")]
+    Apply(#[source] ClusterError),
+    /// What was found could not be told.
+    #[error("failed to write the policy's status")]
+    Status(#[source] ClusterError),
+}
 
-/// Says whether `object` can be followed, and when to look again.
+/// Says whether `object` can be followed, makes the backups that are due, and says when to look again.
 #[instrument(skip_all, fields(object.kind = "BackupPolicy", object.name = object.name_any()))]
 pub async fn reconcile(object: Arc<BackupPolicy>, context: Arc<Context>) -> Result<Action, Error> {
-    let stores: BTreeMap<String, StoreSeen> = context
-        .stores
-        .state()
-        .iter()
-        .filter_map(|store| store.0.as_ref().ok())
-        .map(|store| (store.name_any(), StoreSeen::of(store)))
-        .collect();
-    let name = object.name_any();
-    let tenants = context.tenants.state();
-    let has_it = |tenant: &Arc<Guarded>| {
-        let tenant = tenant.0.as_ref().ok()?;
-        Some(tenant.spec.backup.as_ref()?.policy == name)
-    };
-    let tenants = tenants.iter().filter(|tenant| has_it(tenant) == Some(true)).count();
-    let status = status::status(&object, &stores, tenants, (context.now)());
+    let now = (context.now)();
+    let observed = observe::observe(&object, &context);
+    let status = status::status(&object, &observed.stores, observed.protected.len(), now);
     match context.cluster.set_status(Kind::BackupPolicy, object.as_ref(), &status).await {
         Ok(Applied::Unchanged) => {}
         Ok(Applied::Written) => {
@@ -77,10 +74,19 @@ pub async fn reconcile(object: Arc<BackupPolicy>, context: Arc<Context>) -> Resu
         }
         // A newer version is on its way here, and brings the next look with it.
         Err(error) if error.is_conflict() => debug!("the policy has moved on"),
-        Err(error) => return Err(Error(error)),
+        Err(error) => return Err(Error::Status(error)),
     }
-    context.backoff.succeeded(&name);
-    Ok(Action::requeue(LOOK_AGAIN))
+    let wait = match Schedule::try_from(&object.spec.schedule) {
+        Ok(schedule) => {
+            let plan = plan::plan(&schedule, &observed.protected, now);
+            apply::apply(&plan, &context).await.map_err(Error::Apply)?;
+            plan.look_again_after
+        }
+        // The status says it, and the next version of the policy brings the next look.
+        Err(_) => plan::LOOK_AGAIN,
+    };
+    context.backoff.succeeded(&object.name_any());
+    Ok(Action::requeue(wait))
 }
 
 /// Errors end here: logged once, with all their causes, and turned into the next try.

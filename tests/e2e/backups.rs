@@ -8,6 +8,7 @@ use std::time::Duration;
 use age::secrecy::ExposeSecret;
 use age::x25519;
 use anyhow::{Context, Result, bail, ensure};
+use harness::actor::Change;
 use harness::store::{BackupStore, stores};
 use harness::test::unique;
 use harness::{Seen, Tenant, Test, eventually, kind, refusal, run};
@@ -82,13 +83,10 @@ fn a_backup_that_cannot_be_made_says_why() {
         let name = world.back_up(json!({})).await?;
         let said = world.says(&name, BackupCondition::Stalled, "True", BackupReason::TenantSuspended).await?;
 
-        let refused = test.world.admin.change(
-            kind::BACKUP,
-            &tenant.namespace,
-            &name,
-            harness::actor::Change::Merge(&json!({ "spec": { "origin": "Scheduled" } })),
-        );
-        ensure!(refusal(refused.await)?.contains("immutable"));
+        let change = json!({ "spec": { "origin": "Scheduled" } });
+        let admin = &test.world.admin;
+        let refused = admin.change(kind::BACKUP, &tenant.namespace, &name, Change::Merge(&change)).await;
+        ensure!(refusal(refused)?.contains("immutable"), "its origin can be changed");
         test.measured(&said);
         Ok(())
     });
@@ -200,8 +198,9 @@ fn opened(folder: &Path, key: &x25519::Identity) -> Result<Vec<u8>> {
         let mut age = Command::new("age");
         age.arg("--decrypt").arg("--identity").arg(keys.path()).arg(&segment);
         let mut age = age.stdout(Stdio::piped()).spawn().context("age")?;
-        let zstd = Command::new("zstd").args(["--decompress", "--stdout"]);
-        let zstd = { zstd }.stdin(age.stdout.take().context("a pipe")?).output().context("zstd")?;
+        let mut zstd = Command::new("zstd");
+        zstd.args(["--decompress", "--stdout"]).stdin(age.stdout.take().context("a pipe")?);
+        let zstd = zstd.output().context("zstd")?;
         if !age.wait()?.success() || !zstd.status.success() {
             bail!("failed to open {}", segment.display());
         }

@@ -6,6 +6,7 @@
 //! | the cluster, and who acts on it | `world.rs`, `actor.rs`, `kind.rs` |
 //! | what of a cluster is somebody else's | `ownership.rs` |
 //! | a tenant: its manifest, conditions, objects | `tenant.rs`, `manifest.rs`, `tenants/*.yaml` |
+//! | the object stores | `store.rs` |
 //! | what users do | `journal.rs`, `reach.rs`, `writer.rs` |
 //! | the operator: its pods, its Lease, its processes, its chart | `operator.rs`, `process.rs`, `helm.rs` |
 //! | what was asked of the API server | `audit.rs` |
@@ -24,6 +25,7 @@ pub mod ownership;
 pub mod probe;
 pub mod process;
 mod reach;
+pub mod store;
 pub mod tenant;
 pub mod test;
 mod turn;

@@ -24,7 +24,7 @@ fn chart(folder: &Path) -> Result<(), Box<dyn Error>> {
         let mut value = serde_json::to_value(&definition)?;
         value["metadata"]["annotations"] = json!({ "helm.sh/resource-policy": "keep" });
         value["metadata"]["labels"] = json!({ "app.kubernetes.io/part-of": "valv" });
-        let yaml = serde_yaml::to_string(&value)?;
+        let yaml = quoted(&serde_yaml::to_string(&value)?);
         if yaml.contains("{{") {
             return Err("a description contains {{, which Helm would take for a template".into());
         }
@@ -33,4 +33,40 @@ fn chart(folder: &Path) -> Result<(), Box<dyn Error>> {
         fs::write(folder.join(name), text)?;
     }
     Ok(())
+}
+
+/// Words that YAML 1.1 takes for true or false, and YAML 1.2 for text.
+/// Source: <https://yaml.org/type/bool.html>
+const BOOLEANS: [&str; 8] = ["y", "yes", "on", "n", "no", "off", "true", "false"];
+
+/// `yaml`, readable by both: `serde_yaml` writes 1.2, and Helm reads 1.1, to which the plain word `Yes` is `true`.
+/// What `serde_yaml` writes as `true` is no text, and stays.
+fn quoted(yaml: &str) -> String {
+    let line = |line: &str| {
+        let (head, word) = line.rsplit_once(' ').unwrap_or(("", line));
+        let is_value = head.ends_with(':') || head.trim() == "-" || head.ends_with(" -");
+        let is_boolean =
+            BOOLEANS.contains(&word.to_ascii_lowercase().as_str()) && !["true", "false"].contains(&word);
+        if is_value && is_boolean { format!("{head} '{word}'\n") } else { format!("{line}\n") }
+    };
+    yaml.lines().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_older_yaml_takes_for_booleans_are_quoted() {
+        let yaml = "enum:\n- Yes\n- No\n- Unknown\ndefault: Off\nnullable: true\ndescription: Say yes\n";
+
+        assert_eq!(
+            quoted(yaml),
+            "enum:\n- 'Yes'\n- 'No'\n- Unknown\ndefault: 'Off'\nnullable: true\ndescription: Say yes\n"
+        );
+        assert_eq!(
+            serde_yaml::from_str::<serde_json::Value>(&quoted(yaml)).unwrap(),
+            serde_yaml::from_str::<serde_json::Value>(yaml).unwrap()
+        );
+    }
 }

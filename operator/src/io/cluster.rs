@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::info;
 use valv_crds::{
-    JournalTenant,
+    Backup, JournalTenant,
     reference::{APPLIED_ANNOTATION, FINALIZER, TENANT_LABEL},
 };
 
@@ -238,6 +238,20 @@ impl Cluster {
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let request = api.create(&params, secret);
         in_time("create", &key, namespace, request).await?;
+        self.written(&key);
+        Ok(())
+    }
+
+    /// Creates `backup`, which must not be there.
+    pub async fn create_backup(&self, backup: &Backup) -> Result<(), Error> {
+        let key = Key::new(Kind::Backup, backup.name_any());
+        let namespace = backup.namespace().unwrap_or_default();
+        self.fence("create", &key, &namespace)?;
+        let api = Api::<Backup>::namespaced(self.client.clone(), &namespace);
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        let request = api.create(&params, backup);
+        in_time("create", &key, &namespace, request).await?;
         self.written(&key);
         Ok(())
     }
