@@ -13,7 +13,7 @@ use harness::store::{BackupStore, stores};
 use harness::test::unique;
 use harness::{Seen, Tenant, Test, eventually, kind, refusal, run};
 use serde_json::{Value, json};
-use valv_cluster::{BUCKET, Identity};
+use valv_cluster::Identity;
 use valv_crds::backup::{BackupCondition, BackupReason};
 use valv_crds::store::{StoreCondition, StoreReason};
 
@@ -119,7 +119,7 @@ impl<'a> World<'a> {
                 "schedule": { "cron": "0 1 * * *", "timeZone": "Europe/Stockholm" },
                 "stores": [store.name],
                 "verification": { "mode": "Full" },
-                "retention": { "floor": { "days": 35, "reason": "a test" } },
+                "retention": { "floor": { "days": 35, "reason": "decided for a test" } },
                 "objectives": { "rpo": "24h", "rto": "4h" },
             },
         });
@@ -141,7 +141,7 @@ impl<'a> World<'a> {
 
     /// The store's folder of this test, on the machine that it runs on.
     fn folder(&self) -> PathBuf {
-        self.store.server.objects().join(BUCKET).join(&self.store.name)
+        self.store.server.objects().join(&self.store.name)
     }
 
     /// Asks for a backup, and returns its name.
