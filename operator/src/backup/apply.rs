@@ -61,17 +61,21 @@ pub async fn apply(
         }
         context.cluster.apply(&wanted.key, &wanted.value, standing.as_ref()).await.map_err(Error::Cluster)?;
     }
-    for key in &plan.delete {
-        if let Some(standing) = standing(run, observed, key, context).await? {
-            context.cluster.delete(key, &standing).await.map_err(Error::Cluster)?;
-        }
-    }
-    match &plan.step {
-        Step::Commits(commission) => Ok(commit(commission, observed, context, now).await),
+    let outcome = match &plan.step {
+        Step::Commits(commission) => commit(commission, observed, context, now).await,
         Step::Over | Step::Waits { .. } | Step::Fails { .. } | Step::Runs(_) | Step::Retries { .. } => {
-            Ok(Outcome::default())
+            Outcome::default()
+        }
+    };
+    // Before the status says that it is over: whoever looks at one that is over looks no further.
+    if outcome.postponed.is_none() {
+        for key in &plan.delete {
+            if let Some(standing) = standing(run, observed, key, context).await? {
+                context.cluster.delete(key, &standing).await.map_err(Error::Cluster)?;
+            }
         }
     }
+    Ok(outcome)
 }
 
 async fn commit(commission: &Commission, observed: &Observed, context: &Context, now: Timestamp) -> Outcome {

@@ -95,12 +95,7 @@ pub struct Setup<'a> {
 /// The plan for `run` at `now`.
 pub fn plan(run: &Run, observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     if observe::is_over(&run.object) {
-        return Plan {
-            step: Step::Over,
-            apply: vec![],
-            delete: leftovers(run, observed),
-            look_again_after: None,
-        };
+        return Plan { step: Step::Over, apply: vec![], delete: vec![], look_again_after: None };
     }
     let subject = match &run.subject {
         Ok(subject) => subject,
@@ -197,7 +192,7 @@ fn goes_on(
                 Ok(commission) => Plan {
                     step: Step::Commits(Box::new(commission)),
                     apply: vec![],
-                    delete: vec![],
+                    delete: leftovers(run, observed),
                     look_again_after: Some(WHILE_RUNNING),
                 },
                 Err(failure) => fails(run, observed, Some(attempt.number), failure.reason, failure.message),
