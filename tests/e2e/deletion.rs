@@ -102,6 +102,7 @@ fn a_tenant_whose_spec_became_invalid_can_still_be_deleted() {
         let tenant = test.tenant("muddled")?.with("suspended: true")?;
         tenant.apply().await?;
         tenant.is_there(kind::PERSISTENT_VOLUME_CLAIM, "database-0").await?;
+        tenant.says(ConditionType::NamespaceReady, "True", Reason::AsAsked).await?;
 
         tenant.edit("journal: {writableFolders: [/var/lib/journal, /var/lib/journal/]}").await?;
         let said = tenant.says(ConditionType::Ready, "False", Reason::InvalidSpec).await?;
@@ -113,7 +114,7 @@ fn a_tenant_whose_spec_became_invalid_can_still_be_deleted() {
         let before = before.context("there was a condition")?;
         ensure!(
             before.reason == format!("{:?}", Reason::Unobserved),
-            "called true, and not looked at: {before:?}"
+            "said of what was not looked at: {before:?}"
         );
         ensure!(tenant.find(kind::PERSISTENT_VOLUME_CLAIM, "database-0").await?.is_some());
         Ok(())

@@ -208,11 +208,11 @@ fn running(observed: &Observed, role: Role, container: &str) -> Option<Running> 
     })
 }
 
-/// A condition that this plan did not come to speak of: what was true is not known to be so any more.
+/// A condition that this plan did not come to speak of: what was true, or on its way, is not known to be so any more.
 fn unobserved(condition: &Condition, ready: &Saying, standing: &[Condition], now: Timestamp) -> Condition {
     let kind = serde_json::from_value::<ConditionType>(Value::String(condition.type_.clone()));
     match kind {
-        Ok(kind) if condition.status == "True" => {
+        Ok(kind) if condition.status == "True" || condition.reason == "Progressing" => {
             let message = format!("not looked at: {}", ready.message);
             Saying::unknown(kind, Reason::Unobserved, message).dated(
                 standing,
@@ -319,6 +319,22 @@ mod tests {
         assert_eq!(notes(&before, &during), ["NamespaceTerminating"; 2]);
         assert_eq!(truth(&after, ConditionType::JournalReady), "True");
         assert_eq!(notes(&during, &after), ["AsAsked"; 2]);
+    }
+
+    #[test]
+    fn what_was_on_its_way_is_not_said_to_be_so_once_nobody_looks() {
+        let mut simulation = Simulation::new();
+        let before = told(&simulation);
+        simulation.tenant.status = Some(before.clone());
+
+        let invalid = Saying::no(ConditionType::Ready, Reason::InvalidSpec, "two volumes in one folder");
+        let plan = Plan { sayings: vec![invalid], ..Plan::default() };
+        let after =
+            status(&simulation.checked(), &simulation.observed, &plan, &Outcome::default(), simulation.now);
+
+        assert_eq!(truth(&before, ConditionType::NamespaceReady), "False");
+        assert_eq!(truth(&after, ConditionType::NamespaceReady), "Unknown");
+        assert_eq!(notes(&before, &after), ["InvalidSpec"]);
     }
 
     #[test]

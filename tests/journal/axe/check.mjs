@@ -5,7 +5,7 @@
 //
 // Uses Debian's chromium, found in PATH; downloads none. It writes a patient, a note and an attachment, so it is for
 // a journal of tests. The certificate is not verified: what is checked here is the page.
-// JOURNAL_CHROMIUM_ARGS adds arguments, e.g. --host-resolver-rules=…
+// JOURNAL_CHROMIUM_ARGS adds arguments, one a line, e.g. --host-resolver-rules=MAP journal.example 10.0.0.1
 // Prints a line for each page and a verdict. Exits with 0 only if no page has a violation.
 
 import { mkdtemp, rm } from "node:fs/promises";
@@ -157,7 +157,7 @@ async function walk(page) {
 }
 
 const folder = await mkdtemp(join(tmpdir(), "journal-axe-"));
-const more = (process.env.JOURNAL_CHROMIUM_ARGS ?? "").split(" ").filter(Boolean);
+const more = (process.env.JOURNAL_CHROMIUM_ARGS ?? "").split("\n").filter(Boolean);
 const browser = await chromium.launchPersistentContext(folder, {
   executablePath: chromiumInPath(),
   headless: true,
