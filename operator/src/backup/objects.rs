@@ -145,7 +145,7 @@ pub fn write(
 /// What attempt `number` needs to be read back: credentials, and the Job. The run file is there.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn read_back(
     run: &Run,
     subject: &Subject,
