@@ -47,4 +47,4 @@ opened=$(render --set 'stores.egress[0].cidr=203.0.113.0/24' --set 'stores.egres
 grep -q 'cidr: "203.0.113.0/24"' <<<"$opened" && grep -q 'port: 9000' <<<"$opened" || fail "no way to the stores"
 if render | grep -q '203.0.113'; then fail "a way that nobody asked for"; fi
 echo "the operator reaches the stores that stores.egress names"
-grep -q 'backupstores/status\]' <<<"$opened" || fail "nobody writes the status of stores"
+grep -q 'backupstores/status,' <<<"$opened" || fail "nobody writes the status of stores"
