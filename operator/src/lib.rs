@@ -16,6 +16,9 @@ pub mod backoff;
 pub mod controllers;
 pub mod digest;
 pub mod error;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "only tests use it, and they fail by panicking")]
+mod fake_api;
 pub mod http;
 pub mod io;
 pub mod lease;
