@@ -24,6 +24,7 @@ pub mod io;
 pub mod lease;
 pub mod log;
 pub mod metrics;
+pub mod percent;
 pub mod pki;
 pub mod segmentation;
 pub mod settings;
