@@ -20,11 +20,15 @@ pub mod backup;
 pub mod controllers;
 pub mod digest;
 pub mod error;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "only tests use it, and they fail by panicking")]
+mod fake_api;
 pub mod http;
 pub mod io;
 pub mod lease;
 pub mod log;
 pub mod metrics;
+pub mod percent;
 pub mod pki;
 pub mod policy;
 pub mod retention;

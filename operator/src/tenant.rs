@@ -211,44 +211,29 @@ impl Tenant {
 #[cfg(test)]
 mod tests {
     use std::{
-        convert::Infallible,
+        future::ready,
         sync::Mutex,
         time::{Duration, Instant},
     };
 
-    use ::http::{Method, Request, Response};
-    use kube::{
-        Client,
-        client::Body,
-        runtime::{events::Reporter, reflector},
-    };
+    use ::http::{Method, StatusCode};
+    use kube::runtime::{events::Reporter, reflector};
     use serde_json::Value;
 
     use super::{simulation::Simulation, *};
-    use crate::lease::Leadership;
+    use crate::{fake_api, lease::Leadership};
 
     /// A context over an API server that fails at everything but a status, which it keeps.
     fn failing(told: Arc<Mutex<Vec<Value>>>) -> Arc<Context> {
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let told = told.clone();
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect_bytes().await.unwrap();
-                let is_status = parts.method == Method::PUT && parts.uri.path().ends_with("/status");
-                if is_status {
-                    told.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
-                }
-                let failure =
-                    r#"{"kind":"Status","status":"Failure","code":500,"message":"a webhook is away"}"#;
-                let (code, body) = if is_status {
-                    (200, Body::from(body))
-                } else {
-                    (500, failure.as_bytes().to_vec().into())
-                };
-                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
-            }
+        let client = fake_api::client(move |request| {
+            let is_status = request.method() == Method::PUT && request.uri().path().ends_with("/status");
+            ready(if is_status {
+                told.lock().unwrap().push(request.body().clone());
+                fake_api::respond(StatusCode::OK, request.body())
+            } else {
+                fake_api::refuse(StatusCode::INTERNAL_SERVER_ERROR, "a webhook is away")
+            })
         });
-        let client = Client::new(service, "default");
         let leadership = Leadership::lasting_until(Instant::now() + Duration::from_secs(3600));
         let metrics = Arc::new(Metrics::new(leadership.clone()));
         let simulation = Simulation::new();

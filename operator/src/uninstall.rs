@@ -272,7 +272,6 @@ async fn release(
 mod tests {
     use std::{
         collections::BTreeMap,
-        convert::Infallible,
         sync::{Arc, Mutex},
     };
 
@@ -281,6 +280,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::fake_api::{self, refuse, respond};
 
     const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -322,23 +322,17 @@ mod tests {
 
         fn client(&self) -> Client {
             let cluster = self.clone();
-            Client::new(
-                tower::service_fn(move |request| {
-                    let cluster = cluster.clone();
-                    async move { Ok::<_, Infallible>(cluster.serve(request).await) }
-                }),
-                "default",
-            )
+            fake_api::client(move |request| {
+                let cluster = cluster.clone();
+                async move { cluster.serve(&request).await }
+            })
         }
 
-        async fn serve(&self, request: Request<Body>) -> Response<Body> {
-            let (parts, body) = request.into_parts();
-            let body = body.collect_bytes().await.unwrap();
-            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-            if parts.uri.query().unwrap_or_default().contains("watch=") {
+        async fn serve(&self, request: &Request<Value>) -> Response<Body> {
+            if request.uri().query().unwrap_or_default().contains("watch=") {
                 return std::future::pending().await;
             }
-            self.0.lock().unwrap().handle(&parts.method, parts.uri.path(), &body)
+            self.0.lock().unwrap().handle(request.method(), request.uri().path(), request.body())
         }
     }
 
@@ -353,7 +347,7 @@ mod tests {
                 "pods" => {
                     list(self.stuck_pods.iter().map(|pod| json!({ "metadata": { "name": pod } })).collect())
                 }
-                "journaltenants" if self.kind_is_gone => refuse(StatusCode::NOT_FOUND),
+                "journaltenants" if self.kind_is_gone => refuse(StatusCode::NOT_FOUND, "NotFound"),
                 "journaltenants" => list(self.tenants.values().cloned().collect()),
                 name if *method == Method::PATCH => self.patch(name, body),
                 name => respond(StatusCode::OK, &self.tenants[name]),
@@ -368,7 +362,7 @@ mod tests {
                 metadata["resourceVersion"] = json!(format!("conflict-{}", self.conflicts_to_come));
             }
             if body["metadata"]["resourceVersion"] != metadata["resourceVersion"] {
-                return refuse(StatusCode::CONFLICT);
+                return refuse(StatusCode::CONFLICT, "Conflict");
             }
             metadata["finalizers"] = body["metadata"]["finalizers"].clone();
             respond(StatusCode::OK, &self.tenants[name])
@@ -377,15 +371,6 @@ mod tests {
 
     fn list(items: Vec<Value>) -> Response<Body> {
         respond(StatusCode::OK, &json!({ "metadata": { "resourceVersion": "9" }, "items": items }))
-    }
-
-    fn refuse(code: StatusCode) -> Response<Body> {
-        let status = json!({ "status": "Failure", "message": "no", "reason": "no", "code": code.as_u16() });
-        respond(code, &status)
-    }
-
-    fn respond(status: StatusCode, body: &Value) -> Response<Body> {
-        Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap()
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use harness::journal::is_ready;
 use harness::tenant::STEP;
-use harness::{Seen, Tenant, Writer, eventually, kind, run};
+use harness::{Seen, Tenant, Test, Writer, eventually, kind, run};
 use serde_json::Value;
 use tokio::time::Instant;
 use valv_crds::condition::{ConditionType, Reason};
@@ -113,12 +113,7 @@ fn two_images_given_at_once_are_not_migrated_to_at_once() {
         tenant.edit("journal: {image: journal-2}").await?;
         tenant.edit("journal: {image: journal-1, args: [serve]}").await?;
         tenant.edit("journal: {image: journal-2}").await?;
-        let most = migrating_at_once_until_ready(&tenant).await?;
-
-        tenant.journal().await?.is_version("2.0.0").await?;
-        test.measured(format_args!("at most {most} migration at a time"));
-        ensure!(most == 1, "{most} migrations ran at once");
-        Ok(())
+        migrates_one_at_a_time_until_ready(test, &tenant).await
     });
 }
 
@@ -137,12 +132,7 @@ fn a_migration_whose_job_is_deleted_begins_again_when_its_pod_has_stopped() {
         .await?;
         let job = migration(&tenant).await?.context("there is none")?;
         tenant.remove(kind::JOB, job["metadata"]["name"].as_str().unwrap_or_default()).await?;
-        let most = migrating_at_once_until_ready(&tenant).await?;
-
-        tenant.journal().await?.is_version("2.0.0").await?;
-        test.measured(format_args!("at most {most} migration at a time"));
-        ensure!(most == 1, "{most} migrations ran at once");
-        Ok(())
+        migrates_one_at_a_time_until_ready(test, &tenant).await
     });
 }
 
@@ -180,7 +170,7 @@ fn a_tenant_that_is_suspended_while_it_migrates_migrates_to_the_end() {
 const SLOW: &str = "journal: {migrate: {command: [/bin/sh, -c, 'sleep 4; exec journal migrate']}}";
 
 /// Waits until the tenant is ready, and counts the migrations that were at work at once.
-async fn migrating_at_once_until_ready(tenant: &Tenant) -> Result<usize> {
+async fn migrates_one_at_a_time_until_ready(test: &Test, tenant: &Tenant) -> Result<()> {
     let mut most = 0;
     eventually(format!("{} is ready", tenant.name), STEP, async || {
         most = most.max(migrating(tenant).await?);
@@ -192,7 +182,10 @@ async fn migrating_at_once_until_ready(tenant: &Tenant) -> Result<usize> {
         Ok(Seen::when((is_current && is_ready).then_some(()), "it is not"))
     })
     .await?;
-    Ok(most)
+    tenant.journal().await?.is_version("2.0.0").await?;
+    test.measured(format_args!("at most {most} migration at a time"));
+    ensure!(most == 1, "{most} migrations ran at once");
+    Ok(())
 }
 
 /// How many pods of migrations run.

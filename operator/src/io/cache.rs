@@ -248,42 +248,38 @@ fn home(kind: Kind, object: &DynamicObject) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use std::{
-        convert::Infallible,
+        future::ready,
         sync::atomic::{AtomicUsize, Ordering},
     };
 
-    use ::http::{Request, Response};
-    use kube::client::Body;
+    use ::http::StatusCode;
     use serde_json::json;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::fake_api;
 
     #[tokio::test]
     async fn the_gateway_api_is_found_when_it_is_installed_later() {
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = asked.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let asked = counted.clone();
-            async move {
-                let version = json!({ "groupVersion": "gateway.networking.k8s.io/v1", "version": "v1" });
-                let group = json!({
-                    "name": "gateway.networking.k8s.io", "versions": [version], "preferredVersion": version,
-                });
-                let kinds = [("HTTPRoute", "httproutes"), ("BackendTLSPolicy", "backendtlspolicies")];
-                let resources = kinds.map(|(kind, name)| {
-                    json!({ "kind": kind, "name": name, "singularName": "", "namespaced": true, "verbs": ["list"] })
-                });
-                let answer = if request.uri().path() == "/apis" {
-                    let is_there = asked.fetch_add(1, Ordering::Relaxed) > 0;
-                    json!({ "groups": if is_there { vec![group] } else { vec![] } })
-                } else {
-                    json!({ "groupVersion": "gateway.networking.k8s.io/v1", "resources": resources })
-                };
-                Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
-            }
+        let client = fake_api::client(move |request| {
+            let version = json!({ "groupVersion": "gateway.networking.k8s.io/v1", "version": "v1" });
+            let group = json!({
+                "name": "gateway.networking.k8s.io", "versions": [version], "preferredVersion": version,
+            });
+            let kinds = [("HTTPRoute", "httproutes"), ("BackendTLSPolicy", "backendtlspolicies")];
+            let resources = kinds.map(|(kind, name)| {
+                json!({ "kind": kind, "name": name, "singularName": "", "namespaced": true, "verbs": ["list"] })
+            });
+            let answer = if request.uri().path() == "/apis" {
+                let is_there = counted.fetch_add(1, Ordering::Relaxed) > 0;
+                json!({ "groups": if is_there { vec![group] } else { vec![] } })
+            } else {
+                json!({ "groupVersion": "gateway.networking.k8s.io/v1", "resources": resources })
+            };
+            ready(fake_api::respond(StatusCode::OK, &answer))
         });
-        let client = Client::new(service, "default");
 
         let installed = gateway_api_is_installed(&client, Duration::from_millis(1));
 

@@ -540,17 +540,13 @@ fn failed(verb: &'static str, key: impl ToString, namespace: &str, source: kube:
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::VecDeque,
-        convert::Infallible,
-        sync::{Mutex, PoisonError},
-        time::Instant,
-    };
+    use std::{collections::VecDeque, future::ready, sync::Mutex};
 
     use ::http::{Method, Request, Response, StatusCode};
     use kube::client::Body;
 
     use super::*;
+    use crate::fake_api;
 
     /// An API server that gives the answers it was told to, and remembers what it was asked.
     #[derive(Clone, Default)]
@@ -566,24 +562,15 @@ mod tests {
 
         fn cluster(&self) -> Cluster {
             let server = self.clone();
-            let service = tower::service_fn(move |request: Request<Body>| {
-                let server = server.clone();
-                async move { Ok::<_, Infallible>(server.serve(request).await) }
-            });
-            let leadership = Leadership::lasting_until(Instant::now() + Duration::from_secs(3600));
-            let metrics = Arc::new(Metrics::new(leadership.clone()));
-            Cluster::new(Client::new(service, "default"), leadership, metrics)
+            fake_api::cluster(fake_api::client(move |request| ready(server.serve(request))))
         }
 
-        async fn serve(&self, request: Request<Body>) -> Response<Body> {
-            let method = request.method().clone();
-            let body = request.into_body().collect_bytes().await.unwrap();
-            let body = serde_json::from_slice(&body).unwrap_or_default();
-            self.asked.lock().unwrap_or_else(PoisonError::into_inner).push((method, body));
+        fn serve(&self, request: Request<Value>) -> Response<Body> {
+            let (parts, body) = request.into_parts();
+            self.asked.lock().unwrap().push((parts.method, body));
             let answer = self.answers.lock().unwrap().pop_front().expect("it is asked no more than expected");
             let code = answer["code"].as_u64().map_or(200, |code| u16::try_from(code).unwrap());
-            let code = StatusCode::from_u16(code).unwrap();
-            Response::builder().status(code).body(Body::from(answer.to_string().into_bytes())).unwrap()
+            fake_api::respond(StatusCode::from_u16(code).unwrap(), &answer)
         }
 
         fn asked(&self) -> Vec<(Method, Value)> {

@@ -13,13 +13,14 @@ use ::http::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Client, client::Body};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
 
 use super::*;
+use crate::fake_api::{self, refuse, respond};
 
 /// A second is the shortest duration a Lease can state.
 const FAST: Timing = Timing {
@@ -86,13 +87,10 @@ impl FakeApiServer {
 
     fn client(&self) -> Client {
         let server = self.clone();
-        Client::new(
-            tower::service_fn(move |request| {
-                let server = server.clone();
-                async move { Ok::<_, Infallible>(server.serve(request).await) }
-            }),
-            "default",
-        )
+        fake_api::client(move |request| {
+            let server = server.clone();
+            async move { server.serve(&request).await }
+        })
     }
 
     fn answer(&self, answer: Answer) {
@@ -118,17 +116,15 @@ impl FakeApiServer {
         state.store(lease);
     }
 
-    async fn serve(&self, request: Request<Body>) -> Response<Body> {
-        let method = request.method().clone();
-        let body = request.into_body().collect_bytes().await.unwrap();
+    async fn serve(&self, request: &Request<Value>) -> Response<Body> {
         let answer = self.0.lock().unwrap().answer;
         match answer {
             Answer::Unavailable => return refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
             Answer::Never => std::future::pending().await,
             Answer::Served | Answer::WritesUnheard => {}
         }
-        let response = self.0.lock().unwrap().handle(&method, &body);
-        if answer == Answer::WritesUnheard && method != Method::GET {
+        let response = self.0.lock().unwrap().handle(request.method(), request.body());
+        if answer == Answer::WritesUnheard && request.method() != Method::GET {
             std::future::pending::<()>().await;
         }
         response
@@ -136,7 +132,7 @@ impl FakeApiServer {
 }
 
 impl State {
-    fn handle(&mut self, method: &Method, body: &[u8]) -> Response<Body> {
+    fn handle(&mut self, method: &Method, body: &Value) -> Response<Body> {
         let stored = self.lease.as_ref().and_then(|lease| lease.metadata.resource_version.clone());
         match *method {
             Method::GET => match &self.lease {
@@ -145,7 +141,7 @@ impl State {
             },
             Method::POST if stored.is_some() => refuse(StatusCode::CONFLICT, "AlreadyExists"),
             Method::POST | Method::PUT => {
-                let lease: Lease = serde_json::from_slice(body).unwrap();
+                let lease: Lease = serde_json::from_value(body.clone()).unwrap();
                 if lease.metadata.resource_version != stored {
                     return refuse(StatusCode::CONFLICT, "Conflict");
                 }
@@ -162,18 +158,6 @@ impl State {
         lease.metadata.resource_version = Some(self.version.to_string());
         self.lease = Some(lease);
     }
-}
-
-fn refuse(code: StatusCode, reason: &str) -> Response<Body> {
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": reason, "reason": reason, "code": code.as_u16(),
-    });
-    respond(code, &status)
-}
-
-fn respond(status: StatusCode, body: &Value) -> Response<Body> {
-    Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap()
 }
 
 async fn work_until_stopped(stop: impl Future<Output = ()>) -> Result<(), Infallible> {

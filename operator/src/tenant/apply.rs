@@ -338,54 +338,46 @@ fn generated(
 #[cfg(test)]
 mod tests {
     use std::{
-        convert::Infallible,
+        future::ready,
         sync::{Arc, Mutex},
-        time::{Duration, Instant},
     };
 
-    use ::http::{Method, Request, Response};
-    use kube::{Client, client::Body};
-    use serde_json::{Value, json};
+    use ::http::{Method, Request, Response, StatusCode};
+    use kube::client::Body;
+    use serde_json::Value;
 
     use super::*;
-    use crate::{lease::Leadership, metrics::Metrics, tenant::simulation::Simulation};
+    use crate::{fake_api, tenant::simulation::Simulation};
 
     /// An API server that refuses one resource, stores the others, and remembers what was written.
-    #[derive(Clone, Default)]
+    #[derive(Clone)]
     struct FakeApiServer {
         refused: &'static str,
-        refusal: Value,
+        refusal: (StatusCode, &'static str),
         written: Arc<Mutex<Vec<String>>>,
     }
 
     impl FakeApiServer {
-        fn refusing(refused: &'static str, code: u16, reason: &str) -> Self {
-            let refusal = json!({ "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason });
-            Self { refused, refusal, ..Self::default() }
+        fn refusing(refused: &'static str, code: StatusCode, reason: &'static str) -> Self {
+            Self { refused, refusal: (code, reason), written: Arc::default() }
         }
 
         fn cluster(&self) -> Cluster {
             let server = self.clone();
-            let service = tower::service_fn(move |request: Request<Body>| {
-                let server = server.clone();
-                async move { Ok::<_, Infallible>(server.serve(request).await) }
-            });
-            let leadership = Leadership::lasting_until(Instant::now() + Duration::from_secs(3600));
-            let metrics = Arc::new(Metrics::new(leadership.clone()));
-            Cluster::new(Client::new(service, "default"), leadership, metrics)
+            fake_api::cluster(fake_api::client(move |request| ready(server.serve(&request))))
         }
 
-        async fn serve(&self, request: Request<Body>) -> Response<Body> {
-            let (parts, body) = request.into_parts();
-            let body = body.collect_bytes().await.unwrap();
-            if parts.method != Method::GET {
-                self.written.lock().unwrap().push(parts.uri.path().to_owned());
+        fn serve(&self, request: &Request<Value>) -> Response<Body> {
+            let path = request.uri().path();
+            if request.method() != Method::GET {
+                self.written.lock().unwrap().push(path.to_owned());
             }
-            if !parts.uri.path().contains(self.refused) {
-                return Response::new(Body::from(body));
+            let (code, reason) = self.refusal;
+            if path.contains(self.refused) {
+                fake_api::refuse(code, reason)
+            } else {
+                fake_api::respond(StatusCode::OK, request.body())
             }
-            let code = u16::try_from(self.refusal["code"].as_u64().unwrap()).unwrap();
-            Response::builder().status(code).body(Body::from(self.refusal.to_string().into_bytes())).unwrap()
         }
 
         fn has_written(&self, resource: &str) -> bool {
@@ -410,14 +402,14 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_started_behind_a_wall_that_was_refused() {
         for wall in ["networkpolicies", "resourcequotas", "limitranges"] {
-            let server = FakeApiServer::refusing(wall, 403, "Forbidden");
+            let server = FakeApiServer::refusing(wall, StatusCode::FORBIDDEN, "Forbidden");
 
             let outcome = apply_to(&server, &swept()).await;
 
             assert_eq!(outcome.refused.len(), 1, "{wall}: {:?}", outcome.refused);
             assert!(!server.has_written("statefulsets") && !server.has_written("deployments"), "{wall}");
         }
-        let whole = FakeApiServer::refusing("nothing", 403, "Forbidden");
+        let whole = FakeApiServer::refusing("nothing", StatusCode::FORBIDDEN, "Forbidden");
         apply_to(&whole, &swept()).await;
         assert!(whole.has_written("statefulsets") && whole.has_written("deployments"));
     }
@@ -427,7 +419,7 @@ mod tests {
         let mut simulation = Simulation::new();
         simulation.look();
         simulation.let_time_pass();
-        let server = FakeApiServer::refusing("/secrets", 409, "AlreadyExists");
+        let server = FakeApiServer::refusing("/secrets", StatusCode::CONFLICT, "AlreadyExists");
 
         let outcome = apply_to(&server, &simulation).await;
 
@@ -443,7 +435,7 @@ mod tests {
         });
         simulation.tenant.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(simulation.now));
-        let server = FakeApiServer::refusing("persistentvolumeclaims", 403, "Forbidden");
+        let server = FakeApiServer::refusing("persistentvolumeclaims", StatusCode::FORBIDDEN, "Forbidden");
 
         let outcome = apply_to(&server, &simulation).await;
 

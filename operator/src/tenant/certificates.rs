@@ -375,12 +375,6 @@ mod tests {
     use super::*;
     use crate::{io::kind::Key, tenant::simulation::Simulation};
 
-    fn running() -> Simulation {
-        let mut simulation = Simulation::new();
-        simulation.settle(|_| {});
-        simulation
-    }
-
     fn ask_for(simulation: &mut Simulation, generation: i64) {
         simulation.tenant.spec.certificates.rotation.generation = generation;
     }
@@ -413,7 +407,7 @@ mod tests {
 
     #[test]
     fn an_authority_that_not_everybody_trusts_yet_signs_nothing_though_a_third_one_is_asked_for() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         let first = simulation.secret(DATABASE_TLS, ISSUER);
 
         for generation in [2, 3] {
@@ -432,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_pod_on_its_way_out_that_does_not_trust_the_new_authority_keeps_it_from_signing() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         let before = simulation.secret(DATABASE_TLS, ISSUER);
         let old = pods_trust(&simulation).unwrap();
         let key = Key::new(Kind::Pod, "journal-0");
@@ -458,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_lost_authority_changes_nothing_that_runs_and_is_replaced_when_asked_for() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         let (bundle, pods) = (trusted(&simulation), pods_trust(&simulation));
         let first = simulation.secret(DATABASE_TLS, ISSUER).unwrap();
         simulation.observed.secrets.remove("authority-1");
@@ -479,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_new_authority_that_is_lost_before_it_signed_is_not_made_again_in_silence() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         ask_for(&mut simulation, 2);
         for _ in 0..3 {
             let plan = simulation.plan();
@@ -498,7 +492,7 @@ mod tests {
 
     #[test]
     fn an_authority_near_its_end_is_not_asked_to_sign_over_and_over() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         simulation.now += Duration::from_secs((3650 - 10) * 86_400);
         stop_rollout(&mut simulation);
         let mut certificates = 0;

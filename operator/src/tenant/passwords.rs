@@ -262,12 +262,6 @@ mod tests {
     use super::*;
     use crate::{io::kind::Key, tenant::simulation::Simulation};
 
-    fn running() -> Simulation {
-        let mut simulation = Simulation::new();
-        simulation.settle(|_| {});
-        simulation
-    }
-
     fn ask_for(simulation: &mut Simulation, generation: i64) {
         simulation.tenant.spec.database.password_rotation.generation = generation;
     }
@@ -287,7 +281,7 @@ mod tests {
 
     #[test]
     fn pods_that_use_a_login_whose_secret_is_lost_are_let_in_until_they_are_replaced() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         let used = simulation.secret("login-app-a", "verifier").unwrap();
         let owners = simulation.secret("login-owner", "verifier").unwrap();
         simulation.observed.secrets.remove("login-app-a");
@@ -310,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_running_migration_keeps_its_login_though_its_secret_is_lost_and_new_ones_are_asked_for() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         simulation.tenant.spec.journal.image = "registry.example/journal:2".into();
         let plan = simulation.plan();
         simulation.carry_out(&plan);
@@ -332,7 +326,7 @@ mod tests {
 
     #[test]
     fn no_login_is_made_anew_while_pods_may_still_use_it() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         ask_for(&mut simulation, 2);
         // One pod is not replaced yet.
         let ready = "/status/readyReplicas";
@@ -356,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_password_that_the_database_never_took_is_not_what_the_next_change_logs_in_with() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         let first = simulation.secret("login-roles", "password");
         ask_for(&mut simulation, 2);
         let plan = simulation.plan();
@@ -379,7 +373,7 @@ mod tests {
 
     #[test]
     fn all_of_the_journals_logins_lost_at_once_are_made_anew_only_when_asked_for() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         for name in ["journal-database", "login-app-a"] {
             simulation.observed.secrets.remove(name);
         }

@@ -8,6 +8,8 @@ use std::{cmp::Reverse, iter};
 use k8s_openapi::ByteString;
 use serde_json::json;
 
+use crate::percent;
+
 /// Shorter values are in every text by chance.
 const SHORTEST: usize = 8;
 
@@ -30,20 +32,8 @@ fn forms(secret: &[u8]) -> Vec<String> {
     let for_urls = unpadded.replace('+', "-").replace('/', "_");
     let text = String::from_utf8_lossy(secret);
     let lines = text.lines().map(|line| line.trim().to_owned());
-    let all = [base64, unpadded, for_urls, percent_encoded(secret), text.trim().to_owned()];
+    let all = [base64, unpadded, for_urls, percent::encode(secret), text.trim().to_owned()];
     all.into_iter().chain(lines).filter(|form| form.len() >= SHORTEST).collect()
-}
-
-/// All but what needs no escaping anywhere in a URL.
-///
-/// # Source
-/// <https://www.rfc-editor.org/rfc/rfc3986#section-2.3>
-fn percent_encoded(bytes: &[u8]) -> String {
-    let encoded = bytes.iter().map(|&byte| {
-        let is_plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if is_plain { char::from(byte).to_string() } else { format!("%{byte:02X}") }
-    });
-    encoded.collect()
 }
 
 /// `postgres://user:…@host`, whatever the password has in it.

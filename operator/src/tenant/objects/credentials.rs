@@ -9,6 +9,7 @@ use super::{Wanted, object};
 use crate::{
     agent::roles::{Role, Roles},
     io::kind::Kind,
+    percent,
     tenant::{
         certificates::{Certificates, NEWEST_ANNOTATION},
         check::Tenant,
@@ -104,8 +105,8 @@ fn data(tenant: &Tenant, connection: &Connection, user: &str, password: &str) ->
     let database = tenant.database.name.clone();
     let url = connection
         .url_template
-        .replace("{user}", &percent_encoded(user))
-        .replace("{password}", &percent_encoded(password))
+        .replace("{user}", &percent::encode(user))
+        .replace("{password}", &percent::encode(password))
         .replace("{host}", &host)
         .replace("{port}", &port)
         .replace("{database}", &database)
@@ -121,18 +122,6 @@ fn data(tenant: &Tenant, connection: &Connection, user: &str, password: &str) ->
     named.into_iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect()
 }
 
-/// `text` as it may stand anywhere in a URL.
-///
-/// # Source
-/// RFC 3986, section 2.3: what is reserved nowhere stands as it is.
-fn percent_encoded(text: &str) -> String {
-    let encoded = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encoded).collect()
-}
-
 fn secret(tenant: &Tenant, name: &str, generation: i64, data: BTreeMap<String, Vec<u8>>) -> Wanted {
     let data: BTreeMap<_, _> =
         data.into_iter().map(|(key, value)| (key, k8s_openapi::ByteString(value))).collect();
@@ -146,10 +135,19 @@ fn secret(tenant: &Tenant, name: &str, generation: i64, data: BTreeMap<String, V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tenant::simulation::Simulation;
 
     #[test]
     fn a_password_that_somebody_chose_stays_one_part_of_its_url() {
-        assert_eq!(percent_encoded("p@ss/w:å%"), "p%40ss%2Fw%3A%C3%A5%25");
-        assert_eq!(percent_encoded("generated-0.9_A~"), "generated-0.9_A~");
+        let tenant = Simulation::new().checked();
+        let url_template = "postgres://{user}:{password}@{host}:{port}/{database}".to_owned();
+        let connection = Connection { url_template, ..tenant.journal.database.clone() };
+
+        let url = data(&tenant, &connection, "ada", "p@ss/w").remove("url").unwrap();
+
+        assert_eq!(
+            String::from_utf8(url).unwrap(),
+            "postgres://ada:p%40ss%2Fw@database.journal-ada.svc:5432/journal"
+        );
     }
 }

@@ -174,12 +174,6 @@ mod tests {
         claim::bytes(quota.unwrap().value["spec"]["hard"][resource].as_str().unwrap()).unwrap()
     }
 
-    fn running() -> Simulation {
-        let mut simulation = Simulation::new();
-        simulation.settle(|_| {});
-        simulation
-    }
-
     fn claim_of(simulation: &Simulation) -> serde_json::Value {
         let wanted = simulation.plan().apply.into_iter();
         wanted
@@ -192,7 +186,7 @@ mod tests {
     #[test]
     fn the_quota_has_room_for_pods_as_they_will_be() {
         let gibibyte = 1 << 30;
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         let before = hard(&simulation, "limits.memory");
 
         // A request alone is the limit too, and the chart's word counts where the tenant has none.
@@ -206,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_quota_has_room_for_the_version_that_serves() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         simulation.tenant.spec.journal.resources =
             serde_json::from_value(json!({ "limits": { "memory": "16Gi" } })).unwrap();
         simulation.settle(|_| {});
@@ -249,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_claim_that_somebody_made_larger_is_not_asked_to_shrink() {
-        let mut simulation = running();
+        let mut simulation = Simulation::running();
         let key = Key::new(Kind::PersistentVolumeClaim, "database-0");
         let mut claim = simulation.observed.objects[&key].as_ref().clone();
         claim.data["spec"]["resources"]["requests"]["storage"] = json!("3Gi");
