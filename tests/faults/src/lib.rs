@@ -1,0 +1,119 @@
+//! A double: a proxy that stands between Valv and a real S3 server, and makes the faults of networks and stores.
+//!
+//! It ends TLS and passes each request on as it came, `Host` included, so that its signature stays true. What it
+//! does to requests can be changed while it runs.
+//!
+//! | to find | open |
+//! |---|---|
+//! | which faults there are | `fault.rs` |
+//! | how a request is passed on | `serve.rs` |
+//! | both sides' TLS | `tls.rs` |
+
+mod fault;
+mod serve;
+mod tls;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use anyhow::{Context, Result};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
+
+pub use self::fault::Fault;
+pub use self::tls::{Certificate, Upstream};
+
+/// The double. It ends when it is dropped.
+pub struct FaultProxy {
+    /// Where it listens.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+/// What every connection looks at.
+struct Shared {
+    fault: Mutex<Fault>,
+    certificate: Mutex<TlsAcceptor>,
+    requests: AtomicUsize,
+    puts: AtomicUsize,
+    upstream: Upstream,
+}
+
+impl FaultProxy {
+    /// Listens at `address` (port 0: any) with `certificate`, before `upstream`.
+    ///
+    /// # Errors
+    /// If the address is taken, or a certificate cannot be read.
+    pub async fn start(
+        address: SocketAddr,
+        certificate: &Certificate,
+        upstream: Upstream,
+        fault: Fault,
+    ) -> Result<Self> {
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("failed to listen at {address}"))?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            fault: Mutex::new(fault),
+            certificate: Mutex::new(certificate.acceptor()?),
+            requests: AtomicUsize::new(0),
+            puts: AtomicUsize::new(0),
+            upstream,
+        });
+        let for_connections = shared.clone();
+        let accepting = tokio::spawn(async move {
+            // It fails if the process has no more files: then nothing can be proven here.
+            while let Ok((connection, _)) = listener.accept().await {
+                let shared = for_connections.clone();
+                tokio::spawn(async move {
+                    // A broken connection is what this is for.
+                    let _ = serve::connection(connection, shared).await;
+                });
+            }
+        });
+        Ok(Self { address, shared, accepting })
+    }
+
+    /// Does this to requests from now on. Each fault counts anew.
+    pub fn set(&self, fault: Fault) {
+        self.shared.requests.store(0, Ordering::SeqCst);
+        self.shared.puts.store(0, Ordering::SeqCst);
+        *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// Shows this certificate from now on.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn present(&self, certificate: &Certificate) -> Result<()> {
+        *self.shared.certificate.lock().unwrap_or_else(PoisonError::into_inner) = certificate.acceptor()?;
+        Ok(())
+    }
+
+    /// Requests that came since the fault was set.
+    pub fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// Objects that were put since the fault was set, whether they reached the store or not.
+    pub fn puts(&self) -> usize {
+        self.shared.puts.load(Ordering::SeqCst)
+    }
+
+    /// As a `BackupStore` names it.
+    pub fn endpoint(&self) -> String {
+        format!("https://{}", self.address)
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}

@@ -1,0 +1,122 @@
+//! One connection: its requests, each passed on over a connection of its own.
+
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::{Result, anyhow, ensure};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Request, Response,
+    body::{Frame, Incoming},
+    client, server,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::sleep};
+
+use crate::{Fault, Shared, fault::Act};
+
+type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
+
+/// How often a held request looks whether it is still held.
+const HELD: Duration = Duration::from_millis(50);
+
+pub(crate) async fn connection(connection: TcpStream, shared: Arc<Shared>) -> Result<()> {
+    if shared.fault() == Fault::Unreachable {
+        return Ok(());
+    }
+    let acceptor = shared.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let connection = acceptor.accept(connection).await?;
+    let service = service_fn(move |request| answer(request, shared.clone()));
+    Ok(server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service).await?)
+}
+
+impl Shared {
+    fn fault(&self) -> Fault {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error ends the connection without an answer.
+async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>> {
+    let number = shared.requests.fetch_add(1, Ordering::SeqCst) + 1;
+    let put = (request.method() == Method::PUT).then(|| shared.puts.fetch_add(1, Ordering::SeqCst) + 1);
+    let fault = shared.fault();
+    match fault.act(number, put) {
+        Act::Pass => pass(request, &shared, None).await,
+        Act::Crawl { bytes_per_second } => pass(request, &shared, Some(bytes_per_second)).await,
+        Act::LoseAnswer => {
+            let answer = pass(request, &shared, None).await?;
+            ensure!(answer.status().is_success(), "the store did not take it: {}", answer.status());
+            Err(anyhow!("its answer is lost"))
+        }
+        Act::Answer { status, code } => {
+            // A store that says no has read the request all the same.
+            request.into_body().collect().await?;
+            let body = format!(
+                "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>a double</Message></Error>"
+            );
+            Ok(Response::builder().status(status).body(whole(body))?)
+        }
+        Act::Hold => {
+            while shared.fault() == fault {
+                sleep(HELD).await;
+            }
+            Err(anyhow!("it was held"))
+        }
+        Act::HangUp => Err(anyhow!("nobody is there")),
+    }
+}
+
+async fn pass(
+    request: Request<Incoming>,
+    shared: &Shared,
+    bytes_per_second: Option<usize>,
+) -> Result<Response<Body>> {
+    let connection = shared.upstream.connect().await?;
+    let (mut sender, driver) = client::conn::http1::Builder::new()
+        .preserve_header_case(true)
+        .handshake::<_, Body>(TokioIo::new(connection))
+        .await?;
+    tokio::spawn(driver);
+    let (head, body) = request.into_parts();
+    let body = match bytes_per_second {
+        None => body.map_err(anyhow::Error::from).boxed_unsync(),
+        Some(bytes_per_second) => crawling(body, bytes_per_second),
+    };
+    let answer = sender.send_request(Request::from_parts(head, body)).await?;
+    let (head, body) = answer.into_parts();
+    // What is sent needs its connection until the last byte.
+    let body = BodyStream::new(body.map_err(anyhow::Error::from)).map(move |frame| {
+        let _connection = &sender;
+        frame
+    });
+    Ok(Response::from_parts(head, StreamBody::new(body).boxed_unsync()))
+}
+
+fn whole(body: String) -> Body {
+    Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The same bytes, each piece after the time that it takes.
+fn crawling(body: Incoming, bytes_per_second: usize) -> Body {
+    let piece = (bytes_per_second / 20).max(1);
+    let pieces = BodyStream::new(body).flat_map(move |frame| {
+        let pieces: Vec<_> = match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => data.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect(),
+            Ok(Err(_trailers)) => vec![],
+            Err(error) => vec![Err(anyhow::Error::from(error))],
+        };
+        stream::iter(pieces)
+    });
+    let slow = pieces.then(move |piece| async move {
+        let piece = piece?;
+        sleep(Duration::from_secs_f64(piece.len() as f64 / bytes_per_second as f64)).await;
+        Ok(Frame::data(piece))
+    });
+    StreamBody::new(slow).boxed_unsync()
+}
