@@ -25,6 +25,7 @@ mod schema;
 mod segmentation;
 mod sole_trader;
 mod storage;
+mod store_faults;
 mod stores;
 mod suspension;
 mod tls;

@@ -8,11 +8,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use valv_cluster::HOST_ADDRESS;
 
 use crate::kind;
 use crate::manifest::merge;
 use crate::operator::{NAME, NAMESPACE};
 use crate::ownership::{KEPT, MADE};
+use crate::proxy::PORTS;
 use crate::world::World;
 
 /// Where the local cluster's own networks are; the nodes come to them.
@@ -79,7 +81,8 @@ impl Helm {
             let stores = cluster.stores()?.map(|store| {
                 json!({ "cidr": format!("{}/32", store.address.ip()), "ports": [store.address.port()] })
             });
-            values["stores"] = json!({ "egress": stores });
+            let proxies = json!({ "cidr": format!("{HOST_ADDRESS}/32"), "ports": Vec::from_iter(PORTS) });
+            values["stores"] = json!({ "egress": stores.into_iter().chain([proxies]).collect::<Vec<_>>() });
         }
         if let Some(file) = var_os(VALUES_VARIABLE).map(PathBuf::from) {
             let text =

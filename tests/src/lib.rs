@@ -6,7 +6,8 @@
 //! | the cluster, and who acts on it | `world.rs`, `actor.rs`, `kind.rs` |
 //! | what of a cluster is somebody else's | `ownership.rs` |
 //! | a tenant: its manifest, conditions, objects | `tenant.rs`, `manifest.rs`, `tenants/*.yaml` |
-//! | the object stores | `store.rs` |
+//! | the object stores, and faults on the way there | `store.rs`, `proxy.rs` |
+//! | a tenant that is backed up | `protected.rs` |
 //! | what users do | `journal.rs`, `reach.rs`, `writer.rs` |
 //! | the operator: its pods, its Lease, its processes, its chart | `operator.rs`, `process.rs`, `helm.rs` |
 //! | what was asked of the API server | `audit.rs` |
@@ -24,6 +25,8 @@ pub mod operator;
 pub mod ownership;
 pub mod probe;
 pub mod process;
+pub mod protected;
+pub mod proxy;
 mod reach;
 pub mod store;
 pub mod tenant;

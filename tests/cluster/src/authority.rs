@@ -45,11 +45,18 @@ impl Authority {
 
     /// Makes a key and signs a certificate for it: `<name>.key` and `<name>.crt`.
     pub fn issue(&self, name: &str, subject: &Subject) -> Result<()> {
+        let signed = self.sign(subject)?;
+        self.write(&format!("{name}.key"), &signed.key)?;
+        self.write(&format!("{name}.crt"), &signed.certificate)
+    }
+
+    /// Makes a key and signs a certificate for it.
+    pub fn sign(&self, subject: &Subject) -> Result<Signed> {
         let authority_key = KeyPair::from_pem(&self.read(KEY)?)?;
         let authority = Issuer::from_ca_cert_pem(&self.read(CERTIFICATE)?, authority_key)?;
         let key = KeyPair::generate()?;
-        self.write(&format!("{name}.key"), &key.serialize_pem())?;
-        self.write(&format!("{name}.crt"), &subject.certificate()?.signed_by(&key, &authority)?.pem())
+        let certificate = subject.certificate()?.signed_by(&key, &authority)?.pem();
+        Ok(Signed { certificate, key: key.serialize_pem() })
     }
 
     /// The file of this name, e.g. `ca.crt`.
@@ -69,6 +76,14 @@ impl Authority {
     }
 }
 
+/// A certificate and its key: PEM.
+pub struct Signed {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
+
 /// Whom a certificate is for.
 #[derive(Debug)]
 pub struct Subject {
@@ -76,13 +91,20 @@ pub struct Subject {
     group: Option<String>,
     names: Vec<SanType>,
     purpose: ExtendedKeyUsagePurpose,
+    has_expired: bool,
 }
 
 impl Subject {
     /// A client called `user`.
     pub fn client(user: &str, group: Option<&str>) -> Self {
         let (user, group) = (user.to_owned(), group.map(str::to_owned));
-        Self { user, group, names: Vec::new(), purpose: ExtendedKeyUsagePurpose::ClientAuth }
+        Self {
+            user,
+            group,
+            names: Vec::new(),
+            purpose: ExtendedKeyUsagePurpose::ClientAuth,
+            has_expired: false,
+        }
     }
 
     /// A server that is found under `names` and `addresses`.
@@ -95,7 +117,12 @@ impl Subject {
             sans.push(SanType::IpAddress(address.parse::<IpAddr>()?));
         }
         let purpose = ExtendedKeyUsagePurpose::ServerAuth;
-        Ok(Self { user: user.to_owned(), group: None, names: sans, purpose })
+        Ok(Self { user: user.to_owned(), group: None, names: sans, purpose, has_expired: false })
+    }
+
+    /// The same, but that it is no longer valid.
+    pub fn expired(self) -> Self {
+        Self { has_expired: true, ..self }
     }
 
     fn certificate(&self) -> Result<CertificateParams> {
@@ -108,6 +135,9 @@ impl Subject {
         certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         certificate.extended_key_usages = vec![self.purpose.clone()];
         limit(&mut certificate);
+        if self.has_expired {
+            certificate.not_after = date_time_ymd(2020, 12, 31);
+        }
         Ok(certificate)
     }
 }

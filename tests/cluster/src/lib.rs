@@ -61,6 +61,8 @@ mod cgroup;
 
 // For tests on a cluster.
 pub mod s3;
+pub use authority::Signed;
 pub use cluster::Cluster;
-pub use store::{BUCKET, Identity, Protection, Store};
+pub use network::HOST_ADDRESS;
+pub use store::{BUCKET, Identity, Protection, Store, Validity};
 pub use target::Target;

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::authority::{Authority, CERTIFICATE, Subject};
+use crate::authority::{Authority, CERTIFICATE, Signed, Subject};
 use crate::network::{FRANKFURT, HELSINKI, STORE_PORT};
 use crate::s3::{AccessKey, Client};
 use crate::settings::Settings;
@@ -38,6 +38,15 @@ pub enum Protection {
     VersionsAndLocks,
     /// Neither: what is overwritten or deleted is gone.
     None,
+}
+
+/// Whether a certificate is still good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// It is.
+    Valid,
+    /// It was, some years ago.
+    Expired,
 }
 
 /// Those who use a bucket, besides the administrator, whom only this crate knows.
@@ -126,6 +135,13 @@ impl Store {
     /// The certificate of the authority that has signed its own.
     pub fn ca(&self) -> PathBuf {
         self.authority().file(CERTIFICATE)
+    }
+
+    /// What a server at `address` shows to be taken for this store: for tests that stand between.
+    pub fn stand_in(&self, address: IpAddr, validity: Validity) -> Result<Signed> {
+        let subject = Subject::server(self.name, &[&self.host()], &[address.to_string()])?;
+        let subject = if validity == Validity::Expired { subject.expired() } else { subject };
+        self.authority().sign(&subject)
     }
 
     /// The folder with the bucket's objects: each is the file that its key names, in its newest version.

@@ -1,0 +1,44 @@
+//! The fault proxy between pods and a store of the local cluster. It runs in the test's process, at the host's
+//! address in the world.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result, bail};
+use faults::{Certificate, Fault, FaultProxy, Upstream};
+use valv_cluster::{HOST_ADDRESS, Signed, Store, Validity};
+
+/// Ports that pods may go to at the host's address, one for each proxy that runs at a time.
+pub const PORTS: std::ops::Range<u16> = 9441..9473;
+
+/// The double before `server`, with no fault yet.
+///
+/// # Errors
+/// If all ports are taken.
+pub async fn before(server: &Store) -> Result<FaultProxy> {
+    let certificate = certificate(server, Validity::Valid)?;
+    let authority = fs::read_to_string(server.ca()).context("the stores' authority")?;
+    let mut last = None;
+    for port in PORTS {
+        let upstream = Upstream::new(server.address, &server.host(), &authority)?;
+        match FaultProxy::start(SocketAddr::new(address()?, port), &certificate, upstream, Fault::None).await
+        {
+            Ok(proxy) => return Ok(proxy),
+            Err(error) => last = Some(error),
+        }
+    }
+    match last {
+        Some(error) => Err(error.context("no port is free for a fault proxy")),
+        None => bail!("there are no ports for fault proxies"),
+    }
+}
+
+/// What it shows.
+pub fn certificate(server: &Store, validity: Validity) -> Result<Certificate> {
+    let Signed { certificate, key } = server.stand_in(address()?, validity)?;
+    Ok(Certificate { certificate, key })
+}
+
+fn address() -> Result<IpAddr> {
+    Ok(HOST_ADDRESS.parse()?)
+}
