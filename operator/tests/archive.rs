@@ -348,7 +348,7 @@ async fn a_sample_reads_as_many_as_it_says_and_looks_at_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_busy_every_third_time_delays_a_backup_and_a_restore_only() {
     let (store, keys) = (Store::start(Keeps::Latest), Keys::new());
-    let proxy = proxy::before(&store, Fault::BusyEveryThird).await;
+    let proxy = proxy::before(&store, Fault::BusyEveryThird);
     let bucket = Bucket::open(&with_endpoint(&store, &proxy)).unwrap();
     let data = mixed(120 * MEBIBYTE, 6);
 
@@ -362,7 +362,7 @@ async fn a_store_that_is_busy_every_third_time_delays_a_backup_and_a_restore_onl
 async fn an_answer_that_was_lost_makes_a_second_version_and_the_index_names_the_one_that_answered() {
     for keeps in [Keeps::Latest, Keeps::LockedVersions] {
         let (store, keys) = (Store::start(keeps), Keys::new());
-        let proxy = proxy::before(&store, Fault::AnswerLostEveryThird).await;
+        let proxy = proxy::before(&store, Fault::AnswerLostEveryThird);
         let data = mixed(120 * MEBIBYTE, 6);
 
         let backup =
@@ -394,13 +394,13 @@ async fn a_slow_store_is_waited_for_and_one_below_the_least_rate_is_not() {
         ..Patience::default()
     };
 
-    let slow = proxy::before(&store, Fault::Slow { bytes_per_second: 300 * 1024 }).await;
+    let slow = proxy::before(&store, Fault::Slow { bytes_per_second: 300 * 1024 });
     let settings = valv::io::bucket::Settings { patience, ..with_endpoint(&store, &slow) };
     let start = Instant::now();
     back_up(&Bucket::open(&settings).unwrap(), "ada", &data, &keys).await;
     assert!(start.elapsed() > patience.window, "it was not slow");
 
-    let dead = proxy::before(&store, Fault::Slow { bytes_per_second: 5 * 1024 }).await;
+    let dead = proxy::before(&store, Fault::Slow { bytes_per_second: 5 * 1024 });
     let settings = valv::io::bucket::Settings { patience, ..with_endpoint(&store, &dead) };
     let options = write::Options { retry: RetryRule { tries: 2, ..hurried().retry }, ..hurried() };
     let mut writer = writer(&Bucket::open(&settings).unwrap(), "bo", &keys, options);
@@ -413,7 +413,7 @@ async fn a_slow_store_is_waited_for_and_one_below_the_least_rate_is_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_never_answers_ends_a_backup_within_its_budget() {
     let (store, keys) = (Store::start(Keeps::Latest), Keys::new());
-    let proxy = proxy::before(&store, Fault::AlwaysBusy).await;
+    let proxy = proxy::before(&store, Fault::AlwaysBusy);
     let bucket = Bucket::open(&with_endpoint(&store, &proxy)).unwrap();
     let retry = RetryRule { budget: 5, ..hurried().retry };
 

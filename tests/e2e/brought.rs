@@ -13,11 +13,11 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use valv_cluster::Cluster;
+use valv_cluster::{Cluster, ELSEWHERE};
 use valv_crds::condition::{ConditionType, Reason};
 
 /// A place in the local cluster's world, outside all nodes.
-const PLACE: &str = "10.123.0.30";
+const PLACE: &str = ELSEWHERE;
 
 /// The user of PostgreSQL in the image.
 const USER: u32 = 999;

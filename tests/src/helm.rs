@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use valv_cluster::HOST_ADDRESS;
+use valv_cluster::ELSEWHERE;
 
 use crate::kind;
 use crate::manifest::merge;
@@ -81,7 +81,7 @@ impl Helm {
             let stores = cluster.stores()?.map(|store| {
                 json!({ "cidr": format!("{}/32", store.address.ip()), "ports": [store.address.port()] })
             });
-            let proxies = json!({ "cidr": format!("{HOST_ADDRESS}/32"), "ports": Vec::from_iter(PORTS) });
+            let proxies = json!({ "cidr": format!("{ELSEWHERE}/32"), "ports": Vec::from_iter(PORTS) });
             values["stores"] = json!({ "egress": stores.into_iter().chain([proxies]).collect::<Vec<_>>() });
         }
         if let Some(file) = var_os(VALUES_VARIABLE).map(PathBuf::from) {

@@ -77,7 +77,9 @@ impl<'a> Protected<'a> {
             "retention": { "floor": { "days": 35, "reason": "decided for a test" } },
             "objectives": { "rpo": "24h", "rto": "4h" },
         });
-        merge(&mut spec, wanted.policy);
+        if !wanted.policy.is_null() {
+            merge(&mut spec, wanted.policy);
+        }
         let object = json!({
             "apiVersion": kind::BACKUP_POLICY.api_version(),
             "kind": kind::BACKUP_POLICY.name,

@@ -1,29 +1,28 @@
-//! The fault proxy between pods and a store of the local cluster. It runs in the test's process, at the host's
-//! address in the world.
+//! The fault proxy between pods and a store of the local cluster. It runs in the test's process, with its
+//! socket in the world.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
 use faults::{Certificate, Fault, FaultProxy, Upstream};
-use valv_cluster::{HOST_ADDRESS, Signed, Store, Validity};
+use valv_cluster::{Cluster, ELSEWHERE, Signed, Store, Validity};
 
-/// Ports that pods may go to at the host's address, one for each proxy that runs at a time.
+/// Ports that pods may go to there, one for each proxy that runs at a time.
 pub const PORTS: std::ops::Range<u16> = 9441..9473;
 
 /// The double before `server`, with no fault yet.
 ///
 /// # Errors
 /// If all ports are taken.
-pub async fn before(server: &Store) -> Result<FaultProxy> {
+pub fn before(cluster: &Cluster, server: &Store) -> Result<FaultProxy> {
     let certificate = certificate(server, Validity::Valid)?;
     let authority = fs::read_to_string(server.ca()).context("the stores' authority")?;
     let mut last = None;
     for port in PORTS {
         let upstream = Upstream::new(server.address, &server.host(), &authority)?;
-        match FaultProxy::start(SocketAddr::new(address()?, port), &certificate, upstream, Fault::None).await
-        {
-            Ok(proxy) => return Ok(proxy),
+        match cluster.listen_in_world(SocketAddr::new(address()?, port)) {
+            Ok(listener) => return FaultProxy::start(listener, &certificate, upstream, Fault::None),
             Err(error) => last = Some(error),
         }
     }
@@ -40,5 +39,5 @@ pub fn certificate(server: &Store, validity: Validity) -> Result<Certificate> {
 }
 
 fn address() -> Result<IpAddr> {
-    Ok(HOST_ADDRESS.parse()?)
+    Ok(ELSEWHERE.parse()?)
 }

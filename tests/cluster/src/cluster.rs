@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -121,6 +122,11 @@ impl Cluster {
     /// The nodes' numbers.
     pub fn nodes(&self) -> Result<Vec<u8>> {
         Ok(self.record()?.nodes.iter().map(|node| node.number).collect())
+    }
+
+    /// A socket that listens at `address` in the world's network, wherever the process that holds it runs.
+    pub fn listen_in_world(&self, address: SocketAddr) -> Result<TcpListener> {
+        World::of(self.record()?.world)?.listen(address)
     }
 
     /// A command that runs `program` in the world's network: a server that stands for another place, or

@@ -63,6 +63,6 @@ mod cgroup;
 pub mod s3;
 pub use authority::Signed;
 pub use cluster::Cluster;
-pub use network::HOST_ADDRESS;
+pub use network::ELSEWHERE;
 pub use store::{BUCKET, Identity, Protection, Store, Validity};
 pub use target::Target;

@@ -22,12 +22,15 @@ pub const HELSINKI: &str = "10.123.0.20";
 /// Object storage in Germany.
 pub const FRANKFURT: &str = "10.123.0.21";
 
+/// A third place, for whatever a test lets stand there.
+pub const ELSEWHERE: &str = "10.123.0.30";
+
 /// Where object storage listens: what `https://` means.
 pub const STORE_PORT: u16 = 443;
 
 /// Addresses in the world at which servers can stand for other places: object storage in two regions,
 /// and a system at a third.
-pub const PLACES: [&str; 3] = [HELSINKI, FRANKFURT, "10.123.0.30"];
+pub const PLACES: [&str; 3] = [HELSINKI, FRANKFURT, ELSEWHERE];
 
 /// The bits that all of the above share.
 pub const PREFIX_BITS: u8 = 24;

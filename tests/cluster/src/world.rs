@@ -2,11 +2,14 @@
 //! wired. What does not run in it does not exist for them.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns};
 
 use crate::cgroup::Layout;
 use crate::namespaces::{self, Apart};
@@ -74,6 +77,18 @@ impl World {
         command.args(["-c", JOIN, "sh"]).arg(self.layout.processes(MEMBER)).arg(self.network());
         command.arg(program);
         command
+    }
+
+    /// Listens at `address`, which is one of the world's. Only the thread that asks for the socket goes there.
+    pub fn listen(&self, address: SocketAddr) -> Result<TcpListener> {
+        let network = File::open(self.network()).context("failed to open the world's network")?;
+        std::thread::scope(|scope| {
+            let listening = scope.spawn(|| {
+                setns(&network, CloneFlags::CLONE_NEWNET).context("failed to join the world's network")?;
+                TcpListener::bind(address).with_context(|| format!("failed to listen at {address}"))
+            });
+            listening.join().map_err(|_| anyhow!("the thread that listens has panicked"))?
+        })
     }
 
     /// Wires a node to the bridge: its end is `eth0` in the network of `init`.

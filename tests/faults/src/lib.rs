@@ -14,15 +14,15 @@ mod serve;
 mod tls;
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use anyhow::{Context, Result};
-use tokio::{net::TcpListener, task::JoinHandle};
+use anyhow::Result;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::fault::Fault;
@@ -46,19 +46,19 @@ struct Shared {
 }
 
 impl FaultProxy {
-    /// Listens at `address` (port 0: any) with `certificate`, before `upstream`.
+    /// Answers at `listener` with `certificate`, before `upstream`.
     ///
     /// # Errors
-    /// If the address is taken, or a certificate cannot be read.
-    pub async fn start(
-        address: SocketAddr,
+    /// If the socket is not usable, or a certificate cannot be read.
+    pub fn start(
+        listener: TcpListener,
         certificate: &Certificate,
         upstream: Upstream,
         fault: Fault,
     ) -> Result<Self> {
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("failed to listen at {address}"))?;
         let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
         let shared = Arc::new(Shared {
             fault: Mutex::new(fault),
             certificate: Mutex::new(certificate.acceptor()?),
