@@ -164,6 +164,10 @@ bench: root ## the operator's memory and speed with 1 running and 50 suspended t
 	@$(MAKE) cluster-up
 	$(call step,measuring,$(BINARIES)/bench)
 
+.PHONY: race
+race: root binaries ## the pipeline against pgBackRest, on 1 GiB (SIZE=4: 4 GiB): time, memory, bytes
+	$(call step,a race,root="$$($(CLUSTER) race-root)"; store="$$($(CLUSTER) programs --path versitygw)"; VALV_POSTGRES_ROOT="$$root" VALV_VERSITYGW="$$store" VALV_JOURNAL="$(BINARIES)/journal" cargo test --quiet --workspace --test race)
+
 .PHONY: cluster-up
 cluster-up: root binaries ## bring the local cluster up (with KUBECONFIG set: use that one)
 	$(call step,the cluster,$(CLUSTER) ready)

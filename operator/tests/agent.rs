@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 #[path = "agent/pod.rs"]
+#[allow(dead_code, reason = "the race uses the rest")]
 mod pod;
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, process::Command};

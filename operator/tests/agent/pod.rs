@@ -238,12 +238,22 @@ impl Pod {
     }
 
     fn start_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Started {
+        let all: Vec<&str> = ["agent"].iter().chain(args).copied().collect();
+        self.start_program_with("/valv/valv", &all, environment)
+    }
+
+    /// Starts another program.
+    pub fn start_program(&self, program: &str, args: &[&str]) -> Started {
+        self.start_program_with(program, args, &[])
+    }
+
+    fn start_program_with(&self, program: &str, args: &[&str], environment: &[(&str, &str)]) -> Started {
         let number = fs::read_dir(self.root()).unwrap().count();
         let log = self.root().join(format!("log-{number}"));
         let message = self.root().join("valv/run/termination-log");
         let file = fs::File::create(&log).unwrap();
-        let mut command = self.command("/valv/valv");
-        command.arg("agent").args(args).envs(environment.iter().copied());
+        let mut command = self.command(program);
+        command.args(args).envs(environment.iter().copied());
         command.stdout(file.try_clone().unwrap()).stderr(file);
         Started { child: command.spawn().unwrap(), log, message }
     }
@@ -357,6 +367,11 @@ pub struct Started {
 }
 
 impl Started {
+    /// The process that all of it is below.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The agent's process, as this process sees it.
     pub fn agent(&self) -> u32 {
         let start = Instant::now();

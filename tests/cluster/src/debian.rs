@@ -128,6 +128,8 @@ pub enum Root {
     Shell,
     /// `PostgreSQL` 17 with its client programs, and a shell with the usual tools.
     Postgres,
+    /// The same with another program that backs `PostgreSQL` up, to compare with.
+    Race,
     /// The proxy that gives TLS to a journal which has none.
     Haproxy,
 }
@@ -138,6 +140,7 @@ impl Root {
             Self::Base => "base",
             Self::Shell => "shell",
             Self::Postgres => "postgres",
+            Self::Race => "race",
             Self::Haproxy => "haproxy",
         }
     }
@@ -149,6 +152,10 @@ impl Root {
             Self::Postgres => {
                 "base-files,bash,ca-certificates,coreutils,dash,diffutils,findutils,grep,gzip,hostname,libc-bin,\
                  netbase,postgresql-17,postgresql-client-17,procps,sed,tar,tzdata,util-linux,zstd"
+            }
+            Self::Race => {
+                "base-files,bash,ca-certificates,coreutils,dash,diffutils,findutils,grep,gzip,hostname,libc-bin,\
+                 netbase,pgbackrest,postgresql-17,postgresql-client-17,procps,sed,tar,tzdata,util-linux,zstd"
             }
             Self::Haproxy => "base-files,ca-certificates,haproxy,libc-bin,netbase,tzdata",
         }

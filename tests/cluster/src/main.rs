@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use valv_cluster::cache::Cache;
 use valv_cluster::catalogue::Catalogue;
+use valv_cluster::debian::Root;
 use valv_cluster::lock::Lock;
 use valv_cluster::program::Programs;
 use valv_cluster::progress::Progress;
@@ -69,6 +70,8 @@ enum Command {
     },
     /// Prints a folder with the root file system of the `PostgreSQL` image, for tests that need no cluster.
     PostgresRoot,
+    /// The same with pgBackRest in it, for `make race`.
+    RaceRoot,
     /// Builds the images and prints their references, for loading them into another cluster.
     Images {
         /// Also writes the OCI archives to this folder, one an image.
@@ -151,13 +154,8 @@ fn run(command: Command) -> Result<()> {
                 None => programs.all().for_each(|(name, path)| println!("{name} {}", path.display())),
             }
         }
-        Command::PostgresRoot => {
-            interrupt::watch()?;
-            let _lock = Lock::take(&settings, &progress)?;
-            let cache = Cache::new(&settings);
-            debian::install_host_packages(&cache, &progress)?;
-            println!("{}", debian::Root::Postgres.folder(&cache, &progress)?.display());
-        }
+        Command::PostgresRoot => print_root(Root::Postgres, &settings, &progress)?,
+        Command::RaceRoot => print_root(Root::Race, &settings, &progress)?,
         Command::Images { out, json } => {
             interrupt::watch()?;
             let catalogue = build_images(&settings, &progress)?;
@@ -175,6 +173,15 @@ fn run(command: Command) -> Result<()> {
         Command::Inside { member, init } => match namespaces::become_init(&member, &init)? {},
         Command::Supervise { number } => supervisor::run(&settings, number)?,
     }
+    Ok(())
+}
+
+fn print_root(root: Root, settings: &Settings, progress: &Progress) -> Result<()> {
+    interrupt::watch()?;
+    let _lock = Lock::take(settings, progress)?;
+    let cache = Cache::new(settings);
+    debian::install_host_packages(&cache, progress)?;
+    println!("{}", root.folder(&cache, progress)?.display());
     Ok(())
 }
 

@@ -24,6 +24,10 @@ pub const MEMBER: &str = "world";
 /// A process joins its group within milliseconds.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// The kernel takes a network down after the last socket in it has timed out; on a busy machine that was seen to take
+/// more than ten seconds.
+const GONE: Duration = Duration::from_secs(90);
+
 /// Joins the group of the world, then its network, and becomes the given program: one process all along,
 /// so that whoever started it can signal it.
 const JOIN: &str = r#"echo 0 >"$1/cgroup.procs" && net=$2 && shift 2 && exec nsenter --net="$net" -- "$@""#;
@@ -145,7 +149,7 @@ pub fn log_of(settings: &Settings, part: &str) -> PathBuf {
 /// Waits until the host's end of the link is gone: the kernel takes a network namespace down some
 /// milliseconds after its last process.
 pub fn await_unwired() -> Result<()> {
-    Wait::new(format!("the link {HOST_LINK} is gone"), DEADLINE).until(|| Ok((!is_wired()?).then_some(())))
+    Wait::new(format!("the link {HOST_LINK} is gone"), GONE).until(|| Ok((!is_wired()?).then_some(())))
 }
 
 /// Whether a world is wired to the host: the one of this state folder or of another.
