@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     storage::v1::StorageClass,
 };
 use kube::{
-    ResourceExt,
+    Resource, ResourceExt,
     api::ObjectMeta,
     core::DynamicObject,
     runtime::reflector::{ObjectRef, Store},
@@ -201,8 +201,8 @@ pub fn protection(tenant: &Tenant, backups: &Store<GuardedBackup>, policies: &St
     let policy = policies.get(&ObjectRef::new(&asked.policy));
     let policy = policy.and_then(|policy| policy.0.as_ref().ok().cloned());
     let backups = backups.state();
-    let own =
-        backups.iter().filter(|backup| backup.namespace().as_deref() == Some(tenant.namespace.as_str()));
+    let home = Some(tenant.namespace.as_str());
+    let own = backups.iter().filter(|backup| backup.meta().namespace.as_deref() == home);
     Seen {
         policy: policy.map_or(PolicySeen::Missing, |policy| PolicySeen::There(Box::new(policy))),
         backups: own.filter_map(|backup| backup.0.as_ref().ok().cloned()).collect(),
