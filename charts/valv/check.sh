@@ -48,3 +48,15 @@ grep -q 'cidr: "203.0.113.0/24"' <<<"$opened" && grep -q 'port: 9000' <<<"$opene
 if render | grep -q '203.0.113'; then fail "a way that nobody asked for"; fi
 echo "the operator reaches the stores that stores.egress names"
 grep -q 'backupstores/status,' <<<"$opened" || fail "nobody writes the status of stores"
+
+# A policy that nothing binds refuses nothing.
+unbound=$(render | awk '
+  /^---/ { kind = "" }
+  /^kind: / { kind = $2 }
+  /^  name: / && kind == "ValidatingAdmissionPolicy" { policies[$2] = 1 }
+  /^  policyName: / { delete policies[$2] }
+  END { for (policy in policies) print policy }')
+[ -z "$unbound" ] || fail "an admission policy is not bound: $unbound"
+bound=$(render | grep -c '^kind: ValidatingAdmissionPolicyBinding$')
+[ "$bound" -ge 8 ] || fail "only $bound admission policies are bound"
+echo "$bound admission policies, each of them bound"

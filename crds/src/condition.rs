@@ -36,6 +36,14 @@ pub enum ConditionType {
     PasswordsCurrent,
     /// The host name is this tenant's alone.
     HostGranted,
+    /// Its newest complete backup is no older than the policy's `objectives.rpo` and the window of its schedule. `Ready`
+    /// speaks of the journal, and does not follow from this.
+    BackedUp,
+    /// Its last restore drill passed, and no later one is overdue. `Ready` does not follow from this.
+    Drilled,
+    /// The holder of each key has opened a backup with it within the policy's `keys.proveEvery`. `Ready` does not follow
+    /// from this.
+    KeysProven,
 }
 
 /// `reason` of a condition.
@@ -111,6 +119,29 @@ pub enum Reason {
     Failing,
     /// This was true and was not looked at now; `Ready` says why.
     Unobserved,
+    /// `spec.backup` is absent: nothing of this tenant is kept anywhere else.
+    NotProtected,
+    /// The `BackupPolicy` that `spec.backup.policy` names is not there, or cannot be read.
+    PolicyMissing,
+    /// No backup of it was ever complete.
+    NeverBackedUp,
+    /// The last backup that ended is not complete; the message says which, and why. On `SchemaCurrent`: the backup before
+    /// the migration failed, and nothing is migrated.
+    BackupFailed,
+    /// A backup is made before the schema is migrated; the version before it serves.
+    BackingUp,
+    /// A `Backup` that somebody made by hand has the name of a slot, which can therefore not be run: delete it.
+    SlotBlocked,
+    /// It was so, and has not been renewed in time.
+    Overdue,
+    /// The policy asks for none.
+    NotAskedFor,
+    /// No drill of it has ended yet.
+    NeverDrilled,
+    /// The last drill did not pass; its own conditions say why.
+    DrillFailed,
+    /// A key was never proven to open a backup.
+    NeverProven,
 }
 
 impl ConditionType {

@@ -53,6 +53,12 @@ pub struct BackupPolicySpec {
     #[schemars(schema_with = "text::store_names")]
     pub stores: Vec<String>,
 
+    /// Countries in which its backups may lie, two letters of ISO 3166-1 each; absent: any in which a store may. A store
+    /// that lies elsewhere is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "text::countries")]
+    pub countries: Vec<String>,
+
     /// Says why no store with a proven lock is needed. Absent: at least one of `stores` must have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_lock: Option<WithoutLock>,
@@ -329,6 +335,8 @@ pub enum PolicyReason {
     StoreNotReady,
     /// None of its stores has a proven lock, and `spec.withoutLock` does not say that none is needed.
     LockMissing,
+    /// A store that it names lies in a country that `spec.countries` does not list.
+    StoreRefused,
 }
 
 #[cfg(test)]

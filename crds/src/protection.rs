@@ -71,7 +71,7 @@ pub struct ProtectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_start: Option<Time>,
 
-    /// Slots that were not run while the operator was away.
+    /// The newest slots that were not run: the operator was away, or the tenant rested. Forgotten after 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed: Option<MissedSlots>,
 

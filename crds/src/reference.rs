@@ -50,5 +50,18 @@ pub const APPLIED_ANNOTATION: &str = "valv.eu/applied";
 /// Annotation on a tenant: run a failed migration again. Any new value runs it once more.
 pub const RETRY_MIGRATION_ANNOTATION: &str = "valv.eu/retry-migration";
 
+/// Annotation on a tenant: its value is the image to which the schema is migrated without a backup before.
+pub const MIGRATE_WITHOUT_BACKUP_ANNOTATION: &str = "valv.eu/migrate-without-backup";
+
+/// Label on a Secret with the credentials of a store: name of the `BackupStore` that may use it.
+pub const STORE_LABEL: &str = "valv.eu/store";
+
+/// Label on a Secret with the credentials of a store: as which identity.
+pub const IDENTITY_LABEL: &str = "valv.eu/identity";
+
+/// Annotation on the ConfigMap with the public half of the signing key: the key that it names is lost or withdrawn, and
+/// another may take its place. Its value says who decided so and why.
+pub const NEW_SIGNING_KEY_ANNOTATION: &str = "valv.eu/new-signing-key";
+
 /// Finalizer on a tenant.
 pub const FINALIZER: &str = "valv.eu/tenant";

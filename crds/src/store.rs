@@ -28,6 +28,8 @@ use crate::{
     printcolumn(name = "Probed", type_ = "date", json_path = ".status.lastProbe", description = "When it was last probed"),
     printcolumn(name = "Provider", type_ = "string", json_path = ".spec.provider", priority = 1),
     printcolumn(name = "Region", type_ = "string", json_path = ".spec.location.region", priority = 1),
+    printcolumn(name = "Writer", type_ = "string", json_path = ".status.capabilities.writerScope.scope", description = "Whom the writer's credentials are for", priority = 1),
+    printcolumn(name = "Overwrites", type_ = "string", json_path = ".status.capabilities.writerCanOverwrite.answer", description = "Can the writer replace an object so that what was there is lost?", priority = 1),
     printcolumn(name = "Bucket", type_ = "string", json_path = ".spec.bucket", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -176,7 +178,9 @@ pub enum LockMode {
     Governance,
 }
 
-/// Four identities, each a Secret in the operator's namespace with `accessKeyID` and `secretAccessKey`.
+/// Four identities, each a Secret in the operator's namespace with `accessKeyID` and `secretAccessKey`, and with the labels
+/// `valv.eu/store` (this store's name) and `valv.eu/identity` (`writer`, `committer`, `reader` or `janitor`): without them a
+/// store could name another's.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("self.writer.name != self.committer.name && self.writer.name != self.reader.name && self.writer.name != self.janitor.name && self.committer.name != self.reader.name && self.committer.name != self.janitor.name && self.reader.name != self.janitor.name", "the four credentials are four Secrets: one identity with two parts could both hide a backup and destroy it"))]
@@ -342,10 +346,26 @@ pub struct BackupStoreStatus {
     #[serde(default)]
     pub breaker: BreakerStatus,
 
+    /// The key that the commits there are signed with. It stays when the key is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<SigningKeyStatus>,
+
     /// One entry a type.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// The public half of the operator's signing key.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SigningKeyStatus {
+    /// Its name in signatures: the first 32 hex digits of the SHA-256 of its `SubjectPublicKeyInfo`.
+    #[schemars(length(min = 32, max = 32), regex(pattern = r"^[0-9a-f]{32}$"))]
+    pub id: String,
+    /// The key, in PEM.
+    #[schemars(length(max = 512))]
+    pub public_key: String,
 }
 
 /// What a store was seen to do.
@@ -394,6 +414,12 @@ pub struct Capabilities {
     /// Whom the writer's credentials are for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer_scope: Option<SeenScope>,
+    /// The writer can put objects under `commits/`, `keys/` or `records/`. It must not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer_can_commit: Option<Seen>,
+    /// The committer can put objects under `data/`. It must not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committer_can_write_data: Option<Seen>,
     /// The committer can delete objects or versions. It must not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committer_can_delete: Option<Seen>,
@@ -506,7 +532,7 @@ pub enum BreakerState {
 /// `type` of a store's condition.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum StoreCondition {
-    /// Backups may go there (kstatus): all of the below are so.
+    /// Backups may go there (kstatus): all of the below are so, but for `WriterConfined`.
     Ready,
     /// It is being probed for the first time or after a change, or tried again by itself (kstatus; present only while
     /// it is so).
@@ -523,6 +549,11 @@ pub enum StoreCondition {
     LocationAllowed,
     /// Requests go there.
     BreakerClosed,
+    /// The operator has the key that the commits are signed with, and it is the one that was published.
+    SigningKeyKept,
+    /// The writer reaches one archive only, and nothing that it puts is lost under what it puts later. Where it is not so,
+    /// locks, versions and commits still tell what is true; `Ready` does not follow from this.
+    WriterConfined,
 }
 
 /// `reason` of a store's condition.
@@ -536,6 +567,8 @@ pub enum StoreReason {
     ProbeOutdated,
     /// A Secret that `spec.credentials` names is not there, or lacks `accessKeyID` or `secretAccessKey`.
     CredentialsMissing,
+    /// A Secret that `spec.credentials` names does not say by its labels that this store may use it so.
+    CredentialsUnlabelled,
     /// Two of the four Secrets hold the same access key.
     CredentialsShared,
     /// The store refused one of the identities: revoked, expired, or without the right it needs. The message says which.
@@ -568,6 +601,10 @@ pub enum StoreReason {
     WriterCanList,
     /// The writer can delete.
     WriterCanDelete,
+    /// The writer can put objects where commits, key challenges or records lie.
+    WriterCanCommit,
+    /// The committer can put objects where data lie.
+    CommitterCanWriteData,
     /// The committer can delete.
     CommitterCanDelete,
     /// The reader can write or delete.
@@ -587,6 +624,18 @@ pub enum StoreReason {
     BreakerOpen,
     /// One request is tried.
     BreakerHalfOpen,
+    /// The chart's `stores.egress` names no addresses: no pod that writes or reads backups is let out.
+    EgressClosed,
+    /// The signing key that was published is not there, and no other is made in silence.
+    SigningKeyLost,
+    /// The operator still has the signing key in memory, and its Secret is gone: put it back before the operator ends.
+    SigningKeyUnsaved,
+    /// The Secret with the signing key holds no key, or another than was published.
+    SigningKeyDiffers,
+    /// All tenants' agents have the same credentials: one could add objects to another's archive, which no commit names.
+    WriterShared,
+    /// Versions are not kept: the writer can replace what it or another agent has put.
+    WriterCanOverwrite,
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     database::{Database, Size},
     journal::Journal,
-    protection::Protection,
+    protection::{Protection, ProtectionStatus},
     reference::{ObjectName, ObjectReference},
 };
 
@@ -35,6 +35,9 @@ use crate::{
     printcolumn(name = "Why", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", description = "The reason for that"),
     printcolumn(name = "Host", type_ = "string", json_path = ".spec.host", description = "Host name that its users type"),
     printcolumn(name = "Running", type_ = "string", json_path = ".status.journal.image", description = "Image that serves now"),
+    printcolumn(name = "Backed up", type_ = "string", json_path = ".status.conditions[?(@.type=='BackedUp')].status", description = "Is its newest complete backup young enough?"),
+    printcolumn(name = "Last backup", type_ = "date", json_path = ".status.backup.lastBackup.taken", description = "The moment that it holds"),
+    printcolumn(name = "Drilled", type_ = "string", json_path = ".status.conditions[?(@.type=='Drilled')].status", description = "Did its last restore drill pass, in time?", priority = 1),
     printcolumn(name = "PostgreSQL", type_ = "string", json_path = ".status.database.version", description = "Version that runs now", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -321,6 +324,10 @@ pub struct JournalTenantStatus {
     #[serde(default)]
     pub certificates: CertificateStatus,
 
+    /// Its backups, drills and keys. It stays when `spec.backup` is taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<ProtectionStatus>,
+
     /// One entry a type.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -547,7 +554,10 @@ mod tests {
         let shown =
             columns.iter().filter(|column| column.priority.is_none()).map(|column| column.name.as_str());
 
-        assert_eq!(shown.collect::<Vec<_>>(), ["Ready", "Why", "Host", "Running", "Age"]);
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            ["Ready", "Why", "Host", "Running", "Backed up", "Last backup", "Age"]
+        );
     }
 
     #[test]

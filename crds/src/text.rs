@@ -147,6 +147,19 @@ pub(crate) fn country(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Countries, each once, at most as many as the European Economic Area has.
+pub(crate) fn countries(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 30,
+        "items": country(generator),
+        "x-kubernetes-validations": [{
+            "rule": "self.all(one, self.exists_one(other, other == one))",
+            "message": "a country stands twice",
+        }],
+    })
+}
+
 /// Five fields of cron: minute, hour, day of month, month, day of week. Numbers, names, `*`, `-`, `,`, `/`.
 pub(crate) fn cron(_: &mut SchemaGenerator) -> Schema {
     let field = |one: &str| {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -33,7 +33,7 @@ use crate::{
     settings::Settings,
     signing::Signing,
     store::{self, breakers::Breakers, memory::Memory},
-    tenant,
+    tenant::{self, waking::Waking},
 };
 
 /// A tenant as it was read: what cannot be read still has its name, and stops nobody else.
@@ -53,6 +53,9 @@ const STORES_AT_ONCE: u16 = 16;
 
 /// A store that is gone is told of no longer than this.
 const FORGET_EVERY: Duration = Duration::from_secs(30);
+
+/// A backup that is gone is remembered no longer than this: a few bytes of each.
+const FORGET_BACKUPS_EVERY: Duration = Duration::from_secs(3600);
 
 /// What every controller is given.
 pub struct Runtime {
@@ -101,14 +104,21 @@ pub async fn run(
 ) -> Result<(), Error> {
     let stop = stop.shared();
     let (cache, changes) = Cache::start(&runtime.client).await.map_err(Error::Discover)?;
-    let changes = changes.map(|tenant| ObjectRef::<Guarded>::new(&tenant));
-    let (tenants, tenants_end) = tenants(&runtime, cache.clone(), changes, stop.clone());
-    let (stores, stores_end) = stores(&runtime, stop.clone());
+    let signing = Signing::default();
+    let (waking, woken) = Waking::new();
+    let changes = stream::select(changes, woken).map(|tenant| ObjectRef::<Guarded>::new(&tenant));
     let backups =
         Controller::new(Api::<GuardedBackup>::all(runtime.client.clone()), watcher::Config::default());
-    let known = Known { tenants: tenants.clone(), stores, backups: backups.store() };
-    let (policies, policies_end) = policies(&runtime, known.clone(), stop.clone());
-    let backups_end = run_backups(&runtime, backups, cache.clone(), known, policies, stop);
+    let policies =
+        Controller::new(Api::<GuardedPolicy>::all(runtime.client.clone()), watcher::Config::default());
+    let protection = Protection { backups: backups.store(), policies: policies.store() };
+    let (tenants, tenants_end) = tenants(&runtime, cache.clone(), protection.clone(), changes, stop.clone());
+    let (stores, stores_end) = stores(&runtime, signing.clone(), stop.clone());
+    let Protection { backups: all_backups, policies: all_policies } = protection;
+    let waking = Arc::new(waking);
+    let known = Known { tenants: tenants.clone(), stores, backups: all_backups, waking };
+    let policies_end = run_policies(&runtime, policies, known.clone(), stop.clone());
+    let backups_end = run_backups(&runtime, backups, cache.clone(), known, all_policies, signing, stop);
     let synced = async {
         cache.synced().await;
         // The store is dropped only with the controller.
@@ -124,10 +134,18 @@ pub async fn run(
     }
 }
 
+/// What the tenants' controller knows of others.
+#[derive(Clone)]
+struct Protection {
+    backups: Store<GuardedBackup>,
+    policies: Store<GuardedPolicy>,
+}
+
 /// The tenants' controller, and what it knows of them.
 fn tenants(
     runtime: &Runtime,
     cache: Cache,
+    protection: Protection,
     changes: impl Stream<Item = ObjectRef<Guarded>> + Send + 'static,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> (Store<Guarded>, impl Future<Output = ()>) {
@@ -142,6 +160,8 @@ fn tenants(
         cluster: runtime.cluster(),
         cache,
         tenants: tenants.clone(),
+        backups: protection.backups,
+        policies: protection.policies,
         settings: runtime.settings.clone(),
         metrics: metrics.clone(),
         recorder: runtime.recorder(),
@@ -162,6 +182,7 @@ fn tenants(
 /// The stores' controller.
 fn stores(
     runtime: &Runtime,
+    signing: Signing,
     stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) -> (Store<GuardedStore>, impl Future<Output = ()>) {
     // Each waits for its store most of the time, and turns for probes are counted.
@@ -173,6 +194,8 @@ fn stores(
     let stores = controller.store();
     let context = Arc::new(store::Context {
         cluster: runtime.cluster(),
+        stores: stores.clone(),
+        signing,
         settings: runtime.settings.clone(),
         metrics: runtime.metrics.clone(),
         recorder: runtime.recorder(),
@@ -214,18 +237,18 @@ struct Known {
     tenants: Store<Guarded>,
     stores: Store<GuardedStore>,
     backups: Store<GuardedBackup>,
+    waking: Arc<Waking>,
 }
 
-/// The policies' controller, and what is known of them.
-fn policies(
+/// The policies' controller.
+fn run_policies(
     runtime: &Runtime,
+    controller: Controller<GuardedPolicy>,
     known: Known,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
-) -> (Store<GuardedPolicy>, impl Future<Output = ()>) {
-    let controller =
-        Controller::new(Api::<GuardedPolicy>::all(runtime.client.clone()), watcher::Config::default())
-            .graceful_shutdown_on(stop);
-    let policies = controller.store();
+) -> impl Future<Output = ()> {
+    let controller = controller.graceful_shutdown_on(stop);
+    let Known { waking, .. } = known.clone();
     let context = Arc::new(policy::Context {
         cluster: runtime.cluster(),
         tenants: known.tenants,
@@ -235,13 +258,27 @@ fn policies(
         backoff: Backoff::default(),
         now: runtime.now,
     });
-    let working = controller.run(reconcile_policy, policy_error_policy, context).for_each(|result| {
+    let reconcile = move |object: Arc<GuardedPolicy>, context: Arc<policy::Context>| {
+        if let Ok(policy) = &object.0 {
+            waking.policy(policy, tenants_with(policy, &context.tenants));
+        }
+        reconcile_policy(object, context)
+    };
+    controller.run(reconcile, policy_error_policy, context).for_each(|result| {
         if let Err(error) = result {
             debug!(error = chain(&error), "reconciliation ended");
         }
         async {}
-    });
-    (policies, working)
+    })
+}
+
+/// Names of the tenants that have `policy`.
+fn tenants_with(policy: &BackupPolicy, tenants: &Store<Guarded>) -> Vec<String> {
+    let name = policy.name_any();
+    let tenants = tenants.state();
+    let read = tenants.iter().filter_map(|tenant| tenant.0.as_ref().ok());
+    let with = read.filter(|tenant| tenant.spec.backup.as_ref().is_some_and(|backup| backup.policy == name));
+    with.map(ResourceExt::name_any).collect()
 }
 
 /// Reconciles a policy that could be read, once everything is known that it rests on.
@@ -283,10 +320,13 @@ fn run_backups(
     cache: Cache,
     known: Known,
     policies: Store<GuardedPolicy>,
+    signing: Signing,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> impl Future<Output = ()> {
     let config = Config::default().concurrency(runtime.settings.reconcile.concurrency);
     let controller = controller.with_config(config).graceful_shutdown_on(stop);
+    let waking = known.waking.clone();
+    let forgetting = forget_backups(known.backups.clone(), waking.clone());
     let context = Arc::new(backup::Context {
         cluster: runtime.cluster(),
         cache,
@@ -294,19 +334,43 @@ fn run_backups(
         policies,
         stores: known.stores,
         backups: known.backups,
-        signing: Signing::default(),
+        signing,
         settings: runtime.settings.clone(),
         metrics: runtime.metrics.clone(),
         recorder: runtime.recorder(),
         backoff: Backoff::default(),
         now: runtime.now,
     });
-    controller.run(reconcile_backup, backup_error_policy, context).for_each(|result| {
+    let reconcile = move |object: Arc<GuardedBackup>, context: Arc<backup::Context>| {
+        if let Ok(backup) = &object.0 {
+            waking.backup(backup);
+        }
+        reconcile_backup(object, context)
+    };
+    let working = controller.run(reconcile, backup_error_policy, context).for_each(|result| {
         if let Err(error) = result {
             debug!(error = chain(&error), "reconciliation ended");
         }
         async {}
-    })
+    });
+    async move {
+        tokio::select! {
+            () = working => {}
+            () = forgetting => {}
+        }
+    }
+}
+
+/// Forgets backups that are gone: nobody reconciles them any more.
+async fn forget_backups(backups: Store<GuardedBackup>, waking: Arc<Waking>) {
+    // An empty list is no news before the first.
+    let _ = backups.wait_until_ready().await;
+    loop {
+        sleep(FORGET_BACKUPS_EVERY).await;
+        let there = backups.state();
+        let there = there.iter().map(|one| (one.namespace().unwrap_or_default(), one.name_any())).collect();
+        waking.retain("Backup", &there);
+    }
 }
 
 /// Reconciles a backup that could be read, once everything is known that it rests on.
@@ -384,6 +448,9 @@ fn store_error_policy(
 async fn reconcile(object: Arc<Guarded>, context: Arc<tenant::Context>) -> Result<Action, tenant::Error> {
     // A decision on half a picture would make what is there already.
     context.cache.synced().await;
+    // Each store is dropped only with its controller.
+    let _ = context.backups.wait_until_ready().await;
+    let _ = context.policies.wait_until_ready().await;
     match &object.0 {
         Ok(tenant) => tenant::reconcile(Arc::new(tenant.clone()), context).await,
         Err(invalid) if invalid.metadata.deletion_timestamp.is_some() => {

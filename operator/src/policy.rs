@@ -1,11 +1,14 @@
 //! The `BackupPolicy` controller: says whether a policy can be followed, and makes a `Backup` for each tenant whose
 //! slot has come.
 //!
-//! A slot is taken on once: the `Backup` is named from it, so a second operator asks for the same object.
+//! A slot is taken on once: the `Backup` is named from it, so a second operator asks for the same object; and the newest
+//! one stays in the tenant's status, which the tenant's own controller writes and nobody else.
 
 pub mod apply;
+pub mod depth;
 pub mod observe;
 pub mod plan;
+pub mod slots;
 pub mod status;
 
 use std::sync::Arc;
@@ -63,7 +66,7 @@ pub enum Error {
 #[instrument(skip_all, fields(object.kind = "BackupPolicy", object.name = object.name_any()))]
 pub async fn reconcile(object: Arc<BackupPolicy>, context: Arc<Context>) -> Result<Action, Error> {
     let now = (context.now)();
-    let observed = observe::observe(&object, &context);
+    let observed = observe::observe(&object, &context, now);
     let status = status::status(&object, &observed.stores, observed.protected.len(), now);
     match context.cluster.set_status(Kind::BackupPolicy, object.as_ref(), &status).await {
         Ok(Applied::Unchanged) => {}

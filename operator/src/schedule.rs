@@ -18,6 +18,8 @@
 //! The slot is what the calendar says, and names things. Each tenant *starts* a while after it, spread over the
 //! window. Another window moves the start, not the slot: nothing runs twice because a policy was edited.
 
+pub mod turns;
+
 use std::time::Duration;
 
 use croner::{
@@ -170,7 +172,7 @@ impl Schedule {
     }
 
     /// The slots between `after` and `before`, neither included.
-    fn missed(&self, after: Timestamp, before: Slot) -> Missed {
+    pub fn missed(&self, after: Timestamp, before: Slot) -> Missed {
         let older = |slot: Slot| {
             let just_before = slot.time().saturating_sub(Duration::from_secs(1)).unwrap_or(Timestamp::MIN);
             self.newest(just_before).filter(|slot| slot.time() > after)

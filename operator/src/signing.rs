@@ -1,126 +1,265 @@
 //! The key that commits are signed with: made once, in the operator's namespace, and nowhere else.
 //!
 //! A key that was lost cannot be made again, and with it nobody can tell a true commit from a forged one: its Secret
-//! is to be backed up (`docs/operations/signing-key.md`), and a second key is never made beside one that is there but
-//! cannot be read.
+//! is to be backed up (`docs/operations/signing-key.md`). So its public half is published as soon as there is one, in a
+//! ConfigMap beside it and in the status of every `BackupStore`; and as long as any of them names a key, no other is
+//! made or taken in silence.
+//!
+//! | to find | open |
+//! |---|---|
+//! | what is decided, by what is there | `signing/decision.rs` |
+//! | the Secret and the ConfigMap | `signing/objects.rs` |
+
+mod decision;
+mod objects;
 
 use std::sync::Arc;
 
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::api::ObjectMeta;
-use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::OnceCell;
-use tracing::warn;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+use valv_crds::{reference::NEW_SIGNING_KEY_ANNOTATION, store::SigningKeyStatus};
 
+use self::decision::{Decision, Seen, decide};
+pub use self::objects::{PUBLISHED, SECRET};
 use crate::{
-    archive::envelope::{KeyError, SigningKey},
+    archive::envelope::{KeyError, PublicKey, SigningKey},
     io::{
         cluster::{self, Cluster},
-        kind::Kind,
+        kind::{Key, Kind},
     },
 };
-
-/// Name of its Secret.
-pub const SECRET: &str = "valv-signing-key";
-
-/// Key of the Secret under which it stands, as PKCS #8 in PEM.
-const PRIVATE: &str = "signing.key";
-
-/// Key of the Secret under which its public half stands, for whoever verifies.
-const PUBLIC: &str = "signing.pub";
 
 /// The key could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The cluster refused or did not answer.
-    #[error("failed to get or make the Secret {SECRET}")]
+    #[error("failed to read or write the Secret {SECRET} or the ConfigMap {PUBLISHED}")]
     Cluster(#[source] cluster::Error),
     /// The Secret holds something else.
     #[error(
         "the Secret {SECRET} holds no signing key: put the backed up one back; a new one would make every backup so far unverifiable"
     )]
     Unusable(#[source] KeyError),
+    /// One of the older public halves is none.
+    #[error(
+        "the Secret {SECRET} has a {} that is not a list of Ed25519 public keys in PEM",
+        objects::TRUSTED
+    )]
+    Untrusted(#[source] KeyError),
     /// The Secret has not the key.
-    #[error("the Secret {SECRET} has no {PRIVATE}: put the backed up one back")]
+    #[error("the Secret {SECRET} has no {}: put the backed up one back", objects::PRIVATE)]
     Incomplete,
+    /// The Secret is not there, and no store was looked at yet.
+    #[error("the Secret {SECRET} is not there: it is made when the first BackupStore is looked at")]
+    Absent,
+    /// It is not the one that was published.
+    #[error("the signing key is not used: {0}")]
+    Refused(String),
     /// No key could be made.
     #[error("failed to make a signing key")]
     Make(#[source] KeyError),
 }
 
-/// The key, once it was asked for.
-#[derive(Default)]
+/// The key that signs, and those that signed before it.
+#[derive(Debug)]
+pub struct Keys {
+    signing: Arc<SigningKey>,
+    /// Older ones, by their public halves.
+    older: Vec<PublicKey>,
+}
+
+impl Keys {
+    /// All whose signatures count: that of now first.
+    pub fn trusted(&self) -> Vec<PublicKey> {
+        [self.signing.public()].into_iter().chain(self.older.iter().copied()).collect()
+    }
+}
+
+/// How the key stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is there, and is the one that was published.
+    Kept(PublicKey),
+    /// This process has it in memory, and its Secret is gone.
+    Unsaved(PublicKey),
+    /// One was published, and is not there. What to do, in a sentence.
+    Lost(String),
+    /// What is there is no key, or another than was published. What to do, in a sentence.
+    Differs(String),
+}
+
+impl Standing {
+    /// The key that signs, if one does.
+    pub fn key(&self) -> Option<PublicKey> {
+        match self {
+            Self::Kept(key) | Self::Unsaved(key) => Some(*key),
+            Self::Lost(_) | Self::Differs(_) => None,
+        }
+    }
+}
+
+/// The key, once it was seen. All clones have the same.
+#[derive(Clone, Default)]
 pub struct Signing {
-    key: OnceCell<Arc<SigningKey>>,
+    seen: Arc<Mutex<Memory>>,
+}
+
+/// What the last look of this process came to.
+#[derive(Debug, Default)]
+enum Memory {
+    /// Nobody looked.
+    #[default]
+    Nothing,
+    /// The key can be used.
+    Keys(Arc<Keys>),
+    /// It cannot. What to do, in a sentence.
+    Refused(String),
+}
+
+/// What to do where no key was ever told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhereNone {
+    /// Make one.
+    Make,
+    /// Leave it so: whoever looks now cannot know what the stores tell of.
+    Leave,
 }
 
 impl Signing {
-    /// The key; made, where there is none.
+    /// The key that signs. None is made here: see [`look`](Self::look).
     ///
     /// # Errors
-    /// If it is there and cannot be used: no other is made then.
+    /// If it is not there, is not the one that was published, or cannot be used.
     pub async fn key(&self, cluster: &Cluster, namespace: &str) -> Result<Arc<SigningKey>, Error> {
-        self.key.get_or_try_init(|| load(cluster, namespace)).await.cloned()
+        Ok(self.keys(cluster, namespace).await?.signing.clone())
+    }
+
+    /// The keys whose signatures count: that of now first, then those of `trusted.pub` in the Secret.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key).
+    pub async fn trusted(&self, cluster: &Cluster, namespace: &str) -> Result<Vec<PublicKey>, Error> {
+        Ok(self.keys(cluster, namespace).await?.trusted())
+    }
+
+    async fn keys(&self, cluster: &Cluster, namespace: &str) -> Result<Arc<Keys>, Error> {
+        let mut memory = self.seen.lock().await;
+        if matches!(*memory, Memory::Nothing) {
+            memory.look(cluster, namespace, &[], WhereNone::Leave).await?;
+        }
+        match &*memory {
+            Memory::Keys(keys) => Ok(keys.clone()),
+            Memory::Refused(why) => Err(Error::Refused(why.clone())),
+            Memory::Nothing => Err(Error::Absent),
+        }
+    }
+
+    /// Looks how the key stands, and sees to it: makes one where none was ever `told` of, and publishes it.
+    ///
+    /// # Errors
+    /// If the cluster refused or did not answer, or no randomness was to be had.
+    pub async fn look(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+        told: &[SigningKeyStatus],
+    ) -> Result<Standing, Error> {
+        let mut memory = self.seen.lock().await;
+        memory.look(cluster, namespace, told, WhereNone::Make).await
     }
 }
 
-async fn load(cluster: &Cluster, namespace: &str) -> Result<Arc<SigningKey>, Error> {
-    if let Some(found) = read(cluster, namespace).await? {
-        return parse(&found).map(Arc::new);
+impl Memory {
+    async fn look(
+        &mut self,
+        cluster: &Cluster,
+        namespace: &str,
+        told: &[SigningKeyStatus],
+        where_none: WhereNone,
+    ) -> Result<Standing, Error> {
+        let secret = secret(cluster, namespace).await?;
+        let published = cluster.get::<ConfigMap>(Kind::ConfigMap, namespace, PUBLISHED).await;
+        let published = published.map_err(Error::Cluster)?;
+        let held = if let Self::Keys(keys) = self { Some(keys.clone()) } else { None };
+        let decision = decide(Seen {
+            secret: secret.as_ref().map(objects::keys),
+            published: published.as_ref().map(objects::published),
+            told: told.iter().map(objects::told).collect(),
+            held,
+        });
+        let (keys, standing): (_, fn(PublicKey) -> Standing) = match decision {
+            Decision::Kept(keys) => (keys, Standing::Kept),
+            Decision::Unsaved(keys) => (keys, Standing::Unsaved),
+            Decision::Publish(keys) => {
+                publish(cluster, namespace, published.as_ref(), keys.signing.public()).await?;
+                (keys, Standing::Kept)
+            }
+            Decision::Make { .. } if where_none == WhereNone::Leave => return Err(Error::Absent),
+            Decision::Make { older } => {
+                let keys = Arc::new(make(cluster, namespace, older).await?);
+                publish(cluster, namespace, published.as_ref(), keys.signing.public()).await?;
+                (keys, Standing::Kept)
+            }
+            // What was in memory is not what anybody published: nothing more is signed with it.
+            Decision::Differs(message) => {
+                *self = Self::Refused(message.clone());
+                return Ok(Standing::Differs(message));
+            }
+            Decision::Lost(message) => {
+                *self = Self::Refused(message.clone());
+                return Ok(Standing::Lost(message));
+            }
+        };
+        let key = keys.signing.public();
+        *self = Self::Keys(keys);
+        Ok(standing(key))
     }
+}
+
+/// Makes a key. If another operator was first, its key is the key, and the next look sees it.
+async fn make(cluster: &Cluster, namespace: &str, older: Vec<PublicKey>) -> Result<Keys, Error> {
     let made = SigningKey::generate().map_err(Error::Make)?;
-    let key = SigningKey::from_pem(&made).map_err(Error::Make)?;
-    let entry = |name: &str, text: &str| (name.to_owned(), ByteString(text.as_bytes().to_vec()));
-    let secret = Secret {
-        metadata: ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() },
-        data: Some(
-            [entry(PRIVATE, made.expose_secret()), entry(PUBLIC, &key.public().to_pem())]
-                .into_iter()
-                .collect(),
-        ),
-        immutable: Some(true),
-        ..Secret::default()
-    };
-    match cluster.create_secret(namespace, &secret).await {
-        Ok(()) => {
-            warn!(key.id = %key.public().id(), "made the signing key: back its Secret up, outside this cluster");
-            Ok(Arc::new(key))
-        }
-        // Another operator was first: its key is the key.
-        Err(error) if error.is_conflict() => {
-            let found = read(cluster, namespace).await?.ok_or(Error::Cluster(error))?;
-            parse(&found).map(Arc::new)
-        }
-        Err(error) => Err(Error::Cluster(error)),
-    }
+    let signing = SigningKey::from_pem(&made).map_err(Error::Make)?;
+    let secret = objects::secret(&made, signing.public(), &older);
+    cluster.create_secret(namespace, &secret).await.map_err(Error::Cluster)?;
+    warn!(key.id = %signing.public().id(), "made the signing key: back its Secret up, outside this cluster");
+    Ok(Keys { signing: Arc::new(signing), older })
 }
 
-async fn read(cluster: &Cluster, namespace: &str) -> Result<Option<Secret>, Error> {
+/// Publishes `key`, and takes the word away that allowed another: it was for this one.
+async fn publish(
+    cluster: &Cluster,
+    namespace: &str,
+    standing: Option<&ConfigMap>,
+    key: PublicKey,
+) -> Result<(), Error> {
+    let name = Key::new(Kind::ConfigMap, PUBLISHED);
+    let wanted = objects::publication(namespace, key);
+    let seen = standing.and_then(as_dynamic);
+    cluster.apply(&name, &wanted, seen.as_ref()).await.map_err(Error::Cluster)?;
+    info!(key.id = %key.id(), "published the signing key's public half");
+    let now =
+        cluster.get::<ConfigMap>(Kind::ConfigMap, namespace, PUBLISHED).await.map_err(Error::Cluster)?;
+    let allows = |map: &&ConfigMap| {
+        let annotations = map.metadata.annotations.as_ref();
+        annotations.is_some_and(|annotations| annotations.contains_key(NEW_SIGNING_KEY_ANNOTATION))
+    };
+    if let Some(map) = now.as_ref().filter(allows).and_then(as_dynamic) {
+        let used = [(NEW_SIGNING_KEY_ANNOTATION, None)];
+        cluster.annotate(&name, &map, &used).await.map_err(Error::Cluster)?;
+    }
+    Ok(())
+}
+
+async fn secret(cluster: &Cluster, namespace: &str) -> Result<Option<Secret>, Error> {
     cluster.get::<Secret>(Kind::Secret, namespace, SECRET).await.map_err(Error::Cluster)
 }
 
-fn parse(secret: &Secret) -> Result<SigningKey, Error> {
-    let data = secret.data.as_ref().and_then(|data| data.get(PRIVATE)).ok_or(Error::Incomplete)?;
-    let text = String::from_utf8(data.0.clone()).map_err(|_| Error::Incomplete)?;
-    SigningKey::from_pem(&SecretString::from(text)).map_err(Error::Unusable)
+fn as_dynamic<K: Serialize>(object: K) -> Option<kube::core::DynamicObject> {
+    serde_json::from_value(serde_json::to_value(object).ok()?).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn holding(name: &str, text: &str) -> Secret {
-        let data = [(name.to_owned(), ByteString(text.as_bytes().to_vec()))].into_iter().collect();
-        Secret { data: Some(data), ..Secret::default() }
-    }
-
-    #[test]
-    fn what_stands_in_the_secret_is_the_key_or_an_error_and_never_a_new_key() {
-        let made = SigningKey::generate().unwrap();
-        let id = SigningKey::from_pem(&made).unwrap().public().id();
-
-        assert_eq!(parse(&holding(PRIVATE, made.expose_secret())).unwrap().public().id(), id);
-        assert!(matches!(parse(&holding(PRIVATE, "nonsense")), Err(Error::Unusable(_))));
-        assert!(matches!(parse(&holding("other", made.expose_secret())), Err(Error::Incomplete)));
-    }
-}
+mod tests;

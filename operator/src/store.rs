@@ -25,22 +25,28 @@ use std::{
 use jiff::Timestamp;
 use kube::{
     Resource, ResourceExt,
-    runtime::{controller::Action, events::Recorder},
+    runtime::{controller::Action, events::Recorder, reflector},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, instrument, warn};
 use valv_crds::{
     BackupStore,
-    store::{BreakerState, BreakerStatus},
+    store::{BreakerState, SigningKeyStatus},
 };
 
 use self::{
-    apply::Outcome, breakers::Breakers, check::Store, judge::Known, memory::Memory, observe::Observed,
+    apply::Outcome,
+    breakers::Breakers,
+    check::Store,
+    judge::{Egress, Ground, Known},
+    memory::Memory,
+    observe::Observed,
     plan::Probe,
 };
 use crate::{
     backoff::Backoff,
+    controllers::GuardedStore,
     error::chain,
     io::{
         cluster::{Applied, Cluster},
@@ -49,6 +55,7 @@ use crate::{
     },
     metrics::{self, Metrics, StoreFigures},
     settings::Settings,
+    signing::{self, Signing},
 };
 
 /// Stores that are probed at once.
@@ -58,6 +65,10 @@ pub const PROBES_AT_ONCE: usize = 4;
 pub struct Context {
     /// The cluster, to write to.
     pub cluster: Cluster,
+    /// All stores: what each says of the signing key.
+    pub stores: reflector::Store<GuardedStore>,
+    /// The key that commits are signed with. Shared with all who sign.
+    pub signing: Signing,
     /// The operator's settings.
     pub settings: Arc<Settings>,
     /// Counts and durations.
@@ -84,6 +95,9 @@ pub enum Error {
     /// The Secrets could not be read.
     #[error("failed to look at the store's Secrets")]
     Observe(#[source] crate::io::cluster::Error),
+    /// The signing key could not be looked at, made or published.
+    #[error("failed to look at the signing key")]
+    Signing(#[source] signing::Error),
     /// What was found could not be told.
     #[error("failed to write the store's status")]
     Status(#[source] crate::io::cluster::Error),
@@ -114,8 +128,10 @@ async fn steps(store: &Store, context: &Context) -> Result<Action, Error> {
     let Context { cluster, settings, memory, breakers, turns, .. } = context;
     breakers.heed(&store.name, store.breaker);
     let namespace = &settings.operator_namespace;
-    let observed =
-        observe::observe(store, cluster, namespace, memory, breakers).await.map_err(Error::Observe)?;
+    let signing = context.signing.look(cluster, namespace, &told(context)).await.map_err(Error::Signing)?;
+    let observed = observe::observe(store, cluster, namespace, memory, breakers, signing)
+        .await
+        .map_err(Error::Observe)?;
     let plan = plan::plan(store, &observed, (context.now)());
     let known = plan::known(store, &observed);
     let wait = match plan.probe {
@@ -138,6 +154,13 @@ async fn steps(store: &Store, context: &Context) -> Result<Action, Error> {
     };
     context.backoff.succeeded(&store.name);
     Ok(Action::requeue(wait))
+}
+
+/// The keys that the statuses of stores tell of.
+fn told(context: &Context) -> Vec<SigningKeyStatus> {
+    let stores = context.stores.state();
+    let read = stores.iter().filter_map(|store| store.0.as_ref().ok());
+    read.filter_map(|store| store.status.as_ref()?.signing_key.clone()).collect()
 }
 
 /// Says what came of a probe, and when to look again.
@@ -177,10 +200,16 @@ async fn tell(
     known: &Known,
     context: &Context,
 ) -> Result<Applied, Error> {
-    let breaker: BreakerStatus = context.breakers.status(&store.name);
+    let breaker = context.breakers.status(&store.name);
     let is_open = breaker.state != BreakerState::Closed;
-    let unresolved = observed.credentials.as_ref().err();
-    let status = status::status(store, unresolved, known, breaker, (context.now)());
+    let is_closed = context.settings.network.stores.is_empty();
+    let ground = Ground {
+        unresolved: observed.credentials.as_ref().err().cloned(),
+        breaker,
+        egress: if is_closed { Egress::Closed } else { Egress::Open },
+        signing: observed.signing.clone(),
+    };
+    let status = status::status(store, known, ground, (context.now)());
     context.metrics.store(
         &store.name,
         StoreFigures {

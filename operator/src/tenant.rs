@@ -1,6 +1,7 @@
 //! The `JournalTenant` controller: check, observe, plan, apply, status.
 
 pub mod apply;
+pub mod before_migration;
 pub mod certificates;
 pub mod check;
 pub mod claim;
@@ -8,6 +9,7 @@ pub mod objects;
 pub mod observe;
 pub mod passwords;
 pub mod plan;
+pub mod protection;
 pub mod redact;
 pub mod resolve;
 pub mod secret;
@@ -16,9 +18,13 @@ mod simulation;
 pub mod status;
 pub mod upgrade;
 pub mod volumes;
+pub mod waking;
 pub mod workload;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use kube::{
@@ -32,10 +38,12 @@ use valv_crds::{
     reference::NAMESPACE_PREFIX,
 };
 
-use self::{apply::Outcome, check::Tenant, observe::Observed, plan::Plan, redact::redact};
+use self::{
+    apply::Outcome, check::Tenant, observe::Observed, plan::Plan, protection::Protected, redact::redact,
+};
 use crate::{
     backoff::Backoff,
-    controllers::Guarded,
+    controllers::{Guarded, GuardedBackup, GuardedPolicy},
     error::chain,
     io::{cache::Cache, cluster::Cluster, events, kind::Kind},
     metrics::{self, Metrics},
@@ -50,6 +58,10 @@ pub struct Context {
     pub cache: Cache,
     /// All tenants.
     pub tenants: Store<Guarded>,
+    /// All backups.
+    pub backups: Store<GuardedBackup>,
+    /// All policies.
+    pub policies: Store<GuardedPolicy>,
     /// The operator's settings.
     pub settings: Arc<Settings>,
     /// Counts and durations.
@@ -103,23 +115,31 @@ pub async fn reconcile(object: Arc<JournalTenant>, context: Arc<Context>) -> Res
     result
 }
 
+/// Nothing is looked at more often without a reason.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 /// Observe, plan, apply, status.
 async fn steps(tenant: &Tenant, context: &Context) -> Result<Action, Error> {
     let Context { cluster, cache, tenants, settings, .. } = context;
     let now = (context.now)();
-    let observed =
-        observe::observe(tenant, cluster, cache, tenants, settings).await.map_err(Error::Observe)?;
+    let protection = observe::protection(tenant, &context.backups, &context.policies);
+    let observed = observe::observe(tenant, cluster, cache, tenants, settings, protection)
+        .await
+        .map_err(Error::Observe)?;
     let plan = plan::plan(tenant, &observed, settings, now);
     let outcome =
         apply::apply(tenant, &observed, &plan, cluster, settings, now).await.map_err(Error::Apply)?;
-    tell(tenant, &observed, &plan, &outcome, context).await?;
+    let protected = protection::protect(tenant, &observed.protection, now);
+    tell(tenant, &observed, &plan, &outcome, &protected, context).await?;
+    let turn = protected.look_again_at.and_then(|turn| Duration::try_from(turn.duration_since(now)).ok());
+    let look_again_after = turn.map_or(plan.look_again_after, |turn| plan.look_again_after.min(turn));
     let wait = if outcome.stale {
         context.backoff.failed(&tenant.name, rand::random())
     } else if outcome.refused.is_empty() {
         context.backoff.succeeded(&tenant.name);
-        plan.look_again_after
+        look_again_after.max(SHORTEST)
     } else {
-        context.backoff.failed(&tenant.name, rand::random()).max(plan.look_again_after)
+        context.backoff.failed(&tenant.name, rand::random()).max(look_again_after)
     };
     Ok(Action::requeue(wait))
 }
@@ -130,13 +150,14 @@ async fn tell(
     observed: &Observed,
     plan: &Plan,
     outcome: &Outcome,
+    protected: &Protected,
     context: &Context,
 ) -> Result<(), Error> {
     // A tenant that was let go has nobody left to be told, and one that was taken up is looked at again at once.
     if outcome.finalizer.is_some() {
         return Ok(());
     }
-    let status = status::status(tenant, observed, plan, outcome, (context.now)());
+    let status = status::status(tenant, observed, plan, outcome, protected, (context.now)());
     let written = context.cluster.set_status(Kind::JournalTenant, tenant.object.as_ref(), &status).await;
     match written {
         Ok(crate::io::cluster::Applied::Unchanged) => {}
@@ -167,8 +188,10 @@ async fn refuse(
 async fn tell_only(object: &Arc<JournalTenant>, context: &Context, saying: Saying) -> Result<(), Error> {
     let plan = Plan { sayings: vec![saying], ..Plan::default() };
     let tenant = Tenant::unchecked(object.clone());
-    let observed = Observed { objects: context.cache.of(&tenant.name), ..Observed::default() };
-    tell(&tenant, &observed, &plan, &Outcome::default(), context).await
+    let protection = observe::protection(&tenant, &context.backups, &context.policies);
+    let protected = protection::protect(&tenant, &protection, (context.now)());
+    let observed = Observed { objects: context.cache.of(&tenant.name), protection, ..Observed::default() };
+    tell(&tenant, &observed, &plan, &Outcome::default(), &protected, context).await
 }
 
 /// Failures in a row after which the tenant's status tells of them.
@@ -210,11 +233,7 @@ impl Tenant {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        future::ready,
-        sync::Mutex,
-        time::{Duration, Instant},
-    };
+    use std::{future::ready, sync::Mutex};
 
     use ::http::{Method, StatusCode};
     use kube::runtime::{events::Reporter, reflector};
@@ -241,6 +260,8 @@ mod tests {
             cluster: Cluster::new(client.clone(), leadership, metrics.clone()),
             cache: Cache::empty(),
             tenants: reflector::store().0,
+            backups: reflector::store().0,
+            policies: reflector::store().0,
             settings: Arc::new(simulation.settings),
             metrics,
             recorder: Recorder::new(client, Reporter::from("test")),

@@ -42,6 +42,18 @@ fn the_operators_token_is_good_for_nothing_outside_valvs_namespaces() {
             let map = operator.create(kind::CONFIG_MAP, namespace, map).await.map(drop);
             say(&format!("make a ConfigMap in {namespace}"), map)?;
         }
+        for (name, sort) in [
+            ("valv-signing-key-2", "Opaque"),
+            ("verify-e2e", "kubernetes.io/service-account-token"),
+            ("verify-e2e", "kubernetes.io/basic-auth"),
+        ] {
+            let made = operator.create(kind::SECRET, NAMESPACE, secret(name, sort)).await.map(drop);
+            say(&format!("make the Secret {name} of type {sort} in its own namespace"), made)?;
+        }
+        let sort = "kubernetes.io/service-account-token";
+        let token_of_another =
+            operator.create(kind::SECRET, &tenant.namespace, secret("e2e", sort)).await.map(drop);
+        say("have a token made in a tenant's namespace", token_of_another)?;
         let admin = test.world.with_token_as(&token, "system:admin")?;
         say("impersonate", admin.list(kind::NAMESPACE, "", "").await.map(drop))?;
         say("delete kube-public", operator.delete(kind::NAMESPACE, "", "kube-public", Grace::Usual).await)?;
@@ -124,6 +136,14 @@ fn binding(role: &str) -> Value {
         "metadata": { "name": "valv-operator" },
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
         "subjects": [{ "kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE }],
+    })
+}
+
+fn secret(name: &str, sort: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": sort,
+        "metadata": { "name": name, "annotations": { "kubernetes.io/service-account.name": "default" } },
+        "stringData": { "username": "a", "password": "b" },
     })
 }
 

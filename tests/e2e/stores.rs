@@ -1,11 +1,14 @@
 //! What a bucket is claimed to be is proven before anything goes there.
 
 use anyhow::ensure;
+use harness::actor::{Change, Grace};
+use harness::operator::NAMESPACE;
 use harness::store::{BackupStore, stores};
 use harness::{kind, refusal, run};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use valv_cluster::Identity;
+use valv_crds::reference::STORE_LABEL;
 use valv_crds::store::{StoreCondition, StoreReason};
 
 #[test]
@@ -38,6 +41,8 @@ fn both_stores_are_proven_to_be_what_they_are_claimed_to_be() {
             "writerCanRead",
             "writerCanList",
             "writerCanDelete",
+            "writerCanCommit",
+            "committerCanWriteData",
             "committerCanDelete",
             "readerCanWrite",
             "janitorCanRead",
@@ -106,6 +111,51 @@ fn a_missing_secret_of_a_store_is_named_and_taken_up_when_it_appears() {
         store.says(StoreCondition::Ready, "True", StoreReason::AsAsked).await?;
 
         test.measured(&said);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_secret_that_is_not_labelled_as_this_store_s_is_refused_with_what_to_label() {
+    run(async |test| {
+        let Some([helsinki, _]) = stores(test)? else { return Ok(()) };
+        let store = BackupStore::of(test, &helsinki, "unlabelled")?;
+        store.bring_secrets(&Identity::ALL).await?;
+        store.relabel_secret(Identity::Writer, STORE_LABEL, Some("another")).await?;
+
+        store.apply(json!({})).await?;
+        let said = store.says(StoreCondition::Ready, "False", StoreReason::CredentialsUnlabelled).await?;
+        ensure!(said.contains(&format!("valv.eu/store={}", store.name)), "{said}");
+        store.relabel_secret(Identity::Writer, STORE_LABEL, Some(&store.name)).await?;
+        store.says(StoreCondition::Ready, "True", StoreReason::AsAsked).await?;
+
+        test.measured(&said);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_signing_key_is_published_and_nobody_else_says_which_it_is() {
+    run(async |test| {
+        let Some([helsinki, _]) = stores(test)? else { return Ok(()) };
+        let store = BackupStore::of(test, &helsinki, "signed")?;
+        store.bring_secrets(&Identity::ALL).await?;
+        store.apply(json!({})).await?;
+        store.says(StoreCondition::SigningKeyKept, "True", StoreReason::AsAsked).await?;
+
+        let admin = &test.world.admin;
+        let map = admin.get(kind::CONFIG_MAP, NAMESPACE, "valv-signing-key-public").await?;
+        let told = store.object().await?["status"]["signingKey"].clone();
+        ensure!(told["id"].is_string() && told["id"] == map["data"]["id"], "{told} {map:#}");
+        ensure!(told["publicKey"] == map["data"]["signing.pub"], "{told} {map:#}");
+        let other = json!({ "data": { "id": "0".repeat(32) } });
+        let name = "valv-signing-key-public";
+        let changed = admin.change(kind::CONFIG_MAP, NAMESPACE, name, Change::Merge(&other)).await;
+        ensure!(refusal(changed)?.contains("Valv's to say"), "it was changed");
+        let deleted = admin.delete(kind::CONFIG_MAP, NAMESPACE, name, Grace::Usual).await;
+        ensure!(refusal(deleted)?.contains("replaced in silence"), "it was deleted");
+
+        test.measured(told["id"].as_str().unwrap_or_default());
         Ok(())
     });
 }

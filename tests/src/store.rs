@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use valv_cluster::{BUCKET, Identity, Protection, Store};
+use valv_crds::reference::{IDENTITY_LABEL, STORE_LABEL};
 use valv_crds::store::{StoreCondition, StoreReason};
 
 use crate::actor::Change;
@@ -55,7 +56,10 @@ impl<'a> BackupStore<'a> {
             let (name, key) = (self.secret(*identity), self.server.key(*identity)?);
             self.test.made(kind::SECRET, NAMESPACE, &name);
             let secret = json!({
-                "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name },
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": { "name": name, "labels": {
+                    STORE_LABEL: self.name, IDENTITY_LABEL: identity.name(),
+                }},
                 "stringData": {
                     "accessKeyID": key.id,
                     "secretAccessKey": key.secret.expose_secret(),
@@ -64,6 +68,13 @@ impl<'a> BackupStore<'a> {
             self.test.world.admin.create(kind::SECRET, NAMESPACE, secret).await?;
         }
         Ok(())
+    }
+
+    /// Says of the Secret of an identity that it is another's, or of another store.
+    pub async fn relabel_secret(&self, identity: Identity, label: &str, value: Option<&str>) -> Result<()> {
+        let change = json!({ "metadata": { "labels": { label: value } } });
+        let admin = &self.test.world.admin;
+        admin.change(kind::SECRET, NAMESPACE, &self.secret(identity), Change::Merge(&change)).await.map(drop)
     }
 
     /// Changes the secret key of one.

@@ -50,6 +50,11 @@ valv-tenant-manager
 ['system:serviceaccount:kube-system:namespace-controller', 'system:kube-controller-manager']
 {{- end -}}
 
+{{/* The controllers that make pods of workloads, and tend to both: with credentials of their own, and without. */}}
+{{- define "valv.workloadControllers" -}}
+['system:serviceaccount:kube-system:job-controller', 'system:serviceaccount:kube-system:cronjob-controller', 'system:serviceaccount:kube-system:deployment-controller', 'system:serviceaccount:kube-system:replicaset-controller', 'system:serviceaccount:kube-system:statefulset-controller', 'system:serviceaccount:kube-system:generic-garbage-collector', 'system:kube-controller-manager']
+{{- end -}}
+
 {{/* Which policy opens the way to the API server: Standard or Cilium. */}}
 {{- define "valv.engine" -}}
 {{- if ne .Values.network.engine "Auto" -}}

@@ -5,18 +5,23 @@ use std::time::Duration;
 use jiff::Timestamp;
 use valv_crds::Slot;
 
-use crate::schedule::{Due, Missed, Schedule};
+use crate::schedule::{Due, Missed, Schedule, turns::Turns};
 
 /// The longest time between two looks: stores and tenants come and go.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// The shortest: of ten thousand tenants over six hours one starts every two seconds, and each look goes through all.
+const SHORTEST: Duration = Duration::from_secs(10);
 
 /// A tenant that has the policy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Protected {
     /// Its name.
     pub tenant: String,
-    /// The newest slot that was taken on; if none was, when the tenant was made.
-    pub taken_on: Timestamp,
+    /// When it was made: no slot before that is its.
+    pub made: Timestamp,
+    /// The newest slot that was taken on.
+    pub taken_on: Option<Slot>,
     /// Whether its database is to run. One that rests has nothing new, and its slots pass.
     pub is_awake: bool,
 }
@@ -28,7 +33,7 @@ pub struct Order {
     pub tenant: String,
     /// For which slot.
     pub slot: Slot,
-    /// Older slots that nobody ran.
+    /// Slots after the one that was taken on before, that nobody ran.
     pub missed: Missed,
 }
 
@@ -42,11 +47,18 @@ pub struct Plan {
 }
 
 /// The plan for all that have the policy with `schedule`, at `now`.
+///
+/// Whether the policy's stores are ready makes no difference: a backup that cannot be made yet waits and says why, and
+/// a slot that nobody took on says nothing.
 pub fn plan(schedule: &Schedule, protected: &[Protected], now: Timestamp) -> Plan {
+    let turns = Turns::new(schedule, now);
     let mut plan = Plan { orders: vec![], look_again_after: LOOK_AGAIN };
     for one in protected.iter().filter(|one| one.is_awake) {
-        match schedule.due(&one.tenant, one.taken_on, now) {
+        let taken_on = one.taken_on.map_or(one.made, |slot| slot.time().max(one.made));
+        match turns.due(&one.tenant, taken_on) {
             Due::Now { slot, missed } => {
+                // Before the first one nobody asked for any.
+                let missed = if one.taken_on.is_some() { missed } else { Missed::default() };
                 plan.orders.push(Order { tenant: one.tenant.clone(), slot, missed });
             }
             Due::At { start, .. } => {
@@ -57,6 +69,7 @@ pub fn plan(schedule: &Schedule, protected: &[Protected], now: Timestamp) -> Pla
             Due::Never => {}
         }
     }
+    plan.look_again_after = plan.look_again_after.max(SHORTEST);
     plan
 }
 
@@ -75,7 +88,13 @@ mod tests {
     }
 
     fn protected(taken_on: &str) -> Protected {
-        Protected { tenant: "ada".into(), taken_on: at(taken_on), is_awake: true }
+        let slot = Slot::at(at(taken_on)).unwrap();
+        Protected {
+            tenant: "ada".into(),
+            made: at("2026-01-01T00:00:00Z"),
+            taken_on: Some(slot),
+            is_awake: true,
+        }
     }
 
     #[test]
@@ -85,7 +104,7 @@ mod tests {
 
         let first = plan(&schedule(Duration::ZERO), std::slice::from_ref(&before), now);
         let slot = first.orders[0].slot;
-        let after = Protected { taken_on: slot.time(), ..before };
+        let after = Protected { taken_on: Some(slot), ..before };
         let second = plan(&schedule(Duration::ZERO), &[after], now);
 
         assert_eq!(slot.to_string(), "20261122T010000Z");
@@ -104,6 +123,18 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_that_was_never_backed_up_begins_with_the_newest_slot_and_has_missed_none() {
+        let new = Protected { taken_on: None, ..protected("2026-01-01T01:00:00Z") };
+        let newer = Protected { made: at("2026-11-22T08:00:00Z"), ..new.clone() };
+
+        let plan = plan(&schedule(Duration::ZERO), &[new, newer], at("2026-11-22T09:00:00Z"));
+
+        let slots: Vec<_> = plan.orders.iter().map(|order| order.slot.to_string()).collect();
+        assert_eq!(slots, ["20261122T010000Z"], "no slot before it was made is a tenant's");
+        assert_eq!(plan.orders[0].missed, Missed::default());
+    }
+
+    #[test]
     fn a_tenant_that_rests_is_not_backed_up_and_its_slots_pass() {
         let resting = Protected { is_awake: false, ..protected("2026-11-18T01:00:00Z") };
 
@@ -112,11 +143,23 @@ mod tests {
 
     #[test]
     fn the_next_look_is_when_the_next_tenant_s_turn_comes() {
-        let now = at("2026-11-22T00:59:50Z");
+        let now = at("2026-11-22T00:59:45Z");
 
         let plan = plan(&schedule(Duration::ZERO), &[protected("2026-11-21T01:00:00Z")], now);
 
-        assert_eq!(plan.look_again_after, Duration::from_millis(10_010));
+        assert_eq!(plan.look_again_after, Duration::from_millis(15_010));
+    }
+
+    #[test]
+    fn ten_thousand_tenants_over_a_window_are_looked_at_every_ten_seconds_and_no_oftener() {
+        let now = at("2026-11-22T01:30:00Z");
+        let all: Vec<_> = (0..10_000)
+            .map(|number| Protected { tenant: format!("t{number}"), ..protected("2026-11-21T01:00:00Z") })
+            .collect();
+
+        let plan = plan(&schedule(6 * HOUR), &all, now);
+
+        assert_eq!(plan.look_again_after, SHORTEST);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct StoreSeen {
     pub trouble: Option<String>,
     /// Whether the deletion of what is locked there was refused.
     pub is_locked: bool,
+    /// Where it lies.
+    pub country: String,
 }
 
 impl StoreSeen {
@@ -41,7 +43,7 @@ impl StoreSeen {
         let seen = status.and_then(|status| status.capabilities.lock_refuses_deletion.as_ref());
         let is_locked =
             store.spec.object_lock.is_some() && seen.is_some_and(|seen| seen.answer == Answer::Yes);
-        Self { trouble, is_locked }
+        Self { trouble, is_locked, country: store.spec.location.country.clone() }
     }
 }
 
@@ -97,6 +99,7 @@ fn said_of_schedules(error: Option<ScheduleError>) -> Said {
 fn said_of_stores(policy: &BackupPolicy, stores: &BTreeMap<String, StoreSeen>) -> Said {
     let kind = PolicyCondition::StoresUsable;
     let mut is_locked = false;
+    let countries = &policy.spec.countries;
     for name in &policy.spec.stores {
         match stores.get(name) {
             None => {
@@ -105,6 +108,12 @@ fn said_of_stores(policy: &BackupPolicy, stores: &BTreeMap<String, StoreSeen>) -
                     PolicyReason::StoreMissing,
                     format!("the BackupStore {name} is not there"),
                 );
+            }
+            Some(StoreSeen { country, .. }) if !countries.is_empty() && !countries.contains(country) => {
+                let message = format!(
+                    "the BackupStore {name} lies in {country}, which spec.countries does not list: name another, or list it"
+                );
+                return Said::no(kind, PolicyReason::StoreRefused, message);
             }
             Some(StoreSeen { trouble: Some(why), .. }) => {
                 let message = format!("the BackupStore {name} is not ready: {why}");
@@ -162,7 +171,11 @@ mod tests {
     }
 
     fn stores(trouble: Option<&str>, lock: Answer) -> BTreeMap<String, StoreSeen> {
-        let seen = StoreSeen { trouble: trouble.map(str::to_owned), is_locked: lock == Answer::Yes };
+        let seen = StoreSeen {
+            trouble: trouble.map(str::to_owned),
+            is_locked: lock == Answer::Yes,
+            country: "FI".into(),
+        };
         BTreeMap::from([("helsinki".to_owned(), seen)])
     }
 
@@ -196,6 +209,8 @@ mod tests {
             no("StoreNotReady", 3)
         );
         assert_eq!(said(&policy(""), &stores(None, Answer::No)), no("LockMissing", 4));
+        assert_eq!(said(&policy("countries: [SE, DE]"), &stores(None, Answer::Yes)), no("StoreRefused", 4));
+        assert_eq!(said(&policy("countries: [SE, FI]"), &stores(None, Answer::Yes)).0, "True");
         let decided = policy("withoutLock: {reason: 'the board decided so, 2026-10-01'}");
         assert_eq!(said(&decided, &stores(None, Answer::No)).0, "True");
     }

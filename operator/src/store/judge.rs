@@ -5,7 +5,9 @@
 use jiff::{Timestamp, ToSpan};
 use valv_crds::{
     condition::Saying,
-    store::{Answer, BreakerState, BreakerStatus, Capabilities, Seen, StoreCondition, StoreReason},
+    store::{
+        Answer, BreakerState, BreakerStatus, Capabilities, Seen, StoreCondition, StoreReason, WriterScope,
+    },
 };
 
 use super::{
@@ -13,6 +15,7 @@ use super::{
     observe::Unresolved,
     probe::{Extent, Findings, Trouble},
 };
+use crate::signing;
 
 /// What a store says of one of its conditions.
 pub type StoreSaying = Saying<StoreCondition, StoreReason>;
@@ -38,20 +41,39 @@ pub struct Known {
     pub last_whole: Option<Timestamp>,
 }
 
-/// All conditions but those of kstatus, in the order in which `Ready` repeats the first that is not so.
-pub fn judge(
-    store: &Store,
-    unresolved: Option<&Unresolved>,
-    known: &Known,
-    breaker: &BreakerStatus,
-    now: Timestamp,
-) -> Vec<StoreSaying> {
+/// What a store stands on besides itself.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// Why its Secrets are not its four identities; absent: they are.
+    pub unresolved: Option<Unresolved>,
+    /// Whether requests go there.
+    pub breaker: BreakerStatus,
+    /// Whether pods are let out to any store.
+    pub egress: Egress,
+    /// How the key stands that commits are signed with.
+    pub signing: signing::Standing,
+}
+
+/// Whether pods are let out to any store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// The chart's `stores.egress` names addresses.
+    Open,
+    /// It names none.
+    Closed,
+}
+
+/// All conditions but those of kstatus, in the order in which `Ready` repeats the first that is not so; but
+/// `WriterConfined`, which says something and stops nothing.
+pub fn judge(store: &Store, known: &Known, ground: &Ground, now: Timestamp) -> Vec<StoreSaying> {
     vec![
-        credentials(unresolved, known),
+        credentials(ground.unresolved.as_ref(), known),
         location(store),
-        reachable(known, now),
+        way(known, ground.egress, now),
         capabilities(store, known, now),
-        closed(breaker),
+        closed(&ground.breaker),
+        signing_key(&ground.signing),
+        confined(known),
     ]
 }
 
@@ -68,6 +90,9 @@ fn credentials(unresolved: Option<&Unresolved>, known: &Known) -> StoreSaying {
     match unresolved {
         Some(missing @ (Unresolved::Missing { .. } | Unresolved::Incomplete { .. })) => {
             Saying::no(CredentialsResolved, StoreReason::CredentialsMissing, missing.to_string())
+        }
+        Some(unlabelled @ Unresolved::Unlabelled { .. }) => {
+            Saying::no(CredentialsResolved, StoreReason::CredentialsUnlabelled, unlabelled.to_string())
         }
         Some(shared @ Unresolved::Shared { .. }) => {
             Saying::no(CredentialsResolved, StoreReason::CredentialsShared, shared.to_string())
@@ -90,6 +115,17 @@ fn location(store: &Store) -> StoreSaying {
     }
     let message = format!("{country} is not in the European Economic Area");
     Saying::no(StoreCondition::LocationAllowed, StoreReason::LocationRefused, message)
+}
+
+/// Whether operator and pods reach it.
+fn way(known: &Known, egress: Egress, now: Timestamp) -> StoreSaying {
+    match egress {
+        Egress::Open => reachable(known, now),
+        Egress::Closed => {
+            let message = "the chart's stores.egress is empty, so no pod that writes or reads backups is let out: name the addresses and ports of every store there, or of the proxy on the way";
+            Saying::no(StoreCondition::Reachable, StoreReason::EgressClosed, message)
+        }
+    }
 }
 
 fn reachable(known: &Known, now: Timestamp) -> StoreSaying {
@@ -197,6 +233,18 @@ fn claims<'a>(store: &Store, seen: &'a Capabilities) -> Vec<Claim<'a>> {
     claims.extend([
         claim(&seen.writer_can_delete, Answer::Yes, R::WriterCanDelete, "the writer can delete"),
         claim(&seen.committer_can_delete, Answer::Yes, R::CommitterCanDelete, "the committer can delete"),
+        claim(
+            &seen.writer_can_commit,
+            Answer::Yes,
+            R::WriterCanCommit,
+            "the writer can put objects under commits/, keys/ or records/",
+        ),
+        claim(
+            &seen.committer_can_write_data,
+            Answer::Yes,
+            R::CommitterCanWriteData,
+            "the committer can put objects under data/",
+        ),
         claim(&seen.writer_can_read, Answer::Yes, R::WriterCanRead, "the writer can read objects"),
         claim(&seen.writer_can_list, Answer::Yes, R::WriterCanList, "the writer can list the bucket"),
         claim(&seen.reader_can_write, Answer::Yes, R::ReaderCanWrite, "the reader can write or delete"),
@@ -224,6 +272,52 @@ fn closed(breaker: &BreakerStatus) -> StoreSaying {
             let message = format!("{failures} failures in a row: one request is tried");
             Saying::no(BreakerClosed, StoreReason::BreakerHalfOpen, message)
         }
+    }
+}
+
+fn signing_key(standing: &signing::Standing) -> StoreSaying {
+    use StoreCondition::SigningKeyKept;
+    match standing {
+        signing::Standing::Kept(key) => {
+            let message = format!("commits are signed with the key {}", key.id());
+            Saying::yes(SigningKeyKept, StoreReason::AsAsked, message)
+        }
+        signing::Standing::Unsaved(key) => {
+            let message = format!(
+                "the Secret {} is gone, and this operator still has the key {} in memory: put the Secret back before the operator ends (docs/operations/signing-key.md)",
+                signing::SECRET,
+                key.id()
+            );
+            Saying::yes(SigningKeyKept, StoreReason::SigningKeyUnsaved, message)
+        }
+        signing::Standing::Lost(message) => Saying::no(SigningKeyKept, StoreReason::SigningKeyLost, message),
+        signing::Standing::Differs(message) => {
+            Saying::no(SigningKeyKept, StoreReason::SigningKeyDiffers, message)
+        }
+    }
+}
+
+/// What the writer could do to others' data, and to its own. Locks, versions and commits stand against that; a store
+/// without them has only the commit's word for what was there.
+fn confined(known: &Known) -> StoreSaying {
+    use StoreCondition::WriterConfined;
+    let Some(findings) = &known.findings else { return unprobed(WriterConfined) };
+    let seen = &findings.capabilities;
+    let overwrites = seen.writer_can_overwrite.as_ref().map(|seen| seen.answer);
+    let scope = seen.writer_scope.as_ref().map(|seen| seen.scope);
+    match (overwrites, scope) {
+        (Some(Answer::Yes), _) => {
+            let message = "versions are not kept: whoever has the writer's credentials can replace what lies in the archives that it reaches, which the next drill or verification finds, and nothing brings back";
+            Saying::no(WriterConfined, StoreReason::WriterCanOverwrite, message)
+        }
+        (Some(Answer::No), Some(WriterScope::Shared)) => {
+            let message = "all tenants' agents have the same writer: one that was taken over could add objects to another's archive, which no commit names";
+            Saying::no(WriterConfined, StoreReason::WriterShared, message)
+        }
+        (Some(Answer::No), Some(WriterScope::PerTenant)) => {
+            Saying::yes(WriterConfined, StoreReason::AsAsked, "the writer reaches its own archive only")
+        }
+        _ => unprobed(WriterConfined),
     }
 }
 
@@ -259,10 +353,14 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use valv_crds::store::{SeenCertificate, SeenSkew};
+    use valv_crds::store::{SeenCertificate, SeenScope, SeenSkew};
 
     use super::*;
-    use crate::store::check::{Identity, check, tests::store};
+    use crate::{
+        archive::envelope::SigningKey,
+        signing::Standing,
+        store::check::{Identity, check, tests::store},
+    };
 
     pub(crate) fn noon() -> Timestamp {
         "2026-03-01T12:00:00Z".parse().unwrap()
@@ -288,7 +386,9 @@ pub(crate) mod tests {
             writer_can_list: seen(Answer::No),
             writer_can_delete: seen(Answer::No),
             writer_can_overwrite: seen(Answer::No),
-            writer_scope: None,
+            writer_scope: Some(SeenScope { scope: WriterScope::PerTenant, at: Time(noon()) }),
+            writer_can_commit: seen(Answer::No),
+            committer_can_write_data: seen(Answer::No),
             committer_can_delete: seen(Answer::No),
             reader_can_write: seen(Answer::No),
             janitor_can_read: seen(Answer::No),
@@ -307,7 +407,22 @@ pub(crate) mod tests {
         breaker: BreakerState,
     ) -> StoreReason {
         let breaker = BreakerStatus { state: breaker, ..BreakerStatus::default() };
-        let sayings = judge(store, unresolved, known, &breaker, noon());
+        worst_on(store, known, &Ground { unresolved: unresolved.cloned(), breaker, ..ground() })
+    }
+
+    /// Nothing stands in the way.
+    pub(crate) fn ground() -> Ground {
+        let key = SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap().public();
+        Ground {
+            unresolved: None,
+            breaker: BreakerStatus::default(),
+            egress: Egress::Open,
+            signing: Standing::Kept(key),
+        }
+    }
+
+    fn worst_on(store: &Store, known: &Known, ground: &Ground) -> StoreReason {
+        let sayings = judge(store, known, ground, noon());
         let wrong = sayings.iter().find(|saying| !saying.is_true());
         let noted = || sayings.iter().find(|saying| saying.reason != StoreReason::AsAsked);
         wrong.or_else(noted).map_or(StoreReason::AsAsked, |saying| saying.reason)
@@ -340,6 +455,8 @@ pub(crate) mod tests {
             (R::WriterCanRead, with(|can| can.writer_can_read = seen(Answer::Yes))),
             (R::WriterCanList, with(|can| can.writer_can_list = seen(Answer::Yes))),
             (R::WriterCanDelete, with(|can| can.writer_can_delete = seen(Answer::Yes))),
+            (R::WriterCanCommit, with(|can| can.writer_can_commit = seen(Answer::Yes))),
+            (R::CommitterCanWriteData, with(|can| can.committer_can_write_data = seen(Answer::Yes))),
             (R::CommitterCanDelete, with(|can| can.committer_can_delete = seen(Answer::Yes))),
             (R::ReaderCanWrite, with(|can| can.reader_can_write = seen(Answer::Yes))),
             (R::JanitorCanRead, with(|can| can.janitor_can_read = seen(Answer::Yes))),
@@ -355,6 +472,42 @@ pub(crate) mod tests {
         let expiring = with(|can| can.certificate.as_mut().unwrap().not_after = ends);
         assert_eq!(reason_of(&expiring), R::CertificateExpiring);
         assert!(is_proven(&store(), &expiring, noon()), "it is told of, and still good");
+    }
+
+    #[test]
+    fn a_writer_that_reaches_more_than_its_own_archive_is_told_of() {
+        let shared = with(|can| can.writer_scope.as_mut().unwrap().scope = WriterScope::Shared);
+        let overwrites = with(|can| can.writer_can_overwrite = seen(Answer::Yes));
+        let unknown = with(|can| can.writer_scope = None);
+
+        let said = |known: &Known| {
+            let said = confined(known);
+            (said.kind, said.truth, said.reason)
+        };
+
+        use valv_crds::condition::Truth;
+        let kind = StoreCondition::WriterConfined;
+        assert_eq!(said(&good()), (kind, Truth::True, StoreReason::AsAsked));
+        assert_eq!(said(&shared), (kind, Truth::False, StoreReason::WriterShared));
+        assert_eq!(said(&overwrites), (kind, Truth::False, StoreReason::WriterCanOverwrite));
+        assert_eq!(said(&unknown), (kind, Truth::Unknown, StoreReason::NotProbedYet));
+    }
+
+    #[test]
+    fn a_store_that_no_pod_is_let_out_to_is_not_reachable_whatever_the_probe_saw() {
+        let closed = Ground { egress: Egress::Closed, ..ground() };
+
+        assert_eq!(worst_on(&store(), &good(), &closed), StoreReason::EgressClosed);
+    }
+
+    #[test]
+    fn a_signing_key_that_is_lost_or_another_is_told() {
+        let with = |signing| worst_on(&store(), &good(), &Ground { signing, ..ground() });
+        let Standing::Kept(key) = ground().signing else { panic!("it is kept") };
+
+        assert_eq!(with(Standing::Lost(String::new())), StoreReason::SigningKeyLost);
+        assert_eq!(with(Standing::Differs(String::new())), StoreReason::SigningKeyDiffers);
+        assert_eq!(with(Standing::Unsaved(key)), StoreReason::SigningKeyUnsaved, "noted, and still good");
     }
 
     #[test]

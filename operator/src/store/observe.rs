@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
 use secrecy::ExposeSecret;
-use valv_crds::store::BreakerStatus;
+use valv_crds::{
+    reference::{IDENTITY_LABEL, STORE_LABEL},
+    store::BreakerStatus,
+};
 
 use super::{
     breakers::Breakers,
@@ -18,6 +22,7 @@ use crate::{
         cluster::{Cluster, Error},
         kind::Kind,
     },
+    signing,
 };
 
 /// Keys of a Secret.
@@ -35,6 +40,8 @@ pub struct Observed {
     pub remembered: Option<Remembered>,
     /// Whether requests go there.
     pub breaker: BreakerStatus,
+    /// How the key stands that commits are signed with.
+    pub signing: signing::Standing,
 }
 
 /// The four Secrets are not four identities.
@@ -58,6 +65,19 @@ pub enum Unresolved {
         /// What it lacks.
         key: &'static str,
     },
+    /// One does not say whose it is. Without that a store could name another's, and have it copied to where it is not
+    /// meant to be.
+    #[error(
+        "the {identity}'s Secret {secret} is not labelled as this store's {identity}: whoever may write Secrets in the operator's namespace labels it, kubectl label secret {secret} {STORE_LABEL}={store} {IDENTITY_LABEL}={identity}"
+    )]
+    Unlabelled {
+        /// Whose.
+        identity: Identity,
+        /// Its name.
+        secret: String,
+        /// The store that names it.
+        store: String,
+    },
     /// Two have the same access key.
     #[error("{one} and {other} have the same access key: each needs an identity of its own")]
     Shared {
@@ -78,9 +98,11 @@ pub async fn observe(
     namespace: &str,
     memory: &Memory,
     breakers: &Breakers,
+    signing: signing::Standing,
 ) -> Result<Observed, Error> {
     let credentials = credentials(store, cluster, namespace).await?;
     Ok(Observed {
+        signing,
         subject: subject(store, credentials.as_ref().ok()),
         credentials,
         remembered: memory.of(&store.name),
@@ -99,21 +121,23 @@ pub async fn credentials(
 ) -> Result<Result<Identities<Credentials>, Unresolved>, Error> {
     let mut secrets = Vec::with_capacity(Identity::ALL.len());
     for identity in Identity::ALL {
-        let secret = cluster.get::<Secret>(Kind::Secret, namespace, store.secret(identity)).await?;
-        secrets.push(secret.map(|secret| secret.data.unwrap_or_default()));
+        secrets.push(cluster.get::<Secret>(Kind::Secret, namespace, store.secret(identity)).await?);
     }
     Ok(resolve(store, &secrets))
 }
 
 /// Four identities from four Secrets, in the order of [`Identity::ALL`].
-fn resolve(
-    store: &Store,
-    secrets: &[Option<BTreeMap<String, ByteString>>],
-) -> Result<Identities<Credentials>, Unresolved> {
+fn resolve(store: &Store, secrets: &[Option<Secret>]) -> Result<Identities<Credentials>, Unresolved> {
+    let none = BTreeMap::new();
     let mut secrets = secrets.iter();
     let found = Identities::try_from_fn(|identity| {
         let secret = store.secret(identity).to_owned();
-        let Some(Some(data)) = secrets.next() else { return Err(Unresolved::Missing { identity, secret }) };
+        let Some(Some(found)) = secrets.next() else { return Err(Unresolved::Missing { identity, secret }) };
+        let says = |label: &str, value: &str| found.labels().get(label).is_some_and(|said| said == value);
+        if !says(STORE_LABEL, &store.name) || !says(IDENTITY_LABEL, &identity.to_string()) {
+            return Err(Unresolved::Unlabelled { identity, secret, store: store.name.clone() });
+        }
+        let data = found.data.as_ref().unwrap_or(&none);
         let text = |key: &'static str| {
             let value = data.get(key).and_then(|value| std::str::from_utf8(&value.0).ok()).map(str::trim);
             value.filter(|value| !value.is_empty()).ok_or_else(|| Unresolved::Incomplete {
@@ -153,16 +177,60 @@ fn subject(store: &Store, credentials: Option<&Identities<Credentials>>) -> Stri
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::ByteString;
+    use kube::api::ObjectMeta;
+
     use super::*;
     use crate::store::check::tests::store;
 
-    fn secret(id: &str, key: &str) -> Option<BTreeMap<String, ByteString>> {
+    /// A Secret that says to be helsinki's `identity`.
+    fn secret(identity: Identity, id: &str, key: &str) -> Option<Secret> {
         let entry = |name: &str, value: &str| (name.to_owned(), ByteString(value.as_bytes().to_vec()));
-        Some(BTreeMap::from([entry(ACCESS_KEY_ID, id), entry(SECRET_ACCESS_KEY, key)]))
+        let label = |name: &str, value: String| (name.to_owned(), value);
+        let labels = [label(STORE_LABEL, "helsinki".into()), label(IDENTITY_LABEL, identity.to_string())];
+        Some(Secret {
+            metadata: ObjectMeta { labels: Some(labels.into_iter().collect()), ..ObjectMeta::default() },
+            data: Some([entry(ACCESS_KEY_ID, id), entry(SECRET_ACCESS_KEY, key)].into_iter().collect()),
+            ..Secret::default()
+        })
     }
 
-    fn four() -> Vec<Option<BTreeMap<String, ByteString>>> {
-        ["w", "c", "r", "j"].map(|id| secret(id, "s")).to_vec()
+    fn four() -> Vec<Option<Secret>> {
+        let ids = ["w", "c", "r", "j"];
+        Identity::ALL.into_iter().zip(ids).map(|(identity, id)| secret(identity, id, "s")).collect()
+    }
+
+    #[test]
+    fn a_secret_of_another_store_or_of_another_identity_is_refused_with_what_to_label() {
+        let said = |label: &str, value: Option<&str>| {
+            let mut secrets = four();
+            let labels = secrets[0].as_mut().unwrap().metadata.labels.as_mut().unwrap();
+            match value {
+                Some(value) => labels.insert(label.to_owned(), value.to_owned()),
+                None => labels.remove(label),
+            };
+            resolve(&store(), &secrets).map(drop)
+        };
+        let refused = Unresolved::Unlabelled {
+            identity: Identity::Writer,
+            secret: "w".into(),
+            store: "helsinki".into(),
+        };
+
+        assert_eq!(said(STORE_LABEL, Some("helsinki")), Ok(()));
+        for (label, value) in [
+            (STORE_LABEL, None),
+            (STORE_LABEL, Some("frankfurt")),
+            (IDENTITY_LABEL, None),
+            (IDENTITY_LABEL, Some("janitor")),
+        ] {
+            assert_eq!(said(label, value), Err(refused.clone()), "{label}={value:?}");
+        }
+        let words = refused.to_string();
+        assert!(
+            words.contains("kubectl label secret w valv.eu/store=helsinki valv.eu/identity=writer"),
+            "{words}"
+        );
     }
 
     #[test]
@@ -180,7 +248,7 @@ mod tests {
         let mut absent = four();
         absent[2] = None;
         let mut empty = four();
-        empty[3] = secret("j", " \n");
+        empty[3] = secret(Identity::Janitor, "j", " \n");
 
         let said = |secrets: &[_]| resolve(&store(), secrets).unwrap_err().to_string();
 
@@ -191,7 +259,7 @@ mod tests {
     #[test]
     fn one_access_key_in_two_secrets_is_one_identity_too_few() {
         let mut secrets = four();
-        secrets[3] = secret("w", "another");
+        secrets[3] = secret(Identity::Janitor, "w", "another");
 
         let error = resolve(&store(), &secrets).unwrap_err();
 
@@ -202,7 +270,7 @@ mod tests {
     fn another_key_or_another_spec_is_another_subject() {
         let of = |secrets: &[_]| subject(&store(), resolve(&store(), secrets).ok().as_ref());
         let mut rotated = four();
-        rotated[0] = secret("w", "new");
+        rotated[0] = secret(Identity::Writer, "w", "new");
 
         assert_eq!(of(&four()), of(&four()));
         assert_ne!(of(&four()), of(&rotated));

@@ -112,7 +112,8 @@ mod tests {
             Ok(Credentials { access_key_id: "a".into(), secret_access_key: "s".to_owned().into() })
         });
         let breaker = BreakerStatus::default();
-        Observed { credentials, subject: "now".into(), remembered, breaker }
+        let signing = crate::signing::Standing::Lost(String::new());
+        Observed { credentials, subject: "now".into(), remembered, breaker, signing }
     }
 
     fn remembered(subject: &str, next: Timestamp) -> Option<Remembered> {

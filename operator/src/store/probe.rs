@@ -304,6 +304,8 @@ impl Findings {
             (&mut now.writer_can_list, &earlier.writer_can_list),
             (&mut now.writer_can_delete, &earlier.writer_can_delete),
             (&mut now.writer_can_overwrite, &earlier.writer_can_overwrite),
+            (&mut now.writer_can_commit, &earlier.writer_can_commit),
+            (&mut now.committer_can_write_data, &earlier.committer_can_write_data),
             (&mut now.committer_can_delete, &earlier.committer_can_delete),
             (&mut now.reader_can_write, &earlier.reader_can_write),
             (&mut now.janitor_can_read, &earlier.janitor_can_read),

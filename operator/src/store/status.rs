@@ -7,27 +7,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use valv_crds::{
     BackupStoreStatus,
     condition::{Saying, Truth},
-    store::{BreakerStatus, StoreCondition, StoreReason},
+    store::{SigningKeyStatus, StoreCondition, StoreReason},
 };
 
 use super::{
     check::Store,
-    judge::{Known, StoreSaying, judge},
-    observe::Unresolved,
+    judge::{Ground, Known, StoreSaying, judge},
 };
 use crate::io::events::{News, Tone};
 
 /// The status of `store`.
-pub fn status(
-    store: &Store,
-    unresolved: Option<&Unresolved>,
-    known: &Known,
-    breaker: BreakerStatus,
-    now: Timestamp,
-) -> BackupStoreStatus {
+pub fn status(store: &Store, known: &Known, ground: Ground, now: Timestamp) -> BackupStoreStatus {
     let standing =
         store.object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let sayings = judge(store, unresolved, known, &breaker, now);
+    let sayings = judge(store, known, &ground, now);
+    let signing_key = ground
+        .signing
+        .key()
+        .map(|key| SigningKeyStatus { id: key.id().to_string(), public_key: key.to_pem() });
     let ready = ready(&sayings);
     let all = [ready.clone()].into_iter().chain(kstatus(&ready)).chain(sayings);
     let generation = store.object.metadata.generation;
@@ -39,7 +36,9 @@ pub fn status(
             .as_ref()
             .map(|findings| findings.capabilities.clone())
             .unwrap_or_default(),
-        breaker,
+        breaker: ground.breaker,
+        // What was published once stays, so that a key that is lost is missed.
+        signing_key: signing_key.or_else(|| store.object.status.as_ref()?.signing_key.clone()),
         conditions: all.map(|saying| saying.dated(standing, generation, now)).collect(),
     }
 }
@@ -53,11 +52,12 @@ pub fn is_ready(status: &BackupStoreStatus) -> bool {
 /// The first thing that is not so; or what is worth telling although all is.
 fn ready(sayings: &[StoreSaying]) -> StoreSaying {
     let ready = StoreCondition::Ready;
+    let mut sayings = sayings.iter().filter(|saying| saying.kind != StoreCondition::WriterConfined);
     let told = |saying: &StoreSaying| format!("{:?}: {}", saying.kind, saying.message);
-    if let Some(wrong) = sayings.iter().find(|saying| !saying.is_true()) {
+    if let Some(wrong) = sayings.clone().find(|saying| !saying.is_true()) {
         return Saying::no(ready, wrong.reason, told(wrong));
     }
-    match sayings.iter().find(|saying| saying.reason != StoreReason::AsAsked) {
+    match sayings.find(|saying| saying.reason != StoreReason::AsAsked) {
         Some(noted) => Saying::yes(ready, noted.reason, told(noted)),
         None => Saying::yes(ready, StoreReason::AsAsked, "backups may go there"),
     }
@@ -78,6 +78,7 @@ fn is_stuck(reason: StoreReason) -> bool {
     use StoreReason as R;
     match reason {
         R::CredentialsMissing
+        | R::CredentialsUnlabelled
         | R::CredentialsShared
         | R::CredentialsRefused
         | R::TlsRefused
@@ -90,12 +91,17 @@ fn is_stuck(reason: StoreReason) -> bool {
         | R::WriterCanRead
         | R::WriterCanList
         | R::WriterCanDelete
+        | R::WriterCanCommit
+        | R::CommitterCanWriteData
         | R::CommitterCanDelete
         | R::ReaderCanWrite
         | R::JanitorCanRead
         | R::ClockSkewed
         | R::Full
-        | R::LocationRefused => true,
+        | R::LocationRefused
+        | R::EgressClosed
+        | R::SigningKeyLost
+        | R::SigningKeyDiffers => true,
         R::AsAsked
         | R::NotProbedYet
         | R::ProbeOutdated
@@ -104,6 +110,9 @@ fn is_stuck(reason: StoreReason) -> bool {
         | R::Failing
         | R::CertificateExpiring
         | R::StaleReads
+        | R::SigningKeyUnsaved
+        | R::WriterShared
+        | R::WriterCanOverwrite
         | R::BreakerOpen
         | R::BreakerHalfOpen => false,
     }
@@ -136,16 +145,48 @@ mod tests {
     use std::sync::Arc;
 
     use jiff::ToSpan;
+    use valv_crds::store::WriterScope;
 
     use super::*;
-    use crate::store::{
-        check::{check, tests::store},
-        judge::tests::{good, noon},
-        probe::{Extent, Trouble},
+    use crate::{
+        archive::envelope::PublicKey,
+        signing::Standing,
+        store::{
+            check::{check, tests::store},
+            judge::tests::{good, ground, noon},
+            probe::{Extent, Trouble},
+        },
     };
 
     fn said(known: &Known) -> BackupStoreStatus {
-        status(&store(), None, known, BreakerStatus::default(), noon())
+        status(&store(), known, ground(), noon())
+    }
+
+    #[test]
+    fn what_a_writer_reaches_is_said_and_keeps_no_backup_away() {
+        let mut shared = good();
+        let findings = shared.findings.as_mut().unwrap();
+        findings.capabilities.writer_scope.as_mut().unwrap().scope = WriterScope::Shared;
+
+        let status = said(&shared);
+
+        assert!(is_ready(&status));
+        assert_eq!(condition(&status, StoreCondition::Ready), pair("True", "AsAsked"));
+        assert_eq!(condition(&status, StoreCondition::WriterConfined), pair("False", "WriterShared"));
+    }
+
+    #[test]
+    fn the_key_that_was_published_stays_in_the_status_when_it_is_lost() {
+        let first = said(&good());
+        let mut object = store().object.as_ref().clone();
+        object.status = Some(first.clone());
+        let lost = Ground { signing: Standing::Lost("it is lost".into()), ..ground() };
+
+        let later = status(&check(Arc::new(object)), &good(), lost, noon());
+
+        assert!(first.signing_key.as_ref().is_some_and(|key| key.public_key.contains("PUBLIC KEY")));
+        assert_eq!(later.signing_key, first.signing_key);
+        assert_eq!(condition(&later, StoreCondition::Stalled), pair("True", "SigningKeyLost"));
     }
 
     fn condition(status: &BackupStoreStatus, kind: StoreCondition) -> Option<(String, String)> {
@@ -203,7 +244,10 @@ mod tests {
         object.status = Some(first.clone());
         let later = noon() + 60.minutes();
 
-        let again = status(&check(Arc::new(object)), None, &good(), BreakerStatus::default(), later);
+        let mut same = ground();
+        let key = PublicKey::from_pem(&first.signing_key.as_ref().unwrap().public_key).unwrap();
+        same.signing = Standing::Kept(key);
+        let again = status(&check(Arc::new(object)), &good(), same, later);
 
         assert_eq!(again, first);
     }

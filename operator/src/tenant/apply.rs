@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use valv_crds::reference::{CONFIRM_DELETION_ANNOTATION, RETAINED_ANNOTATION, TENANT_LABEL};
 
 use super::{
+    before_migration,
     certificates::{ISSUER, PREVIOUS_ISSUER},
     check::Tenant,
     observe::Observed,
@@ -79,6 +80,7 @@ pub async fn apply(
         namespace,
         orders,
         apply,
+        backups,
         delete,
         retain,
         adopt,
@@ -120,6 +122,16 @@ pub async fn apply(
         outcome.heed(applied.map(drop))?;
         if !is_well && WALLS.contains(&wanted.key.kind) {
             return Ok(outcome);
+        }
+    }
+    for slot in backups {
+        // Its slot is remembered before it is asked for: what was not written down is not asked for.
+        if outcome.is_clean() {
+            match cluster.create_backup(&before_migration::order(tenant, *slot)).await {
+                // It is there, and not seen yet.
+                Err(error) if is_there_already(&error) => {}
+                made => outcome.heed(made)?,
+            }
         }
     }
     for key in delete {
@@ -174,7 +186,7 @@ impl Outcome {
     }
 }
 
-/// Whether an object that was to be created is there: not as one of Valv's, or it would have been seen.
+/// Whether an object that was to be created is there. A Secret is then not one of Valv's, or it would have been seen.
 fn is_there_already(error: &ClusterError) -> bool {
     error.status().is_some_and(|status| status.reason == "AlreadyExists")
 }

@@ -9,14 +9,23 @@ use k8s_openapi::api::{
     networking::v1::IngressClass,
     storage::v1::StorageClass,
 };
-use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject, runtime::reflector::Store};
+use kube::{
+    Resource, ResourceExt,
+    api::ObjectMeta,
+    core::DynamicObject,
+    runtime::reflector::{ObjectRef, Store},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use valv_crds::{JournalTenant, journal::Journal, reference::TENANT_LABEL};
 
-use super::check::Tenant;
+use super::{
+    before_migration::Saving,
+    check::Tenant,
+    protection::{PolicySeen, Seen},
+};
 use crate::{
-    controllers::Guarded,
+    controllers::{Guarded, GuardedBackup, GuardedPolicy},
     io::{
         cache::{Cache, Objects},
         cluster::{Cluster, Error},
@@ -46,6 +55,8 @@ pub struct Observed {
     pub has_gateway_api: bool,
     /// The other tenant that has the host name.
     pub host_owner: Option<String>,
+    /// Its backups, and the policy that it names.
+    pub protection: Seen,
 }
 
 /// The tenant's namespace, as seen.
@@ -119,6 +130,9 @@ pub struct State {
     /// Images that served without a migration, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub served: Vec<String>,
+    /// The backup before the migration that comes next: written before it is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saving: Option<Saving>,
     /// The volume that was seen behind each claim, by name of the claim.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, String>,
@@ -143,6 +157,7 @@ pub async fn observe(
     cache: &Cache,
     tenants: &Store<Guarded>,
     settings: &Settings,
+    protection: Seen,
 ) -> Result<Observed, Error> {
     let objects = cache.of(&tenant.name);
     let namespace = namespace(tenant, cluster, &objects).await?;
@@ -151,6 +166,7 @@ pub async fn observe(
         objects,
         host_owner: host_owner(tenant, tenants),
         has_gateway_api: cache.has_gateway_api(),
+        protection,
         ..Observed::default()
     };
     if observed.namespace != NamespaceSeen::Ours || !observed.has(Kind::RoleBinding, "valv-operator") {
@@ -175,6 +191,23 @@ pub async fn observe(
         observed.ingress_class_missing = found.is_none();
     }
     Ok(observed)
+}
+
+/// The backups of `tenant`, and the policy that it names. From memory.
+///
+/// Nobody makes `RestoreDrill`s yet: there are none to see.
+pub fn protection(tenant: &Tenant, backups: &Store<GuardedBackup>, policies: &Store<GuardedPolicy>) -> Seen {
+    let Some(asked) = &tenant.backup else { return Seen::default() };
+    let policy = policies.get(&ObjectRef::new(&asked.policy));
+    let policy = policy.and_then(|policy| policy.0.as_ref().ok().cloned());
+    let backups = backups.state();
+    let home = Some(tenant.namespace.as_str());
+    let own = backups.iter().filter(|backup| backup.meta().namespace.as_deref() == home);
+    Seen {
+        policy: policy.map_or(PolicySeen::Missing, |policy| PolicySeen::There(Box::new(policy))),
+        backups: own.filter_map(|backup| backup.0.as_ref().ok().cloned()).collect(),
+        drills: vec![],
+    }
 }
 
 /// What the cache shows as absent may be somebody else's: that is asked once more, directly.

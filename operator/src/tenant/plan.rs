@@ -13,12 +13,14 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use serde_json::json;
 use valv_crds::{
+    Slot,
     condition::{ConditionType, Reason, Saying},
     reference::{FINALIZER, RETAINED_ANNOTATION},
     tenant::{CertificateStatus, DeletionPolicy},
 };
 
 use super::{
+    before_migration::{Before, before},
     certificates::{self, Certificates},
     check::Tenant,
     objects::{self, Wanted, access, credentials, database, foundation, journal, migration},
@@ -55,6 +57,8 @@ pub struct Plan {
     pub orders: Vec<Order>,
     /// Objects to apply, in this order.
     pub apply: Vec<Wanted>,
+    /// Backups to ask for before a migration, by their slots, once what is remembered of them was applied.
+    pub backups: Vec<Slot>,
     /// Objects to delete.
     pub delete: Vec<Key>,
     /// Objects to mark as kept after their tenant.
@@ -404,10 +408,18 @@ fn the_roles(plan: &mut Plan, view: View<'_>, decided: &Decided, wanted: &Roles)
 
 /// The journal as it serves, and its migration.
 fn the_journal(plan: &mut Plan, view: View<'_>, decided: &Decided, start: Start, state: &mut State) {
-    let View { tenant, observed, settings, .. } = view;
+    let View { tenant, observed, settings, now } = view;
     let Decided { passwords, certificates, references, .. } = decided;
     let is_connected = connection(tenant, &tenant.journal.database, observed, passwords.as_ref()).is_some();
-    let start = if is_connected { start } else { Start::Later };
+    let mut start = if is_connected { start } else { Start::Later };
+    if start == Start::Now && upgrade::is_next(tenant, observed, state) {
+        let Before { start: allowed, order } = before(tenant, &observed.protection.backups, state, now);
+        if allowed != Start::Now {
+            plan.look_again_after = plan.look_again_after.min(WAITING);
+        }
+        start = allowed;
+        plan.backups.extend(order);
+    }
     let upgrade = upgrade::upgrade(tenant, observed, state, start);
     plan.sayings.push(upgrade.saying.clone());
     if upgrade.claimed != state.migrating {

@@ -11,7 +11,10 @@ use valv_crds::{
     tenant::{DatabaseStatus, JournalStatus},
 };
 
-use super::{apply::Outcome, check::Tenant, observe::Observed, plan::Plan, redact::redact, workload};
+use super::{
+    apply::Outcome, check::Tenant, observe::Observed, plan::Plan, protection::Protected, redact::redact,
+    workload,
+};
 use crate::{
     io::{
         events::{News, Tone},
@@ -26,6 +29,7 @@ pub fn status(
     observed: &Observed,
     plan: &Plan,
     outcome: &Outcome,
+    protected: &Protected,
     now: Timestamp,
 ) -> JournalTenantStatus {
     let standing = tenant.object.status.clone().unwrap_or_default();
@@ -35,6 +39,8 @@ pub fn status(
     sayings.retain(|saying| saying.kind != ConditionType::Ready);
     sayings.extend(kstatus(&ready));
     sayings.insert(0, ready.clone());
+    // Ready speaks of the journal: whether it serves has nothing to do with whether it could be restored.
+    sayings.extend(protected.sayings.iter().cloned());
     let has_host = sayings.iter().any(|saying| saying.kind == ConditionType::HostGranted && saying.is_true());
     let generation = tenant.object.metadata.generation;
     let mut conditions: Vec<Condition> =
@@ -89,6 +95,7 @@ pub fn status(
         } else {
             standing.certificates
         },
+        backup: protected.status.clone(),
         conditions,
     }
 }
@@ -108,7 +115,10 @@ fn outdate(sayings: &mut [Saying], outcome: &Outcome) {
         | ConditionType::VolumesReady
         | ConditionType::SchemaCurrent
         | ConditionType::PasswordsCurrent
-        | ConditionType::HostGranted => None,
+        | ConditionType::HostGranted
+        | ConditionType::BackedUp
+        | ConditionType::Drilled
+        | ConditionType::KeysProven => None,
     };
     for saying in sayings.iter_mut().filter(|saying| saying.is_true()) {
         if of(saying.kind).is_some_and(|workload| outcome.changed.contains(&workload)) {
@@ -180,6 +190,7 @@ fn is_stuck(reason: Reason) -> bool {
             | Reason::VolumeEmpty
             | Reason::DatabaseFailed
             | Reason::MigrationFailed
+            | Reason::BackupFailed
             | Reason::Refused
             | Reason::InvalidSpec
     )
@@ -227,6 +238,9 @@ fn unobserved(condition: &Condition, ready: &Saying, standing: &[Condition], now
 /// What a person should notice: conditions that changed.
 pub fn news(before: &[Condition], after: &[Condition]) -> Vec<News> {
     let derived = [ConditionType::Reconciling.as_str(), ConditionType::Stalled.as_str()];
+    // A new tenant was never backed up, drilled or proven, which is no news: alerts give it its time.
+    let of_protection = [ConditionType::BackedUp, ConditionType::Drilled, ConditionType::KeysProven]
+        .map(ConditionType::as_str);
     let [unobserved, adopted] = [Reason::Unobserved, Reason::Adopted].map(|reason| format!("{reason:?}"));
     after
         .iter()
@@ -235,7 +249,9 @@ pub fn news(before: &[Condition], after: &[Condition]) -> Vec<News> {
         .filter(|condition| condition.reason != unobserved)
         .filter(|condition| {
             let standing = before.iter().find(|standing| standing.type_ == condition.type_);
-            let is_new = condition.status != "True" && condition.reason != "Progressing"
+            let is_new = condition.status != "True"
+                && condition.reason != "Progressing"
+                && !of_protection.contains(&condition.type_)
                 || condition.reason == adopted;
             match standing {
                 Some(standing) if standing.reason == unobserved => condition.status != "True",
@@ -260,7 +276,21 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::tenant::{check::check, simulation::Simulation};
+    use crate::tenant::{check::check, protection::protect, simulation::Simulation};
+
+    fn protected(simulation: &Simulation) -> Protected {
+        protect(&simulation.checked(), &simulation.observed.protection, simulation.now)
+    }
+
+    #[test]
+    fn a_journal_that_serves_is_ready_though_nothing_backs_it_up() {
+        let status = told(&Simulation::running());
+
+        assert_eq!(truth(&status, ConditionType::Ready), "True");
+        assert_eq!(truth(&status, ConditionType::BackedUp), "False");
+        assert_eq!(truth(&status, ConditionType::Stalled), "");
+        assert_eq!(notes(&JournalTenantStatus::default(), &status), Vec::<String>::new());
+    }
 
     fn truth(status: &JournalTenantStatus, kind: ConditionType) -> String {
         let condition = status.conditions.iter().find(|condition| condition.type_ == kind.as_str());
@@ -273,7 +303,14 @@ mod tests {
         simulation.settle(|_| {});
         let tenant = check(Arc::new(simulation.tenant.clone())).unwrap();
         let said = |outcome: &Outcome| {
-            status(&tenant, &simulation.observed, &simulation.plan(), outcome, simulation.now)
+            status(
+                &tenant,
+                &simulation.observed,
+                &simulation.plan(),
+                outcome,
+                &protected(&simulation),
+                simulation.now,
+            )
         };
 
         let unchanged = said(&Outcome::default());
@@ -296,7 +333,14 @@ mod tests {
 
     fn told(simulation: &Simulation) -> JournalTenantStatus {
         let outcome = Outcome::default();
-        status(&simulation.checked(), &simulation.observed, &simulation.plan(), &outcome, simulation.now)
+        status(
+            &simulation.checked(),
+            &simulation.observed,
+            &simulation.plan(),
+            &outcome,
+            &protected(simulation),
+            simulation.now,
+        )
     }
 
     fn notes(before: &JournalTenantStatus, after: &JournalTenantStatus) -> Vec<String> {
@@ -329,8 +373,14 @@ mod tests {
 
         let invalid = Saying::no(ConditionType::Ready, Reason::InvalidSpec, "two volumes in one folder");
         let plan = Plan { sayings: vec![invalid], ..Plan::default() };
-        let after =
-            status(&simulation.checked(), &simulation.observed, &plan, &Outcome::default(), simulation.now);
+        let after = status(
+            &simulation.checked(),
+            &simulation.observed,
+            &plan,
+            &Outcome::default(),
+            &protected(&simulation),
+            simulation.now,
+        );
 
         assert_eq!(truth(&before, ConditionType::NamespaceReady), "False");
         assert_eq!(truth(&after, ConditionType::NamespaceReady), "Unknown");
@@ -344,8 +394,14 @@ mod tests {
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(simulation.now));
         let outcome = Outcome { refused: vec!["it may not".into()], ..Outcome::default() };
 
-        let status =
-            status(&simulation.checked(), &simulation.observed, &simulation.plan(), &outcome, simulation.now);
+        let status = status(
+            &simulation.checked(),
+            &simulation.observed,
+            &simulation.plan(),
+            &outcome,
+            &protected(&simulation),
+            simulation.now,
+        );
 
         let said = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
         assert_eq!((said.reason.as_str(), said.message.as_str()), ("Refused", "it may not"));

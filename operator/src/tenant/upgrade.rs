@@ -49,12 +49,29 @@ pub struct Upgrade {
 const REMEMBERED: usize = 400;
 
 /// Whether a migration may start now.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Start {
     /// The database is ready for it.
     Now,
-    /// It has to wait.
+    /// It has to wait for the database.
     Later,
+    /// It has to wait for something else.
+    Held {
+        /// For what.
+        reason: Reason,
+        /// In a sentence.
+        message: String,
+    },
+}
+
+/// Whether the migration to the image that `tenant` asks for is what comes next.
+pub fn is_next(tenant: &Tenant, observed: &Observed, state: &State) -> bool {
+    let job = tenant.journal.migrate.as_ref().map(|migrate| job_name(tenant, &migrate.command));
+    job.is_some_and(|job| {
+        observed.job(&job) == JobSeen::Absent
+            && running(observed).is_empty()
+            && !recorded(observed, state).contains(&tenant.journal.image)
+    })
 }
 
 /// Which version of the journal of `tenant` serves.
@@ -178,18 +195,24 @@ impl Upgrade {
                     "the Job {job} is gone and its pod has not stopped yet: the migration to {image} begins again when it has; {serving}"
                 ),
             ),
-            JobSeen::Absent if start == Start::Later => {
-                // Nothing came of the claim, and what it holds up may be what is waited for.
-                self.claimed = None;
-                let message = format!("the migration to {image} waits for the database; {serving}");
-                self.waits(Reason::Progressing, message)
-            }
-            JobSeen::Absent => {
-                // The claim is written first. Only who sees it standing makes the Job.
-                self.migration = self.claimed.take().filter(|claimed| *claimed == job);
-                self.claimed = Some(job);
-                self.waits(Reason::Migrating, format!("the migration to {image} starts; {serving}"))
-            }
+            JobSeen::Absent => match start {
+                Start::Later => {
+                    // Nothing came of the claim, and what it holds up may be what is waited for.
+                    self.claimed = None;
+                    let message = format!("the migration to {image} waits for the database; {serving}");
+                    self.waits(Reason::Progressing, message)
+                }
+                Start::Held { reason, message } => {
+                    self.claimed = None;
+                    self.waits(reason, format!("{message}; {serving}"))
+                }
+                Start::Now => {
+                    // The claim is written first. Only who sees it standing makes the Job.
+                    self.migration = self.claimed.take().filter(|claimed| *claimed == job);
+                    self.claimed = Some(job);
+                    self.waits(Reason::Migrating, format!("the migration to {image} starts; {serving}"))
+                }
+            },
         }
     }
 }

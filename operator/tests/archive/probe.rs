@@ -5,15 +5,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use valv::{
+    archive::envelope::SigningKey,
     io::bucket::Credentials,
+    signing::Standing,
     store::{
         breakers::Breakers,
         check::{self, Identities, Identity},
-        judge::{Known, is_proven, judge},
+        judge::{Egress, Ground, Known, is_proven, judge},
         probe::{Extent, Findings, probe},
     },
 };
-use valv_crds::store::{Answer, BreakerStatus, Seen, StoreReason, WriterScope};
+use valv_crds::store::{Answer, BreakerStatus, Seen, StoreCondition, StoreReason, WriterScope};
 
 use crate::store::{ACCESS_KEY, BUCKET, Keeps, PREFIX, REGION, SECRET_KEY, Store};
 
@@ -104,8 +106,16 @@ async fn probed(store: &check::Store, credentials: &Identities<Credentials>) -> 
 /// The reasons of all that is not as it should be.
 fn reasons(store: &check::Store, findings: &Findings) -> Vec<StoreReason> {
     let known = Known { findings: Some(findings.clone()), last_whole: Some(now()) };
-    let sayings = judge(store, None, &known, &BreakerStatus::default(), now());
-    sayings.iter().filter(|saying| !saying.is_true()).map(|saying| saying.reason).collect()
+    let key = SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap().public();
+    let ground = Ground {
+        unresolved: None,
+        breaker: BreakerStatus::default(),
+        egress: Egress::Open,
+        signing: Standing::Kept(key),
+    };
+    let sayings = judge(store, &known, &ground, now());
+    let stops = sayings.iter().filter(|saying| saying.kind != StoreCondition::WriterConfined);
+    stops.filter(|saying| !saying.is_true()).map(|saying| saying.reason).collect()
 }
 
 fn answer(seen: &Option<Seen>) -> Option<Answer> {
@@ -142,6 +152,8 @@ async fn a_store_with_a_lock_and_four_identities_is_proven() {
         &can.writer_can_list,
         &can.writer_can_delete,
         &can.writer_can_overwrite,
+        &can.writer_can_commit,
+        &can.committer_can_write_data,
         &can.committer_can_delete,
         &can.reader_can_write,
         &can.janitor_can_read,
@@ -195,6 +207,34 @@ async fn whoever_can_do_more_than_it_should_is_named() {
             let left = server.keys();
             assert!(left.iter().all(|key| key.ends_with("/locked")), "{keeps:?} {who}: {left:?}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_can_put_where_another_identity_does_is_named() {
+    let keeps = Keeps::LockedVersions;
+    for (who, folder, reason) in [
+        (Identity::Writer, "commits", StoreReason::WriterCanCommit),
+        (Identity::Writer, "keys", StoreReason::WriterCanCommit),
+        (Identity::Writer, "records", StoreReason::WriterCanCommit),
+        (Identity::Committer, "data", StoreReason::CommitterCanWriteData),
+    ] {
+        let server = Store::start(keeps);
+        let four = identities(&server, keeps, &[]);
+        let mut policy = policy(keeps, &[]);
+        let more = json!({
+            "Effect": "Allow", "Principal": { "AWS": [who.to_string()] }, "Action": ["s3:PutObject"],
+            "Resource": [format!("arn:aws:s3:::{BUCKET}/*/v1/*/{folder}/*")],
+        });
+        policy["Statement"].as_array_mut().unwrap().push(more);
+        server.set_policy(&policy.to_string());
+        let store = claimed(&server, json!({}));
+
+        let findings = probed(&store, &four).await;
+
+        assert_eq!(reasons(&store, &findings), [reason], "{who} {folder}: {findings:#?}");
+        let left = server.keys();
+        assert!(left.iter().all(|key| key.ends_with("/locked")), "{who} {folder}: {left:?}");
     }
 }
 

@@ -1,8 +1,8 @@
 //! Where a probe puts its objects.
 //!
 //! # Shape
-//! `v1/.probe/data/<second>-<8 hex digits>/<name>` and `v1/.probe/commits/<…>/<name>`; to find out for whom the writer's
-//! credentials are, `v1/.probe-scope/data/<…>/<name>`. An archive id begins with a letter or a digit, so none of these
+//! `v1/.probe/data/<second>-<8 hex digits>/<name>`, and the same below `commits`, `keys` and `records`; to find out for whom
+//! the writer's credentials are, `v1/.probe-scope/data/<…>/<name>`. An archive id begins with a letter or a digit, so none of these
 //! is an archive's; and a policy that lets an identity write in any archive lets it write here.
 
 use jiff::Timestamp;
@@ -33,14 +33,24 @@ impl Run {
         format!("{ALL}/commits/{}/{name}", self.0)
     }
 
+    /// Where the committer puts key challenges, and the writer must not.
+    pub fn key(&self, name: &str) -> String {
+        format!("{ALL}/keys/{}/{name}", self.0)
+    }
+
+    /// Where the committer puts records, and the writer must not.
+    pub fn record(&self, name: &str) -> String {
+        format!("{ALL}/records/{}/{name}", self.0)
+    }
+
     /// Where the writer may put if it may in every archive.
     pub fn scope(&self, name: &str) -> String {
         format!("{ALL}-scope/data/{}/{name}", self.0)
     }
 
-    /// Its three folders.
-    pub fn folders(&self) -> [String; 3] {
-        [self.data(""), self.commit(""), self.scope("")]
+    /// Its folders.
+    pub fn folders(&self) -> [String; 5] {
+        [self.data(""), self.commit(""), self.key(""), self.record(""), self.scope("")]
     }
 
     /// Whether this probe put `key`.
@@ -60,7 +70,14 @@ pub fn is_old(key: &str, now: Timestamp) -> bool {
 fn folder(key: &str) -> Option<&str> {
     let mut pieces = key.split('/');
     match (pieces.next(), pieces.next(), pieces.next(), pieces.next(), pieces.next(), pieces.next()) {
-        (Some("v1"), Some(".probe"), Some("data" | "commits"), Some(run), Some(_), None)
+        (
+            Some("v1"),
+            Some(".probe"),
+            Some("data" | "commits" | "keys" | "records"),
+            Some(run),
+            Some(_),
+            None,
+        )
         | (Some("v1"), Some(".probe-scope"), Some("data"), Some(run), Some(_), None) => Some(run),
         _ => None,
     }
@@ -84,11 +101,11 @@ mod tests {
         let later = Timestamp::from_second(1_800_003_601).unwrap();
         let run = Run::new(now, 7);
 
-        for key in [run.data("a"), run.commit("a"), run.scope("a")] {
+        for key in [run.data("a"), run.commit("a"), run.key("a"), run.record("a"), run.scope("a")] {
             assert!(key.starts_with(ALL) && run.owns(&key) && !Run::new(now, 8).owns(&key));
             assert!(is_old(&key, later) && !is_old(&key, now), "{key}");
         }
-        for key in ["v1/ada/data/1-1/a", "v1/.probe/data/a", "v1/.probe/data/1-1/a/b", "v1/.probe/keys/1-1/a"]
+        for key in ["v1/ada/data/1-1/a", "v1/.probe/data/a", "v1/.probe/data/1-1/a/b", "v1/.probe/wal/1-1/a"]
         {
             assert!(!run.owns(key) && !is_old(key, later), "{key}");
         }

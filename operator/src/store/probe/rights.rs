@@ -121,6 +121,16 @@ impl Prober<'_> {
             Some(self.may(findings, Identity::Committer, attempts)?);
 
         let mut attempts = vec![];
+        let run = &self.run;
+        for key in [run.commit("by-the-writer"), run.key("by-the-writer"), run.record("by-the-writer")] {
+            attempts.push(self.put(writer, &key, FIRST, OnExisting::Replace).await.map(drop));
+        }
+        findings.capabilities.writer_can_commit = Some(self.may(findings, Identity::Writer, attempts)?);
+        let attempt = self.put(committer, &run.data("by-the-committer"), FIRST, OnExisting::Replace).await;
+        findings.capabilities.committer_can_write_data =
+            Some(self.may(findings, Identity::Committer, vec![attempt.map(drop)])?);
+
+        let mut attempts = vec![];
         for key in [self.run.data("by-the-reader"), self.run.commit("by-the-reader")] {
             attempts.push(self.put(reader, &key, FIRST, OnExisting::Replace).await.map(drop));
         }
