@@ -27,7 +27,7 @@ pub const BACKED_UP: Duration = Duration::from_secs(180);
 pub struct Protected<'a> {
     test: &'a Test,
     /// The stores, in the policy's order.
-    pub stores: Vec<BackupStore<'a>>,
+    pub stores: Vec<BackupStore>,
     /// The policy's name.
     pub policy: String,
     /// The tenant.
@@ -104,12 +104,12 @@ impl<'a> Protected<'a> {
     }
 
     /// The first store.
-    pub fn store(&self) -> &BackupStore<'a> {
+    pub fn store(&self) -> &BackupStore {
         &self.stores[0]
     }
 
     /// The folder of this tenant's archive in a store, on the machine that it runs on.
-    pub fn archive(&self, store: &BackupStore<'_>) -> PathBuf {
+    pub fn archive(&self, store: &BackupStore) -> PathBuf {
         store.server.objects().join(&store.name).join("v1").join(&self.tenant.name)
     }
 

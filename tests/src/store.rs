@@ -10,11 +10,12 @@ use valv_cluster::{BUCKET, Identity, Protection, Store};
 use valv_crds::reference::{IDENTITY_LABEL, STORE_LABEL};
 use valv_crds::store::{StoreCondition, StoreReason};
 
-use crate::actor::Change;
+use crate::actor::{Change, Grace, is_not_found};
 use crate::eventually::{Seen, eventually};
 use crate::kind;
 use crate::operator::NAMESPACE;
 use crate::test::{Test, unique};
+use crate::world::World;
 
 /// A probe is some thirty requests; a Secret is looked for every ten seconds.
 const PROBED: Duration = Duration::from_secs(90);
@@ -28,21 +29,44 @@ pub fn stores(test: &Test) -> Result<Option<[Store; 2]>> {
     Ok(Some(cluster.stores()?))
 }
 
-/// A `BackupStore` of one test.
-pub struct BackupStore<'a> {
-    test: &'a Test,
+/// A `BackupStore`.
+pub struct BackupStore {
+    world: &'static World,
     /// The server.
     pub server: Store,
     /// Its name, which is also its folder in the bucket.
     pub name: String,
 }
 
-impl<'a> BackupStore<'a> {
-    /// Not applied yet.
-    pub fn of(test: &'a Test, server: &Store, stem: &str) -> Result<Self> {
-        let name = unique(stem);
-        test.made(kind::BACKUP_STORE, "", &name);
-        Ok(Self { test, server: server.clone(), name })
+impl BackupStore {
+    /// One of this test, which takes it away. Not applied yet.
+    pub fn of(test: &Test, server: &Store, stem: &str) -> Result<Self> {
+        let store = Self::named(test.world, server, &unique(stem));
+        test.made(kind::BACKUP_STORE, "", &store.name);
+        for identity in Identity::ALL {
+            test.made(kind::SECRET, NAMESPACE, &store.secret(identity));
+        }
+        Ok(store)
+    }
+
+    /// One with exactly this name. Not applied yet; whoever applies it takes it away.
+    pub fn named(world: &'static World, server: &Store, name: &str) -> Self {
+        Self { world, server: server.clone(), name: name.to_owned() }
+    }
+
+    /// Takes the object and its Secrets away. What lies in the bucket stays.
+    pub async fn take_away(&self) -> Result<()> {
+        let admin = &self.world.admin;
+        let secrets = Identity::ALL.map(|identity| (kind::SECRET, NAMESPACE, self.secret(identity)));
+        for (kind, namespace, name) in
+            [(kind::BACKUP_STORE, "", self.name.clone())].into_iter().chain(secrets)
+        {
+            match admin.delete(kind, namespace, &name, Grace::None).await {
+                Err(error) if !is_not_found(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Name of the Secret of an identity.
@@ -54,7 +78,6 @@ impl<'a> BackupStore<'a> {
     pub async fn bring_secrets(&self, identities: &[Identity]) -> Result<()> {
         for identity in identities {
             let (name, key) = (self.secret(*identity), self.server.key(*identity)?);
-            self.test.made(kind::SECRET, NAMESPACE, &name);
             let secret = json!({
                 "apiVersion": "v1", "kind": "Secret",
                 "metadata": { "name": name, "labels": {
@@ -65,7 +88,7 @@ impl<'a> BackupStore<'a> {
                     "secretAccessKey": key.secret.expose_secret(),
                 },
             });
-            self.test.world.admin.create(kind::SECRET, NAMESPACE, secret).await?;
+            self.world.admin.create(kind::SECRET, NAMESPACE, secret).await?;
         }
         Ok(())
     }
@@ -73,14 +96,14 @@ impl<'a> BackupStore<'a> {
     /// Says of the Secret of an identity that it is another's, or of another store.
     pub async fn relabel_secret(&self, identity: Identity, label: &str, value: Option<&str>) -> Result<()> {
         let change = json!({ "metadata": { "labels": { label: value } } });
-        let admin = &self.test.world.admin;
+        let admin = &self.world.admin;
         admin.change(kind::SECRET, NAMESPACE, &self.secret(identity), Change::Merge(&change)).await.map(drop)
     }
 
     /// Changes the secret key of one.
     pub async fn change_secret(&self, identity: Identity, key: &str) -> Result<()> {
         let change = json!({ "stringData": { "secretAccessKey": key } });
-        let admin = &self.test.world.admin;
+        let admin = &self.world.admin;
         admin.change(kind::SECRET, NAMESPACE, &self.secret(identity), Change::Merge(&change)).await.map(drop)
     }
 
@@ -113,12 +136,12 @@ impl<'a> BackupStore<'a> {
             "metadata": { "name": self.name },
             "spec": spec,
         });
-        self.test.world.admin.apply(kind::BACKUP_STORE, "", &object).await.map(drop)
+        self.world.admin.apply(kind::BACKUP_STORE, "", &object).await.map(drop)
     }
 
     /// The object, as it stands.
     pub async fn object(&self) -> Result<Value> {
-        self.test.world.admin.get(kind::BACKUP_STORE, "", &self.name).await
+        self.world.admin.get(kind::BACKUP_STORE, "", &self.name).await
     }
 
     /// What the probe saw.

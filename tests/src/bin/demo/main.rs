@@ -1,4 +1,8 @@
-//! `demo`: one care provider's journal on a real cluster, from nothing to a note that survives its database.
+//! `demo`: one care provider's journal on a real cluster: a note that survives its database, a backup in another
+//! country, a drill that restores it, and one that fails, as it should.
+
+mod protection;
+mod table;
 
 use std::fmt::Display;
 use std::fs;
@@ -17,6 +21,8 @@ use harness::{JournalClient, Tenant, World, kind};
 use serde_json::json;
 use tokio::time::Instant;
 
+use self::table::Table;
+
 /// What is applied.
 const EXAMPLE: &str = "../examples/stadskliniken.yaml";
 
@@ -32,19 +38,14 @@ const NOTE: &str = "Patienten mår bra efter besöket.";
 /// What the issue asks for, on a cluster that has the images.
 const READY_TARGET: Duration = Duration::from_secs(60);
 
-/// Runs one care provider's journal, kills its database, and reads back what was written
+/// Runs one care provider's journal, kills its database, reads back what was written, backs it up to another country,
+/// drills a restore, and lets one fail
 #[derive(Parser)]
 #[command(name = "demo")]
 struct Arguments {
     /// Leave the tenant there, to look at
     #[arg(long)]
     keep: bool,
-}
-
-/// What was seen, for the table at the end.
-#[derive(Default)]
-struct Table {
-    rows: Vec<[String; 3]>,
 }
 
 fn main() -> ExitCode {
@@ -60,7 +61,8 @@ fn main() -> ExitCode {
             }
             Ok(tenant) => {
                 say("taking it away");
-                tenant.destroy().await
+                tenant.destroy().await?;
+                protection::take_away(world).await
             }
             Err(error) => Err(error),
         }
@@ -68,7 +70,7 @@ fn main() -> ExitCode {
     table.print();
     match ended {
         Ok(()) => {
-            println!("\nThe note survived the death of its database.");
+            println!("\nThe note survived the death of its database, a backup of it was restored, and a corrupt one was found out.");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -125,6 +127,7 @@ async fn demo(world: &'static World, table: &mut Table) -> Result<Tenant> {
     let notes = journal.read().await?;
     ensure!(notes.iter().any(|note| note == NOTE), "the note is lost: the journal has {notes:?}");
     table.add("the note from before is read", "it is there, word for word", begun.elapsed());
+    protection::show(world, &tenant, table).await?;
     Ok(tenant)
 }
 
@@ -145,28 +148,4 @@ fn within(took: Duration, target: Duration) -> String {
 
 fn say(what: impl Display) {
     println!("  … {what}");
-}
-
-impl Table {
-    fn add(&mut self, what: &str, result: impl Display, took: Duration) {
-        let took = match took {
-            took if took < Duration::from_secs(1) => format!("{} ms", took.as_millis()),
-            took => format!("{:.1} s", took.as_secs_f32()),
-        };
-        self.rows.push([what.to_owned(), result.to_string(), took]);
-    }
-
-    fn print(&self) {
-        if self.rows.is_empty() {
-            return;
-        }
-        let head = ["what", "result", "took"].map(str::to_owned);
-        let all = || [&head].into_iter().chain(&self.rows);
-        let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or_default();
-        let widths = [width(0), width(1), width(2)];
-        println!();
-        for row in all() {
-            println!("  {:1$}   {2:3$}   {4:>5$}", row[0], widths[0], row[1], widths[1], row[2], widths[2]);
-        }
-    }
 }
