@@ -50,5 +50,12 @@ pub const APPLIED_ANNOTATION: &str = "valv.eu/applied";
 /// Annotation on a tenant: run a failed migration again. Any new value runs it once more.
 pub const RETRY_MIGRATION_ANNOTATION: &str = "valv.eu/retry-migration";
 
+/// Annotation on a tenant: its value is the id of an archive that another tenant, or another cluster, began, and that
+/// this one goes on with.
+pub const TAKE_OVER_ARCHIVE_ANNOTATION: &str = "valv.eu/take-over-archive";
+
+/// Label on what was made for a backup: the UID of the `Backup`.
+pub const BACKUP_LABEL: &str = "valv.eu/backup";
+
 /// Finalizer on a tenant.
 pub const FINALIZER: &str = "valv.eu/tenant";

@@ -16,7 +16,10 @@ use kube::{
     },
 };
 use serde_json::json;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant};
@@ -100,7 +103,8 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> Result<(), Error> {
     let stop = stop.shared();
-    let (cache, changes) = Cache::start(&runtime.client).await.map_err(Error::Discover)?;
+    let (cache, changes) =
+        Cache::start(&runtime.client, &runtime.settings.operator_namespace).await.map_err(Error::Discover)?;
     let changes = changes.map(|tenant| ObjectRef::<Guarded>::new(&tenant));
     let (tenants, tenants_end) = tenants(&runtime, cache.clone(), changes, stop.clone());
     let (stores, stores_end) = stores(&runtime, stop.clone());
@@ -295,18 +299,32 @@ fn run_backups(
         stores: known.stores,
         backups: known.backups,
         signing: Signing::default(),
+        breakers: runtime.breakers.clone(),
+        ledger: backup::ledger::Ledger::default(),
+        others: backup::others::Others::default(),
+        credentials: backup::credentials::Known::default(),
+        commits: Semaphore::new(1),
+        parsing: Semaphore::new(1),
+        cluster_id: OnceCell::new(),
         settings: runtime.settings.clone(),
         metrics: runtime.metrics.clone(),
         recorder: runtime.recorder(),
         backoff: Backoff::default(),
         now: runtime.now,
     });
-    controller.run(reconcile_backup, backup_error_policy, context).for_each(|result| {
+    let sweeping = backup::orphans::keep_sweeping(context.clone());
+    let working = controller.run(reconcile_backup, backup_error_policy, context).for_each(|result| {
         if let Err(error) = result {
             debug!(error = chain(&error), "reconciliation ended");
         }
         async {}
-    })
+    });
+    async move {
+        tokio::select! {
+            () = working => {}
+            () = sweeping => {}
+        }
+    }
 }
 
 /// Reconciles a backup that could be read, once everything is known that it rests on.
@@ -319,6 +337,8 @@ async fn reconcile_backup(
     let _ = context.tenants.wait_until_ready().await;
     let _ = context.stores.wait_until_ready().await;
     let _ = context.policies.wait_until_ready().await;
+    // What runs must be counted before anything begins.
+    let _ = context.backups.wait_until_ready().await;
     match &object.0 {
         Ok(backup) => backup::reconcile(Arc::new(backup.clone()), context).await,
         Err(invalid) => {
