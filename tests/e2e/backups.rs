@@ -8,7 +8,8 @@ use std::time::Duration;
 use age::secrecy::ExposeSecret;
 use age::x25519;
 use anyhow::{Context, Result, bail, ensure};
-use harness::actor::Change;
+use harness::actor::{Change, Grace};
+use harness::operator::NAMESPACE;
 use harness::store::{BackupStore, stores};
 use harness::test::unique;
 use harness::{Seen, Tenant, Test, eventually, kind, refusal, run};
@@ -92,11 +93,155 @@ fn a_backup_that_cannot_be_made_says_why() {
     });
 }
 
+#[test]
+fn what_reads_back_is_in_the_operator_s_namespace_and_no_reader_s_credentials_are_in_a_tenant_s() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        let tenant = &world.tenant;
+        tenant.up().await?;
+
+        let name = world.back_up(json!({})).await?;
+        let uid = world.uid(&name).await?;
+        let labels = format!("valv.eu/backup={uid}");
+        let pod = eventually("a pod reads back", BACKED_UP, async || {
+            let pods = test.world.admin.list(kind::POD, NAMESPACE, &labels).await?;
+            Ok(pods.into_iter().next().map_or_else(|| Seen::NotYet("none".to_owned()), Seen::Yes))
+        })
+        .await?;
+        ensure!(pod["spec"]["automountServiceAccountToken"] == false, "{pod:#}");
+        ensure!(pod["metadata"]["labels"]["valv.eu/role"] == "verification", "{pod:#}");
+        let said = world.says(&name, BackupCondition::Complete, "True", BackupReason::Committed).await?;
+
+        let jobs = tenant.list(kind::JOB, &labels).await?;
+        ensure!(jobs.len() == 1, "one Job writes in the tenant's namespace: {jobs:#?}");
+        let secrets = tenant.list(kind::SECRET, "").await?;
+        ensure!(
+            !secrets.iter().any(|secret| secret["metadata"]["labels"]["valv.eu/backup"].is_string()),
+            "credentials of a store stay in the tenant's namespace"
+        );
+        test.measured(&said);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_cancelled_backup_ends_and_leaves_no_job_and_no_credentials() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        let tenant = &world.tenant;
+        tenant.up().await?;
+
+        let name = world.back_up(json!({})).await?;
+        let uid = world.uid(&name).await?;
+        let change = json!({ "spec": { "cancel": true } });
+        test.world.admin.change(kind::BACKUP, &tenant.namespace, &name, Change::Merge(&change)).await?;
+        let said = world.says(&name, BackupCondition::Stalled, "True", BackupReason::Cancelled).await?;
+
+        let labels = format!("valv.eu/backup={uid}");
+        eventually("nothing of it runs", BACKED_UP, async || {
+            let pods = tenant.list(kind::POD, &labels).await?;
+            let secrets = tenant.list(kind::SECRET, &labels).await?;
+            let left = pods.len() + secrets.len();
+            Ok(Seen::when((left == 0).then_some(()), format!("{left} objects")))
+        })
+        .await?;
+        let archive = world.folder().join("v1").join(&tenant.name).join("commits");
+        ensure!(!archive.exists() || fs::read_dir(&archive)?.next().is_none(), "a cancelled backup has a commit");
+        test.measured(&said);
+        Ok(())
+    });
+}
+
+#[test]
+fn two_backups_of_one_second_are_one_that_is_complete_and_one_that_says_why_not() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        world.tenant.up().await?;
+
+        let (one, two) = tokio::try_join!(world.back_up(json!({})), world.back_up(json!({})))?;
+        let mut reasons = vec![];
+        for name in [&one, &two] {
+            let reason = eventually(format!("{name} is over"), 2 * BACKED_UP, async || {
+                let object = world.backup(name).await?;
+                let over = object["status"]["ended"].is_string();
+                let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                let complete = conditions.iter().find(|said| said["type"] == "Complete").cloned();
+                let reason = complete.map(|said| said["reason"].as_str().unwrap_or_default().to_owned());
+                Ok(match reason.filter(|_| over) {
+                    Some(reason) => Seen::Yes(reason),
+                    None => Seen::NotYet(object["status"].to_string()),
+                })
+            })
+            .await?;
+            reasons.push(reason);
+        }
+
+        let slots = (world.backup(&one).await?["status"]["slot"].clone(), world.backup(&two).await?["status"]["slot"].clone());
+        reasons.sort();
+        if slots.0 == slots.1 {
+            ensure!(reasons == ["Committed", "SlotTaken"], "{reasons:?}");
+        } else {
+            ensure!(reasons == ["Committed", "Committed"], "{reasons:?}");
+        }
+        test.measured(&format!("{reasons:?}"));
+        Ok(())
+    });
+}
+
+#[test]
+fn an_archive_that_another_tenant_has_gets_no_backup_of_this_one() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        let tenant = &world.tenant;
+        tenant.up().await?;
+        let name = world.back_up(json!({})).await?;
+        world.says(&name, BackupCondition::Complete, "True", BackupReason::Committed).await?;
+        let owner = world.folder().join("v1").join(&tenant.name).join("records/owner.json");
+        ensure!(owner.is_file(), "nobody said whose the archive is");
+
+        let thief = test.tenant("thief")?.with(&world.protection)?.with(&format!("archiveID: {}", tenant.name))?;
+        thief.up().await?;
+        let stolen = world.back_up_of(&thief, json!({})).await?;
+        let said = world.of_says(&thief, &stolen, BackupCondition::Complete, "False", BackupReason::ArchiveTaken).await?;
+
+        ensure!(said.contains(&tenant.name), "it does not say whose the archive is: {said}");
+        test.measured(&said);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_that_is_killed_is_followed_by_another_attempt() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        let tenant = &world.tenant;
+        tenant.up().await?;
+
+        let name = world.back_up(json!({})).await?;
+        let uid = world.uid(&name).await?;
+        let labels = format!("valv.eu/backup={uid}");
+        let pod = eventually("its pod is there", BACKED_UP, async || {
+            let pods = tenant.list(kind::POD, &labels).await?;
+            let name = pods.first().and_then(|pod| pod["metadata"]["name"].as_str().map(str::to_owned));
+            Ok(name.map_or_else(|| Seen::NotYet("none".to_owned()), Seen::Yes))
+        })
+        .await?;
+        test.world.admin.delete(kind::POD, &tenant.namespace, &pod, Grace::None).await?;
+        let said = world.says(&name, BackupCondition::Complete, "True", BackupReason::Committed).await?;
+
+        ensure!(world.backup(&name).await?["status"]["attempt"]["number"] == 2, "it was not the second attempt");
+        test.measured(&said);
+        Ok(())
+    });
+}
+
 /// A tenant that is backed up to Helsinki, and the keys to that.
 struct World<'a> {
     test: &'a Test,
     store: BackupStore<'a>,
     tenant: Tenant,
+    /// What its spec says of backups.
+    protection: String,
     owner: x25519::Identity,
     escrow: x25519::Identity,
 }
@@ -125,7 +270,7 @@ impl<'a> World<'a> {
         });
         test.world.admin.apply(kind::BACKUP_POLICY, "", &object).await?;
         let (owner, escrow) = (x25519::Identity::generate(), x25519::Identity::generate());
-        let tenant = test.tenant("saved")?.with(&format!(
+        let protection = format!(
             "
             attachments: {{size: 1Gi, mountPath: /var/lib/journal}}
             journal: {{writableFolders: [/tmp]}}
@@ -135,8 +280,9 @@ impl<'a> World<'a> {
             ",
             owner.to_public(),
             escrow.to_public()
-        ))?;
-        Ok(Some(Self { test, store, tenant, owner, escrow }))
+        );
+        let tenant = test.tenant("saved")?.with(&protection)?;
+        Ok(Some(Self { test, store, tenant, protection, owner, escrow }))
     }
 
     /// The store's folder of this test, on the machine that it runs on.
@@ -146,6 +292,11 @@ impl<'a> World<'a> {
 
     /// Asks for a backup, and returns its name.
     async fn back_up(&self, spec: Value) -> Result<String> {
+        self.back_up_of(&self.tenant, spec).await
+    }
+
+    /// Asks for a backup of `tenant`, and returns its name.
+    async fn back_up_of(&self, tenant: &Tenant, spec: Value) -> Result<String> {
         let name = unique("by-hand");
         let object = json!({
             "apiVersion": kind::BACKUP.api_version(),
@@ -153,8 +304,13 @@ impl<'a> World<'a> {
             "metadata": { "name": name },
             "spec": spec,
         });
-        self.test.world.admin.create(kind::BACKUP, &self.tenant.namespace, object).await?;
+        self.test.world.admin.create(kind::BACKUP, &tenant.namespace, object).await?;
         Ok(name)
+    }
+
+    async fn uid(&self, name: &str) -> Result<String> {
+        let uid = self.backup(name).await?["metadata"]["uid"].as_str().map(str::to_owned);
+        uid.context("it has a UID")
     }
 
     async fn backup(&self, name: &str) -> Result<Value> {
@@ -169,9 +325,21 @@ impl<'a> World<'a> {
         status: &str,
         reason: BackupReason,
     ) -> Result<String> {
+        self.of_says(&self.tenant, name, condition, status, reason).await
+    }
+
+    /// As [`says`](Self::says), of another tenant's backup.
+    async fn of_says(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        condition: BackupCondition,
+        status: &str,
+        reason: BackupReason,
+    ) -> Result<String> {
         let (kind, wanted) = (format!("{condition:?}"), format!("{reason:?}"));
         eventually(format!("{name} says {kind} {status} {wanted}"), BACKED_UP, async || {
-            let object = self.backup(name).await?;
+            let object = self.test.world.admin.get(kind::BACKUP, &tenant.namespace, name).await?;
             let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
             Ok(match conditions.iter().find(|said| said["type"] == kind.as_str()) {
                 Some(said) if said["status"] == status && said["reason"] == wanted.as_str() => {

@@ -31,7 +31,7 @@ use crate::{
     error::chain,
     io::{
         bucket::{self, Credentials, Kind as BucketKind, breaker::Admission},
-        cluster::Error as ClusterError,
+        cluster::{Cluster, Error as ClusterError},
         difference::difference,
         events::{News, Tone},
         kind::{Key, Kind},
@@ -162,7 +162,9 @@ pub async fn apply(
     // Before the status says that it is over: whoever looks at one that is over looks no further.
     if outcome.postponed.is_none() {
         for swept in &plan.sweep {
-            sweep(run, swept, context).await.map_err(Error::Cluster)?;
+            sweep(run, swept, &context.settings.operator_namespace, &context.cluster)
+                .await
+                .map_err(Error::Cluster)?;
         }
     }
     Ok(outcome)
@@ -420,7 +422,7 @@ async fn make(
     };
     let mut job = None;
     for wanted in &wanted {
-        match create(wanted, context).await {
+        match create(wanted, &context.cluster).await {
             Ok(Created::Made(object)) => job = object.uid(),
             Ok(Created::Anothers) => {
                 context.ledger.release(&run.uid());
@@ -528,15 +530,15 @@ enum Created {
     Anothers,
 }
 
-async fn create(wanted: &Wanted, context: &Context) -> Result<Created, ClusterError> {
-    let error = match context.cluster.create(&wanted.key, &wanted.value).await {
+async fn create(wanted: &Wanted, cluster: &Cluster) -> Result<Created, ClusterError> {
+    let error = match cluster.create(&wanted.key, &wanted.value).await {
         Ok(stored) => return Ok(Created::Made(Box::new(stored))),
         Err(error) if error.is_conflict() => error,
         Err(error) => return Err(error),
     };
     let namespace = wanted.value["metadata"]["namespace"].as_str().unwrap_or_default();
     // Made by a process that did not live to write it down, or by somebody else.
-    match context.cluster.live(&wanted.key, namespace).await? {
+    match cluster.live(&wanted.key, namespace).await? {
         Some(standing) if is_wanted(wanted, &standing) => Ok(Created::Made(Box::new(standing))),
         Some(_) => Ok(Created::Anothers),
         None => Err(error),
@@ -649,11 +651,11 @@ async fn give_up(run: &Run, search: Option<&Search>, context: &Context, now: Tim
 }
 
 /// Takes away what was made for one Job: its credentials at once, the Job now or in a day.
-async fn sweep(run: &Run, swept: &Swept, context: &Context) -> Result<(), ClusterError> {
+async fn sweep(run: &Run, swept: &Swept, own_namespace: &str, cluster: &Cluster) -> Result<(), ClusterError> {
     let name = swept.part.name(&run.uid());
     let namespace = match swept.part {
         Part::Write { .. } => run.namespace.as_str(),
-        Part::ReadBack { .. } => context.settings.operator_namespace.as_str(),
+        Part::ReadBack { .. } => own_namespace,
     };
     let goes = match swept.part {
         Part::Write { .. } => Key::new(Kind::Secret, &name),
@@ -661,28 +663,121 @@ async fn sweep(run: &Run, swept: &Swept, context: &Context) -> Result<(), Cluste
     };
     let uid = run.uid();
     let is_ours = |object: &DynamicObject| object.labels().get(BACKUP_LABEL) == Some(&uid);
-    if let Some(standing) = live(&goes, namespace, context).await?.filter(is_ours) {
-        context.cluster.delete(&goes, &standing).await?;
+    if let Some(standing) = live(&goes, namespace, cluster).await?.filter(is_ours) {
+        cluster.delete(&goes, &standing).await?;
     }
     let key = Key::new(Kind::Job, &name);
     let (SweptJob::Stopped(wanted) | SweptJob::Expires(wanted)) = &swept.job else { return Ok(()) };
     let is_the_one = |object: &DynamicObject| object.uid().as_ref() == Some(wanted);
-    let Some(standing) = live(&key, namespace, context).await?.filter(is_the_one) else { return Ok(()) };
+    let Some(standing) = live(&key, namespace, cluster).await?.filter(is_the_one) else { return Ok(()) };
     match &swept.job {
-        SweptJob::Stopped(_) => context.cluster.delete(&key, &standing).await,
+        SweptJob::Stopped(_) => cluster.delete(&key, &standing).await,
         SweptJob::Expires(_) if standing.data.pointer("/spec/ttlSecondsAfterFinished").is_some() => Ok(()),
-        SweptJob::Expires(_) => context.cluster.expire_job(&key, &standing, KEPT).await,
+        SweptJob::Expires(_) => cluster.expire_job(&key, &standing, KEPT).await,
         SweptJob::None => Ok(()),
     }
 }
 
 /// The object as it stands; nothing, where the operator has no access any more.
 async fn live(key: &Key, namespace: &str, context: &Context) -> Result<Option<DynamicObject>, ClusterError> {
-    match context.cluster.live(key, namespace).await {
+    match cluster.live(key, namespace).await {
         Err(error) if error.is_forbidden() => {
             warn!(object.kind = %key.kind, object.name = key.name, "may not look at what is to be taken away");
             Ok(None)
         }
         found => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::ready,
+        sync::{Arc, Mutex},
+    };
+
+    use ::http::{Method, Request, StatusCode};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        backup::check::{self, tests::backup},
+        fake_api,
+    };
+
+    const UID: &str = "0b0e7c1a-6f0e-4a67-9d0e-3a5d4c1b2a39";
+
+    fn config(owner: &str, file: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": "backup-1", "namespace": "journal-ada", "uid": "c", "ownerReferences": [{
+                "apiVersion": "valv.eu/v1alpha1", "kind": "Backup", "name": "by-hand", "uid": owner,
+                "controller": true }] },
+            "immutable": true, "data": { "run.yaml": file },
+        })
+    }
+
+    fn wanted() -> Wanted {
+        Wanted { key: Key::new(Kind::ConfigMap, "backup-1"), value: config(UID, "ours") }
+    }
+
+    /// A server where `standing` has the name of what is to be made.
+    fn with(standing: Value) -> Cluster {
+        fake_api::cluster(fake_api::client(move |request: Request<Value>| {
+            ready(if *request.method() == Method::POST {
+                fake_api::refuse(StatusCode::CONFLICT, "AlreadyExists")
+            } else {
+                fake_api::respond(StatusCode::OK, &standing)
+            })
+        }))
+    }
+
+    #[tokio::test]
+    async fn what_stands_under_the_name_is_used_only_if_it_is_just_what_was_to_be_made_and_ours() {
+        let of = async |standing: Value| create(&wanted(), &with(standing)).await.unwrap();
+        let mut going = config(UID, "ours");
+        going["metadata"]["deletionTimestamp"] = json!("2026-11-22T09:30:05Z");
+        let mut ownerless = config(UID, "ours");
+        ownerless["metadata"]["ownerReferences"] = json!([]);
+        let mut longer = config(UID, "ours");
+        longer["data"]["tenant.yaml"] = json!("theirs");
+
+        assert!(matches!(of(config(UID, "ours")).await, Created::Made(_)));
+        for foreign in [config(UID, "theirs"), config("another", "ours"), going, ownerless, longer] {
+            assert!(matches!(of(foreign.clone()).await, Created::Anothers), "{foreign}");
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_go_by_name_and_only_the_job_that_the_status_names_is_stopped() {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let heard = asked.clone();
+        let cluster = fake_api::cluster(fake_api::client(move |request: Request<Value>| {
+            let (path, method) = (request.uri().path().to_owned(), request.method().clone());
+            heard.lock().unwrap().push(format!("{method} {path}"));
+            let kind = if path.contains("/secrets/") { "Secret" } else { "Job" };
+            ready(fake_api::respond(
+                StatusCode::OK,
+                &json!({
+                    "apiVersion": "v1", "kind": kind,
+                    "metadata": { "name": "x", "namespace": "journal-ada", "uid": "anothers", "resourceVersion": "1",
+                        "labels": { BACKUP_LABEL: UID } },
+                }),
+            ))
+        }));
+        let run = check::check(backup("journal-ada", "by-hand", json!({})));
+        let swept = Swept { part: Part::Write { number: 2 }, job: SweptJob::Stopped("ours".to_owned()) };
+
+        sweep(&run, &swept, "valv-system", &cluster).await.unwrap();
+
+        let name = "backup-0b0e7c1a6f0e4a67-2";
+        assert_eq!(
+            *asked.lock().unwrap(),
+            [
+                format!("GET /api/v1/namespaces/journal-ada/secrets/{name}"),
+                format!("DELETE /api/v1/namespaces/journal-ada/secrets/{name}"),
+                format!("GET /apis/batch/v1/namespaces/journal-ada/jobs/{name}"),
+            ]
+        );
     }
 }

@@ -18,7 +18,7 @@ use valv_crds::{
 use super::{
     attempt,
     check::{Run, Subject},
-    owner::{Claim, LIMIT_BYTES, Owner},
+    owner::{Claim, LIMIT_BYTES, Owner, TakeOver},
 };
 use crate::{
     agent::last_words::Failure,
@@ -61,7 +61,7 @@ pub struct Search {
     /// PostgreSQL's identifier of its database, as far as it is known.
     pub system_identifier: Option<String>,
     /// Whether somebody said that the archive is to be taken over.
-    pub takes_over: bool,
+    pub takes_over: TakeOver,
 }
 
 /// A backup that was written and read back, as two pods say.
@@ -214,7 +214,15 @@ impl Error {
     pub fn of_bucket(&self) -> Option<&bucket::Error> {
         match self {
             Self::Fetch(fetch::Error::Store(error)) | Self::Put { source: error, .. } => Some(error),
-            _ => None,
+            Self::Settings { .. }
+            | Self::Fetch(_)
+            | Self::Contradiction(_)
+            | Self::DatabaseDiffers { .. }
+            | Self::SlotTaken(_)
+            | Self::ArchiveTaken { .. }
+            | Self::Canonical(_)
+            | Self::Fenced(_)
+            | Self::Turn(_) => None,
         }
     }
 }
@@ -233,7 +241,11 @@ impl Search {
         let takes_over = tenant.object.annotations().get(TAKE_OVER_ARCHIVE_ANNOTATION);
         let status = tenant.object.status.as_ref();
         Ok(Self {
-            takes_over: takes_over.is_some_and(|named| *named == archive.to_string()),
+            takes_over: if takes_over.is_some_and(|named| *named == archive.to_string()) {
+                TakeOver::Asked
+            } else {
+                TakeOver::NotAsked
+            },
             archive,
             slot: subject.slot,
             sentinel: run.uid().replace('-', ""),
@@ -303,7 +315,7 @@ impl Search {
             Err(source) => return Err(Error::Put { what: "the record of whose the archive is", source }),
         }
         let found = reader.latest_document(&key, LIMIT_BYTES).await.map_err(Error::Fetch)?;
-        match me.judge(found.as_ref().map(|found| found.bytes.as_slice()), &trusted, false) {
+        match me.judge(found.as_ref().map(|found| found.bytes.as_slice()), &trusted, TakeOver::NotAsked) {
             Claim::Mine => Ok(from),
             Claim::Taken { by } | Claim::TakenOver { from: by } => Err(taken(by)),
             Claim::Free => Err(Error::Fetch(fetch::Error::Broken(Finding { key, flaw: Flaw::Missing }))),
@@ -585,4 +597,101 @@ fn long_enough(store: &Store, read: &ReadBack, began: Timestamp) -> Result<(), S
 
 fn whole_seconds(moment: Timestamp) -> Timestamp {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        archive::manifest::{PartSummary, tests::empty},
+        store::check::tests::store,
+    };
+
+    fn commission() -> Commission {
+        let manifest = manifest();
+        Commission {
+            search: Search {
+                archive: manifest.archive.clone(),
+                slot: manifest.slot,
+                sentinel: manifest.sentinel.clone(),
+                store: store(),
+                tenant: "ada".to_owned(),
+                tenant_uid: "u".to_owned(),
+                system_identifier: Some(manifest.postgres.system_identifier.clone()),
+                takes_over: TakeOver::NotAsked,
+            },
+            folder: manifest.folder(),
+            manifest: ManifestRef {
+                key: manifest.folder().key(DataObject::Manifest).to_string(),
+                version: None,
+                size: 1,
+                blake3: crate::archive::digest::Blake3::of(b""),
+            },
+            verified: commit::Verified {
+                mode: Mode::Full,
+                seed: None,
+                segments_read: 2,
+                segments: 2,
+                at: manifest.ended,
+            },
+            locked_until: Some("2026-12-27T01:00:03.5Z".parse().unwrap()),
+            recipients: manifest.recipients.clone(),
+            attachments: false,
+            taken: "2026-11-22T01:05:00Z".parse().unwrap(),
+        }
+    }
+
+    fn part(name: Part) -> PartSummary {
+        PartSummary { name, segments: 1, bytes: 10, plain_bytes: 100, pages: vec![] }
+    }
+
+    fn manifest() -> Manifest {
+        Manifest { parts: vec![part(Part::Database), part(Part::Tenant)], ..empty() }
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-22T02:00:00Z".parse().unwrap()
+    }
+
+    fn refused(change: impl FnOnce(&mut Manifest)) -> Option<BackupReason> {
+        let mut manifest = manifest();
+        change(&mut manifest);
+        commission().compare(&manifest, now()).err().and_then(|error| error.reason())
+    }
+
+    #[test]
+    fn a_manifest_is_committed_only_if_it_is_all_that_was_asked_for() {
+        let invalid = Some(BackupReason::ManifestInvalid);
+
+        assert_eq!(refused(|_| {}), None);
+        assert_eq!(refused(|manifest| manifest.sentinel = "11".to_owned()), invalid);
+        assert_eq!(refused(|manifest| manifest.recipients.reverse()), invalid);
+        assert_eq!(refused(|manifest| manifest.parent = Some(manifest.slot)), invalid);
+        assert_eq!(
+            refused(|manifest| manifest.parts = vec![part(Part::Database), part(Part::Database)]),
+            invalid
+        );
+        assert_eq!(
+            refused(|manifest| manifest.parts = vec![part(Part::Tenant), part(Part::Tenant)]),
+            invalid
+        );
+        assert_eq!(refused(|manifest| manifest.parts.push(part(Part::Attachments))), invalid);
+        assert_eq!(refused(|manifest| manifest.ended = "2026-11-22T01:04:00Z".parse().unwrap()), invalid);
+        assert_eq!(refused(|manifest| manifest.ended = "2026-11-23T01:04:00Z".parse().unwrap()), invalid);
+    }
+
+    #[test]
+    fn another_database_is_no_backup_of_this_tenant() {
+        let another = refused(|manifest| manifest.postgres.system_identifier = "1".to_owned());
+
+        assert_eq!(another, Some(BackupReason::DatabaseDiffers));
+    }
+
+    #[test]
+    fn a_commit_states_the_lock_that_was_seen_and_not_the_one_that_was_asked_for() {
+        let commit = commission().commit(now());
+
+        assert_eq!(commit.retain_until, Some("2026-12-27T01:00:03Z".parse().unwrap()));
+        assert_eq!(commit.committed, now());
+    }
 }

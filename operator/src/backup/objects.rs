@@ -93,7 +93,7 @@ pub fn order(setup: &Setup<'_>) -> Result<Order, Failure> {
         // More than can be drawn: then all are read.
         VerificationMode::Sample if is_too_many => (VerificationMode::Full, None),
         VerificationMode::Sample => (VerificationMode::Sample, Some(sample)),
-        mode => (mode, None),
+        mode @ (VerificationMode::Full | VerificationMode::Metadata) => (mode, None),
     };
     Ok(Order {
         store: setup.store.name.clone(),

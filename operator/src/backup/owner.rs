@@ -48,6 +48,15 @@ pub struct Owner {
     pub since: Timestamp,
 }
 
+/// Whether a person said that the archive is to be taken over from whoever has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeOver {
+    /// So the tenant's annotation says.
+    Asked,
+    /// Nobody said so.
+    NotAsked,
+}
+
 /// What stands in the way of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -86,9 +95,8 @@ impl Owner {
         serde_json::from_slice(&payload).map_err(OpenError::Parse)
     }
 
-    /// What the record that was `found` means to this owner. `takes_over`: a person said that the archive is to be
-    /// taken over from whoever has it.
-    pub fn judge(&self, found: Option<&[u8]>, trusted: &[PublicKey], takes_over: bool) -> Claim {
+    /// What the record that was `found` means to this owner.
+    pub fn judge(&self, found: Option<&[u8]>, trusted: &[PublicKey], takes_over: TakeOver) -> Claim {
         let Some(bytes) = found else { return Claim::Free };
         let owner = match Self::open(bytes, trusted) {
             Ok(owner) => owner,
@@ -118,9 +126,12 @@ impl Owner {
     }
 }
 
-fn taken(by: &str, why: &str, takes_over: bool) -> Claim {
+fn taken(by: &str, why: &str, takes_over: TakeOver) -> Claim {
     let words = format!("{by} ({why})");
-    if takes_over { Claim::TakenOver { from: words } } else { Claim::Taken { by: words } }
+    match takes_over {
+        TakeOver::Asked => Claim::TakenOver { from: words },
+        TakeOver::NotAsked => Claim::Taken { by: words },
+    }
 }
 
 #[cfg(test)]
@@ -145,7 +156,7 @@ pub(super) mod tests {
         SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap()
     }
 
-    fn judged(me: &Owner, standing: &Owner, takes_over: bool) -> Claim {
+    fn judged(me: &Owner, standing: &Owner, takes_over: TakeOver) -> Claim {
         let key = key();
         me.judge(Some(&standing.seal(&key).unwrap()), &[key.public()], takes_over)
     }
@@ -154,8 +165,8 @@ pub(super) mod tests {
     fn an_archive_without_a_record_is_free_and_one_with_ours_is_ours() {
         let me = owner("ada", "u1", "c1", None);
 
-        assert_eq!(me.judge(None, &[key().public()], false), Claim::Free);
-        assert_eq!(judged(&me, &me, false), Claim::Mine);
+        assert_eq!(me.judge(None, &[key().public()], TakeOver::NotAsked), Claim::Free);
+        assert_eq!(judged(&me, &me, TakeOver::NotAsked), Claim::Mine);
     }
 
     #[test]
@@ -166,8 +177,14 @@ pub(super) mod tests {
             owner("ada", "u2", "c2", Some("7")),
             owner("ada", "u1", "c2", None),
         ] {
-            assert!(matches!(judged(&me, &standing, false), Claim::Taken { .. }), "{standing:?}");
-            assert!(matches!(judged(&me, &standing, true), Claim::TakenOver { .. }), "{standing:?}");
+            assert!(
+                matches!(judged(&me, &standing, TakeOver::NotAsked), Claim::Taken { .. }),
+                "{standing:?}"
+            );
+            assert!(
+                matches!(judged(&me, &standing, TakeOver::Asked), Claim::TakenOver { .. }),
+                "{standing:?}"
+            );
         }
     }
 
@@ -176,11 +193,17 @@ pub(super) mod tests {
         let before = owner("ada", "u1", "c1", Some("7"));
 
         assert!(matches!(
-            judged(&owner("ada", "u2", "c1", Some("7")), &before, false),
+            judged(&owner("ada", "u2", "c1", Some("7")), &before, TakeOver::NotAsked),
             Claim::TakenOver { .. }
         ));
-        assert!(matches!(judged(&owner("ada", "u2", "c1", Some("8")), &before, false), Claim::Taken { .. }));
-        assert!(matches!(judged(&owner("ada", "u2", "c1", None), &before, false), Claim::Taken { .. }));
+        assert!(matches!(
+            judged(&owner("ada", "u2", "c1", Some("8")), &before, TakeOver::NotAsked),
+            Claim::Taken { .. }
+        ));
+        assert!(matches!(
+            judged(&owner("ada", "u2", "c1", None), &before, TakeOver::NotAsked),
+            Claim::Taken { .. }
+        ));
     }
 
     #[test]
@@ -188,8 +211,14 @@ pub(super) mod tests {
         let me = owner("ada", "u1", "c1", None);
         let sealed = me.seal(&key()).unwrap();
 
-        assert!(matches!(me.judge(Some(&sealed), &[key().public()], false), Claim::Taken { .. }));
-        assert!(matches!(me.judge(Some(b"junk"), &[key().public()], false), Claim::Taken { .. }));
+        assert!(matches!(
+            me.judge(Some(&sealed), &[key().public()], TakeOver::NotAsked),
+            Claim::Taken { .. }
+        ));
+        assert!(matches!(
+            me.judge(Some(b"junk"), &[key().public()], TakeOver::NotAsked),
+            Claim::Taken { .. }
+        ));
     }
 
     #[test]

@@ -334,11 +334,10 @@ fn goes_on(
                 let failure = Failure { reason: BackupReason::SetupChanged, message: what };
                 return Plan { sweep: leftovers(run, observed), ..notes(Note::Failed(failure)) };
             }
-            match standing {
-                Standing::ToWrite => does(Step::Makes(write), AT_ONCE),
-                Standing::ToBeRead { reading } => notes(Note::Reads { reading }),
-                _ => does(Step::Makes(read), AT_ONCE),
+            if let Standing::ToBeRead { reading } = standing {
+                return notes(Note::Reads { reading });
             }
+            does(Step::Makes(if standing == Standing::ToWrite { write } else { read }), AT_ONCE)
         }
         Standing::NotRead { reading, failure } => {
             retries(run, observed, settings, subject, attempt, &failure, reading, now)
@@ -643,3 +642,7 @@ fn leftovers(run: &Run, observed: &Observed) -> Vec<Swept> {
     }
     all
 }
+
+#[cfg(test)]
+#[path = "simulation.rs"]
+mod simulation;
