@@ -146,7 +146,10 @@ fn a_cancelled_backup_ends_and_leaves_no_job_and_no_credentials() {
         })
         .await?;
         let archive = world.folder().join("v1").join(&tenant.name).join("commits");
-        ensure!(!archive.exists() || fs::read_dir(&archive)?.next().is_none(), "a cancelled backup has a commit");
+        ensure!(
+            !archive.exists() || fs::read_dir(&archive)?.next().is_none(),
+            "a cancelled backup has a commit"
+        );
         test.measured(&said);
         Ok(())
     });
@@ -176,7 +179,10 @@ fn two_backups_of_one_second_are_one_that_is_complete_and_one_that_says_why_not(
             reasons.push(reason);
         }
 
-        let slots = (world.backup(&one).await?["status"]["slot"].clone(), world.backup(&two).await?["status"]["slot"].clone());
+        let slots = (
+            world.backup(&one).await?["status"]["slot"].clone(),
+            world.backup(&two).await?["status"]["slot"].clone(),
+        );
         reasons.sort();
         if slots.0 == slots.1 {
             ensure!(reasons == ["Committed", "SlotTaken"], "{reasons:?}");
@@ -199,10 +205,13 @@ fn an_archive_that_another_tenant_has_gets_no_backup_of_this_one() {
         let owner = world.folder().join("v1").join(&tenant.name).join("records/owner.json");
         ensure!(owner.is_file(), "nobody said whose the archive is");
 
-        let thief = test.tenant("thief")?.with(&world.protection)?.with(&format!("archiveID: {}", tenant.name))?;
+        let thief =
+            test.tenant("thief")?.with(&world.protection)?.with(&format!("archiveID: {}", tenant.name))?;
         thief.up().await?;
         let stolen = world.back_up_of(&thief, json!({})).await?;
-        let said = world.of_says(&thief, &stolen, BackupCondition::Complete, "False", BackupReason::ArchiveTaken).await?;
+        let said = world
+            .of_says(&thief, &stolen, BackupCondition::Complete, "False", BackupReason::ArchiveTaken)
+            .await?;
 
         ensure!(said.contains(&tenant.name), "it does not say whose the archive is: {said}");
         test.measured(&said);
@@ -229,7 +238,10 @@ fn an_agent_that_is_killed_is_followed_by_another_attempt() {
         test.world.admin.delete(kind::POD, &tenant.namespace, &pod, Grace::None).await?;
         let said = world.says(&name, BackupCondition::Complete, "True", BackupReason::Committed).await?;
 
-        ensure!(world.backup(&name).await?["status"]["attempt"]["number"] == 2, "it was not the second attempt");
+        ensure!(
+            world.backup(&name).await?["status"]["attempt"]["number"] == 2,
+            "it was not the second attempt"
+        );
         test.measured(&said);
         Ok(())
     });

@@ -679,7 +679,7 @@ async fn sweep(run: &Run, swept: &Swept, own_namespace: &str, cluster: &Cluster)
 }
 
 /// The object as it stands; nothing, where the operator has no access any more.
-async fn live(key: &Key, namespace: &str, context: &Context) -> Result<Option<DynamicObject>, ClusterError> {
+async fn live(key: &Key, namespace: &str, cluster: &Cluster) -> Result<Option<DynamicObject>, ClusterError> {
     match cluster.live(key, namespace).await {
         Err(error) if error.is_forbidden() => {
             warn!(object.kind = %key.kind, object.name = key.name, "may not look at what is to be taken away");

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use valv_crds::{
     BackupPolicy,
     backup::{self, BackupReason, Order, Origin},
@@ -538,15 +539,17 @@ fn setup<'a>(observed: &'a Observed, settings: &Settings) -> Result<Setup<'a>, O
     }
     let status = store.object.status.as_ref();
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let current = status.and_then(|status| status.observed_generation) == store.object.metadata.generation;
-    if let Some(why) = not_ready(conditions, &format!("{:?}", StoreCondition::Ready), current) {
+    let seen = status.and_then(|status| status.observed_generation);
+    let ready = format!("{:?}", StoreCondition::Ready);
+    if let Some(why) = not_ready(conditions, &ready, seen, store.object.metadata.generation) {
         let message = format!("the BackupStore {} is not ready: {why}", store.name);
         return Err(Obstacle::passing(Why::StoreNotReady, message));
     }
     let status = policy.status.as_ref();
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let current = status.and_then(|status| status.observed_generation) == policy.metadata.generation;
-    if let Some(why) = not_ready(conditions, &format!("{:?}", PolicyCondition::Ready), current) {
+    let seen = status.and_then(|status| status.observed_generation);
+    let ready = format!("{:?}", PolicyCondition::Ready);
+    if let Some(why) = not_ready(conditions, &ready, seen, policy.metadata.generation) {
         let message = format!("the BackupPolicy {} is not ready: {why}", protection.policy);
         return Err(Obstacle::passing(Why::PolicyMissing, message));
     }
@@ -557,13 +560,15 @@ fn is_in(store: &Store, own: &Location) -> bool {
     store.location.region.eq_ignore_ascii_case(&own.region)
 }
 
-/// Why an object cannot be used: its own condition's words.
+/// Why an object of `generation` cannot be used: its own condition's words.
 fn not_ready(
-    conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
+    conditions: &[Condition],
     ready: &str,
-    is_current: bool,
+    observed: Option<i64>,
+    generation: Option<i64>,
 ) -> Option<String> {
     let ready = conditions.iter().find(|condition| condition.type_ == ready);
+    let is_current = observed == generation;
     match ready {
         Some(ready) if ready.status == "True" && is_current => None,
         Some(ready) if is_current => Some(ready.message.clone()),

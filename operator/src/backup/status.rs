@@ -307,7 +307,8 @@ fn sentence(committed: &Committed) -> String {
 /// What the reading pod saw over what the manifest names, and the operator over the commit.
 fn intact(status: &BackupStatus, committed: &Committed) -> Said {
     let reading = status.attempt.as_ref().and_then(|attempt| attempt.reading.as_ref());
-    let over_data = reading.and_then(|reading| reading.verified.as_ref()).map_or(0, |read| read.tampered);
+    let over_data: i64 =
+        reading.and_then(|reading| reading.verified.as_ref()).map_or(0, |read| read.tampered);
     let tampered = over_data.saturating_add_unsigned(committed.found.covered.total);
     if tampered == 0 {
         Said::yes(
