@@ -48,3 +48,8 @@ grep -q 'cidr: "203.0.113.0/24"' <<<"$opened" && grep -q 'port: 9000' <<<"$opene
 if render | grep -q '203.0.113'; then fail "a way that nobody asked for"; fi
 echo "the operator reaches the stores that stores.egress names"
 grep -q 'backupstores/status,' <<<"$opened" || fail "nobody writes the status of stores"
+
+grep -q 'valv.eu/role: verification' <<<"$opened" || fail "no wall around what reads backups back"
+[ "$(grep -c 'cidr: "203.0.113.0/24"' <<<"$opened")" = 2 ] || fail "what reads backups back does not reach the stores"
+grep -q 'concurrent: 16' <<<"$opened" || fail "no limit of backups"
+echo "what reads backups back has a wall, and a way to the stores"

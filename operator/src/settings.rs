@@ -657,9 +657,14 @@ reconcile: { concurrency: 4, resync: 1h 30m }
 operatorNamespace: valv-system
 serviceAccount: valv
 certificates: { lifetime: 2w, renewBefore: 3d, caLifetime: 365d }
+backups: { concurrent: 3 }
+location: { region: se-sto1, country: SE }
 ",
         )
         .unwrap();
+
+        assert_eq!(settings.backups.concurrent, 3);
+        assert_eq!(settings.location.unwrap().region, "se-sto1");
 
         assert_eq!(settings.network.cluster_cidrs[1].to_string(), "fd00::/48");
         assert_eq!(settings.network.ingress_controllers[0].namespace, "ingress");
@@ -689,6 +694,8 @@ certificates: { lifetime: 2w, renewBefore: 3d, caLifetime: 365d }
         for (yaml, field, what) in [
             ("reconcile: { resync: 5 parsecs }", "reconcile.resync", "not a length of time"),
             ("reconcile: { resync: '0s' }", "reconcile.resync", "not a length of time"),
+            ("backups: { concurrent: 0 }", "backups.concurrent", "between 1 and 1000"),
+            ("location: { region: se-sto1 }", "location", "country"),
             ("reconcile: { concurrency: 0 }", "reconcile.concurrency", "between 1 and 64"),
             ("reconcile: { concurrency: many }", "reconcile.concurrency", "u16"),
             ("images2: {}", "images2", "unknown field"),
