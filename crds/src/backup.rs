@@ -84,9 +84,13 @@ pub struct BackupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
 
-    /// When its first agent started.
+    /// When its first attempt was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
+
+    /// When it is given up, if it was not read back by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
 
     /// The moment of the database that it holds: its backup's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,8 +119,9 @@ pub struct BackupStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// One run of the agent. Each writes under an id of its own.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+/// One run of the agent, and what its pods said: what is decided is decided from here, for pods are gone at any time.
+/// Each attempt writes under an id of its own.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// The first is 1.
@@ -125,6 +130,118 @@ pub struct Attempt {
     /// UID of its pod: the folder under which it writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// When it was begun: written before anything is made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Time>,
+    /// What it was begun with. What the policy or the tenant asks for by now may differ: then another attempt begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+    /// UID of the Job whose pod writes: a pod counts only if it is this Job's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// What the pod said that it wrote: written before it is read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrote: Option<Wrote>,
+    /// How it is read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
+    /// How it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<AttemptFailure>,
+}
+
+/// What an attempt was begun with.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// Name of the `BackupStore`.
+    pub store: String,
+    /// For whom it is encrypted, in this order.
+    #[serde(default)]
+    pub recipients: Vec<String>,
+    /// How much is read back.
+    #[serde(default)]
+    pub verification: VerificationMode,
+    /// Of `Sample`: how many segments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<i32>,
+    /// Whether the tenant has attachments.
+    #[serde(default)]
+    pub attachments: bool,
+}
+
+/// What an agent said that it wrote. A claim: the operator reads the manifest itself before it commits.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wrote {
+    /// The manifest.
+    pub manifest: ObjectDigest,
+    /// The manifest's size.
+    pub manifest_bytes: i64,
+    /// Bytes of ciphertext.
+    pub bytes: i64,
+    /// Bytes of the tar streams.
+    pub plain_bytes: i64,
+    /// Segments.
+    pub segments: i64,
+    /// The moment that it holds.
+    pub taken: Time,
+}
+
+/// One reading back of what an attempt wrote. It is repeated alone: what was written stays.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reading {
+    /// The first is 1.
+    #[schemars(range(min = 1))]
+    pub number: i32,
+    /// When it was begun: written before its Job is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Time>,
+    /// UID of its Job, in the operator's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// What its pod saw: written before the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<ReadBack>,
+    /// How it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<AttemptFailure>,
+}
+
+/// What a reading pod saw.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadBack {
+    /// How much it read.
+    pub mode: VerificationMode,
+    /// What a sample was drawn with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+    /// Segments that were read and whose digest was right.
+    pub segments_read: i64,
+    /// Segments that there are.
+    pub segments: i64,
+    /// When the operator heard of it.
+    pub at: Time,
+    /// Objects over which something lies.
+    #[serde(default)]
+    pub tampered: i64,
+    /// Until when all objects are locked: the least that was seen. Absent: one of them is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Time>,
+}
+
+/// How an attempt, or a reading back, failed.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptFailure {
+    /// Why.
+    pub reason: BackupReason,
+    /// In a sentence.
+    pub message: String,
+    /// When.
+    pub at: Time,
 }
 
 /// How far an agent is.
@@ -331,6 +448,19 @@ pub enum BackupReason {
     Tampered,
     /// Retention has deleted it.
     Expired,
+    /// The API server refused what an attempt needs (quota, admission, an object of that name that is another's); the
+    /// message has its words.
+    ClusterRefused,
+    /// A pod could not be scheduled, pulled or mounted within ten minutes.
+    NotStarted,
+    /// Store, recipients or attachments are others than those that the attempt was begun with: another begins.
+    SetupChanged,
+    /// The database that was backed up is not the one that the tenant's status names.
+    DatabaseDiffers,
+    /// An object is not locked, or not for as long as the store's lock says.
+    LockTooShort,
+    /// The archive is another tenant's, or another cluster's.
+    ArchiveTaken,
 }
 
 #[cfg(test)]

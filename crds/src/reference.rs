@@ -63,5 +63,12 @@ pub const IDENTITY_LABEL: &str = "valv.eu/identity";
 /// another may take its place. Its value says who decided so and why.
 pub const NEW_SIGNING_KEY_ANNOTATION: &str = "valv.eu/new-signing-key";
 
+/// Annotation on a tenant: its value is the id of an archive that another tenant, or another cluster, began, and that
+/// this one goes on with.
+pub const TAKE_OVER_ARCHIVE_ANNOTATION: &str = "valv.eu/take-over-archive";
+
+/// Label on what was made for a backup: the UID of the `Backup`.
+pub const BACKUP_LABEL: &str = "valv.eu/backup";
+
 /// Finalizer on a tenant.
 pub const FINALIZER: &str = "valv.eu/tenant";

@@ -4,16 +4,35 @@
 //! store; the operator believes neither before it has read the manifest itself, and then puts the commit. Nothing
 //! is `Complete` before that commit was read back.
 //!
-//! What a crash leaves is taken up where it stands: every name is made from the slot and the attempt's number, so
-//! the next look asks for the same objects.
+//! What a crash leaves is taken up where it stands: what is decided, and what pods said, is written into the status
+//! before it is acted on, and every name is made from the object's UID and the attempt's number, so the next look asks
+//! for the same objects.
+//!
+//! | to find | open |
+//! |---|---|
+//! | what comes next | `backup/plan.rs` |
+//! | how an attempt stands | `backup/attempt.rs`, and what is seen of a Job and its pod in `backup/sighting.rs` |
+//! | what the pods get | `backup/objects.rs` |
+//! | what is looked at in the archive, and committed | `backup/commission.rs`; whose the archive is in `backup/owner.rs` |
+//! | how many run | `backup/ledger.rs` |
+//! | what nobody owns any more | `backup/orphans.rs` |
 
 pub mod apply;
 pub mod attempt;
 pub mod check;
 pub mod commission;
+pub mod credentials;
+pub mod ledger;
+pub mod names;
 pub mod objects;
 pub mod observe;
+pub mod orphans;
+pub mod others;
+pub mod owner;
+pub mod plain;
 pub mod plan;
+pub mod progress;
+pub mod sighting;
 pub mod status;
 
 use std::{sync::Arc, time::Duration};
@@ -23,9 +42,11 @@ use kube::{
     ResourceExt,
     runtime::{controller::Action, events::Recorder, reflector::Store},
 };
+use tokio::sync::{OnceCell, Semaphore};
 use tracing::{instrument, warn};
 use valv_crds::Backup;
 
+use self::{credentials::Known, ledger::Ledger, others::Others};
 use crate::{
     backoff::Backoff,
     controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
@@ -34,6 +55,7 @@ use crate::{
     metrics::Metrics,
     settings::Settings,
     signing::Signing,
+    store::breakers::Breakers,
 };
 
 /// What every reconciliation shares.
@@ -52,6 +74,20 @@ pub struct Context {
     pub backups: Store<GuardedBackup>,
     /// What commits are signed with.
     pub signing: Signing,
+    /// Whether each store is asked at all. Shared with all who use stores.
+    pub breakers: Breakers,
+    /// Which runs have a place.
+    pub ledger: Ledger,
+    /// The other backups and tenants, by what is asked of them.
+    pub others: Others,
+    /// Credentials of stores, as they were read.
+    pub credentials: Known,
+    /// The turn to commit.
+    pub commits: Semaphore,
+    /// The turn to read a manifest.
+    pub parsing: Semaphore,
+    /// What tells this cluster from others.
+    pub cluster_id: OnceCell<String>,
     /// The operator's settings.
     pub settings: Arc<Settings>,
     /// Counts and durations.
@@ -91,9 +127,10 @@ pub async fn reconcile(object: Arc<Backup>, context: Arc<Context>) -> Result<Act
     let plan = plan::plan(&run, &observed, &context.settings, now);
     let outcome = apply::apply(&run, &observed, &plan, &context, now).await.map_err(Error::Apply)?;
     let status = status::status(&run, &observed, &plan, &outcome, now);
-    status::tell(&run, &status, &context).await.map_err(Error::Status)?;
+    let look_again_after = outcome.look_again_after.or(plan.look_again_after);
+    status::tell(&run, &status, outcome.news, &context).await.map_err(Error::Status)?;
     context.backoff.succeeded(&run.key());
-    Ok(plan.look_again_after.map_or_else(Action::await_change, Action::requeue))
+    Ok(look_again_after.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Errors end here: logged once, with all their causes, and turned into the next try.

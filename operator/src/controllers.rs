@@ -16,7 +16,10 @@ use kube::{
     },
 };
 use serde_json::json;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant};
@@ -103,7 +106,8 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> Result<(), Error> {
     let stop = stop.shared();
-    let (cache, changes) = Cache::start(&runtime.client).await.map_err(Error::Discover)?;
+    let (cache, changes) =
+        Cache::start(&runtime.client, &runtime.settings.operator_namespace).await.map_err(Error::Discover)?;
     let signing = Signing::default();
     let (waking, woken) = Waking::new();
     let changes = stream::select(changes, woken).map(|tenant| ObjectRef::<Guarded>::new(&tenant));
@@ -335,12 +339,20 @@ fn run_backups(
         stores: known.stores,
         backups: known.backups,
         signing,
+        breakers: runtime.breakers.clone(),
+        ledger: backup::ledger::Ledger::default(),
+        others: backup::others::Others::default(),
+        credentials: backup::credentials::Known::default(),
+        commits: Semaphore::new(1),
+        parsing: Semaphore::new(1),
+        cluster_id: OnceCell::new(),
         settings: runtime.settings.clone(),
         metrics: runtime.metrics.clone(),
         recorder: runtime.recorder(),
         backoff: Backoff::default(),
         now: runtime.now,
     });
+    let sweeping = backup::orphans::keep_sweeping(context.clone());
     let reconcile = move |object: Arc<GuardedBackup>, context: Arc<backup::Context>| {
         if let Ok(backup) = &object.0 {
             waking.backup(backup);
@@ -357,6 +369,7 @@ fn run_backups(
         tokio::select! {
             () = working => {}
             () = forgetting => {}
+            () = sweeping => {}
         }
     }
 }
@@ -383,6 +396,8 @@ async fn reconcile_backup(
     let _ = context.tenants.wait_until_ready().await;
     let _ = context.stores.wait_until_ready().await;
     let _ = context.policies.wait_until_ready().await;
+    // What runs must be counted before anything begins.
+    let _ = context.backups.wait_until_ready().await;
     match &object.0 {
         Ok(backup) => backup::reconcile(Arc::new(backup.clone()), context).await,
         Err(invalid) => {

@@ -57,6 +57,43 @@ pub struct Settings {
     /// The certificates inside a tenant's namespace.
     #[serde(default)]
     pub certificates: Certificates,
+
+    /// How backups are taken.
+    #[serde(default)]
+    pub backups: Backups,
+
+    /// Where this cluster is: the tenants' own region, in which none of their backups may lie. Default: it is not
+    /// said, and no store is refused for its region.
+    #[serde(default)]
+    pub location: Option<Location>,
+}
+
+/// How backups are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Backups {
+    /// How many run at once, to all stores together. 1 to 1000. Default 16. A store's `limits.concurrentBackups` is
+    /// heeded besides.
+    pub concurrent: u16,
+}
+
+impl Default for Backups {
+    fn default() -> Self {
+        Self { concurrent: 16 }
+    }
+}
+
+/// None would be no backups.
+const BACKUPS_AT_ONCE: RangeInclusive<u16> = 1..=1000;
+
+/// Where a cluster is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Location {
+    /// The provider's name of the region, as the stores' `location.region` would have it.
+    pub region: String,
+    /// The country, two letters of ISO 3166-1.
+    pub country: String,
 }
 
 /// Full references of the images that the operator runs.
@@ -471,6 +508,10 @@ impl Settings {
                 "reconcile.concurrency is not between 1 and 64",
             ),
             (self.reconcile.resync < SHORTEST_RESYNC, "reconcile.resync is shorter than 10s"),
+            (
+                !BACKUPS_AT_ONCE.contains(&self.backups.concurrent),
+                "backups.concurrent is not between 1 and 1000",
+            ),
         ];
         match refusals.into_iter().find(|(holds, _)| *holds) {
             Some((_, sentence)) => Err(Error::Refused(sentence)),
@@ -616,9 +657,14 @@ reconcile: { concurrency: 4, resync: 1h 30m }
 operatorNamespace: valv-system
 serviceAccount: valv
 certificates: { lifetime: 2w, renewBefore: 3d, caLifetime: 365d }
+backups: { concurrent: 3 }
+location: { region: se-sto1, country: SE }
 ",
         )
         .unwrap();
+
+        assert_eq!(settings.backups.concurrent, 3);
+        assert_eq!(settings.location.unwrap().region, "se-sto1");
 
         assert_eq!(settings.network.cluster_cidrs[1].to_string(), "fd00::/48");
         assert_eq!(settings.network.ingress_controllers[0].namespace, "ingress");
@@ -648,6 +694,8 @@ certificates: { lifetime: 2w, renewBefore: 3d, caLifetime: 365d }
         for (yaml, field, what) in [
             ("reconcile: { resync: 5 parsecs }", "reconcile.resync", "not a length of time"),
             ("reconcile: { resync: '0s' }", "reconcile.resync", "not a length of time"),
+            ("backups: { concurrent: 0 }", "backups.concurrent", "between 1 and 1000"),
+            ("location: { region: se-sto1 }", "location", "country"),
             ("reconcile: { concurrency: 0 }", "reconcile.concurrency", "between 1 and 64"),
             ("reconcile: { concurrency: many }", "reconcile.concurrency", "u16"),
             ("images2: {}", "images2", "unknown field"),

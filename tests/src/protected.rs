@@ -32,6 +32,8 @@ pub struct Protected<'a> {
     pub policy: String,
     /// The tenant.
     pub tenant: Tenant,
+    /// What its spec says of attachments and backups.
+    pub protection: String,
     /// The care provider's key.
     pub owner: x25519::Identity,
     /// The key in escrow.
@@ -89,7 +91,7 @@ impl<'a> Protected<'a> {
         test.world.admin.apply(kind::BACKUP_POLICY, "", &object).await?;
         let [owner, escrow, drill] = [(); 3].map(|()| x25519::Identity::generate());
         let third = if wanted.drill_key { format!(", drill: {}", drill.to_public()) } else { String::new() };
-        let tenant = test.tenant("saved")?.with(&format!(
+        let protection = format!(
             "
             attachments: {{size: 1Gi, mountPath: /var/lib/journal}}
             journal: {{writableFolders: [/tmp]}}
@@ -99,8 +101,9 @@ impl<'a> Protected<'a> {
             ",
             owner.to_public(),
             escrow.to_public()
-        ))?;
-        Ok(Some(Self { test, stores: brought, policy, tenant, owner, escrow, drill }))
+        );
+        let tenant = test.tenant("saved")?.with(&protection)?;
+        Ok(Some(Self { test, stores: brought, policy, tenant, protection, owner, escrow, drill }))
     }
 
     /// The first store.
@@ -126,6 +129,11 @@ impl<'a> Protected<'a> {
 
     /// Asks for a backup, and returns its name.
     pub async fn back_up(&self, spec: Value) -> Result<String> {
+        self.back_up_of(&self.tenant, spec).await
+    }
+
+    /// Asks for a backup of another tenant, and returns its name.
+    pub async fn back_up_of(&self, tenant: &Tenant, spec: Value) -> Result<String> {
         let name = unique("by-hand");
         let object = json!({
             "apiVersion": kind::BACKUP.api_version(),
@@ -133,7 +141,7 @@ impl<'a> Protected<'a> {
             "metadata": { "name": name },
             "spec": spec,
         });
-        self.test.world.admin.create(kind::BACKUP, &self.tenant.namespace, object).await?;
+        self.test.world.admin.create(kind::BACKUP, &tenant.namespace, object).await?;
         Ok(name)
     }
 
@@ -147,6 +155,12 @@ impl<'a> Protected<'a> {
     /// A backup, as it stands.
     pub async fn backup(&self, name: &str) -> Result<Value> {
         self.test.world.admin.get(kind::BACKUP, &self.tenant.namespace, name).await
+    }
+
+    /// The UID of a backup.
+    pub async fn uid(&self, name: &str) -> Result<String> {
+        let uid = self.backup(name).await?["metadata"]["uid"].as_str().map(str::to_owned);
+        uid.context("it has a UID")
     }
 
     /// The folder in the first store that a backup's attempt wrote into.
@@ -165,9 +179,21 @@ impl<'a> Protected<'a> {
         status: &str,
         reason: BackupReason,
     ) -> Result<String> {
+        self.of_says(&self.tenant, name, condition, status, reason).await
+    }
+
+    /// As [`says`](Self::says), of another tenant's backup.
+    pub async fn of_says(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        condition: BackupCondition,
+        status: &str,
+        reason: BackupReason,
+    ) -> Result<String> {
         let (kind, wanted) = (format!("{condition:?}"), format!("{reason:?}"));
         eventually(format!("{name} says {kind} {status} {wanted}"), BACKED_UP, async || {
-            let object = self.backup(name).await?;
+            let object = self.test.world.admin.get(kind::BACKUP, &tenant.namespace, name).await?;
             let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
             Ok(match conditions.iter().find(|said| said["type"] == kind.as_str()) {
                 Some(said) if said["status"] == status && said["reason"] == wanted.as_str() => {

@@ -92,10 +92,12 @@ Standard
   "database" $database
   "reconcile" $reconcile
   "certificates" .Values.certificates
+  "backups" (dict "concurrent" (int64 .Values.backups.concurrent))
   "operatorNamespace" .Release.Namespace
   "serviceAccount" (include "valv.serviceAccount" .)
   "tenantRole" (include "valv.tenantRole" .) -}}
 {{- with .Values.storageClassName }}{{ $_ := set $settings "storageClassName" . }}{{ end -}}
+{{- with .Values.location }}{{ $_ := set $settings "location" . }}{{ end -}}
 {{- toYaml $settings -}}
 {{- end -}}
 

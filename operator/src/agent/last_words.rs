@@ -6,7 +6,7 @@
 //! {"manifest": {"key": "…", "version": "…", "size": 1200, "blake3": "…"},
 //!  "bytes": 1000, "plainBytes": 9000, "segments": 1, "taken": "2026-11-22T01:05:00Z"}
 //! {"verified": {"mode": "Sample", "seed": 7, "segmentsRead": 10, "segments": 90, "at": "2026-11-22T01:09:00Z",
-//!  "tampered": 0}}
+//!  "tampered": 0, "lockedUntil": "2026-12-22T01:00:03Z"}}
 //! {"failure": {"reason": "StoreFull", "message": "failed to …"}}
 //! ```
 //! A claim, never a proof: the operator reads the manifest itself.
@@ -75,6 +75,9 @@ pub struct Verified {
     pub at: Timestamp,
     /// Objects over which something lies: tampering, and no loss.
     pub tampered: u64,
+    /// Until when manifest, pages and segments are locked: the least that was seen. Absent: one of them is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Timestamp>,
 }
 
 /// How a command failed.
@@ -121,13 +124,20 @@ mod tests {
         let manifest = ManifestRef { key, version: None, size: 1200, blake3: Blake3::of(b"") };
         let taken =
             LastWords::Taken(Taken { manifest, bytes: 1000, plain_bytes: 9000, segments: 1, taken: at });
-        let verified =
-            Verified { mode: Mode::Sample, seed: Some(7), segments_read: 10, segments: 90, at, tampered: 0 };
+        let verified = Verified {
+            mode: Mode::Sample,
+            seed: Some(7),
+            segments_read: 10,
+            segments: 90,
+            at,
+            tampered: 0,
+            locked_until: Some(at),
+        };
         let verified = LastWords::Verified { verified };
 
         assert_eq!(
             verified.encode(),
-            r#"{"verified":{"mode":"Sample","seed":7,"segmentsRead":10,"segments":90,"at":"2026-11-22T01:05:00Z","tampered":0}}"#,
+            r#"{"verified":{"mode":"Sample","seed":7,"segmentsRead":10,"segments":90,"at":"2026-11-22T01:05:00Z","tampered":0,"lockedUntil":"2026-11-22T01:05:00Z"}}"#,
         );
         for words in [taken, verified] {
             assert!(words.encode().len() < LIMIT_BYTES);

@@ -33,7 +33,7 @@ use crate::{
         verify::{self, MOST_SAMPLED, Verdict},
     },
     error::chain,
-    io::bucket::{self, Kind, Version},
+    io::bucket::{self, Kind, Meta, Version},
 };
 
 /// What `valv agent verify` is told.
@@ -202,7 +202,7 @@ async fn read_back(arguments: &Verify, now: fn() -> Timestamp) -> Result<Verifie
     let bucket = store_access::bucket(&run.store, &arguments.store_credentials).map_err(Error::Store)?;
     let options = fetch::Options { retry: run.store.retry_rule(), ..fetch::Options::default() };
     let archive = Archive::new(bucket, options);
-    let manifest = manifest(arguments, &archive).await?;
+    let (manifest, meta) = manifest(arguments, &archive).await?;
     if (&manifest.archive, manifest.slot) != (&run.archive, run.slot) {
         return Err(Error::Foreign { key: arguments.manifest.clone() });
     }
@@ -213,17 +213,18 @@ async fn read_back(arguments: &Verify, now: fn() -> Timestamp) -> Result<Verifie
     let stage = |_: &Progress| Stage::ReadingBack;
     let looking = verify::verify(&archive, &manifest, depth, &progress);
     let looking = pulse::with_lines(progress.subscribe(), total_bytes, stage, looking);
-    let verdict = looking.await.map_err(Error::Read)?;
+    let mut verdict = looking.await.map_err(Error::Read)?;
+    verdict.lock = verdict.lock.and(meta.retained_until);
     judge(verdict, depth.seed(), now())
 }
 
 /// The manifest, if it is the one that was named. Its size is the store's word, and the digest proves it.
-async fn manifest(arguments: &Verify, archive: &Archive) -> Result<Manifest, Error> {
+async fn manifest(arguments: &Verify, archive: &Archive) -> Result<(Manifest, Meta), Error> {
     let version = arguments.version.as_deref().filter(|version| !version.is_empty()).map(Version::new);
     let key = arguments.manifest.clone();
-    let size = archive.size_of(&key, version.as_ref()).await.map_err(Error::Look)?;
-    let named = ManifestRef { key, version, size, blake3: arguments.blake3 };
-    archive.manifest(&named).await.map_err(Error::Manifest)
+    let meta = archive.meta_of(&key, version.as_ref()).await.map_err(Error::Look)?;
+    let named = ManifestRef { key, version, size: meta.size_bytes, blake3: arguments.blake3 };
+    Ok((archive.manifest(&named).await.map_err(Error::Manifest)?, meta))
 }
 
 fn judge(verdict: Verdict, seed: Option<u32>, at: Timestamp) -> Result<Verified, Error> {
@@ -231,7 +232,7 @@ fn judge(verdict: Verdict, seed: Option<u32>, at: Timestamp) -> Result<Verified,
         warn!(objects = verdict.broken.total, "the backup is broken");
     }
     let whole = verdict.is_whole();
-    let Verdict { mode, segments, segments_seen, segments_read, broken, covered, .. } = verdict;
+    let Verdict { mode, segments, segments_seen, segments_read, broken, covered, lock, .. } = verdict;
     for finding in &covered.first {
         warn!(object.key = finding.key, flaw = %finding.flaw, "something lies over an object of the backup");
     }
@@ -242,7 +243,8 @@ fn judge(verdict: Verdict, seed: Option<u32>, at: Timestamp) -> Result<Verified,
         return Err(Error::Unseen { seen: segments_seen, segments });
     }
     info!(?mode, segments, segments_read, tampered = covered.total, "the backup is what its manifest says");
-    Ok(Verified { mode, seed, segments_read, segments, at, tampered: covered.total })
+    let (tampered, locked_until) = (covered.total, lock.until());
+    Ok(Verified { mode, seed, segments_read, segments, at, tampered, locked_until })
 }
 
 /// Leaves the outcome where the operator reads it.
@@ -259,7 +261,10 @@ pub(super) fn report(verify: &Verify, outcome: &Result<Verified, Error>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::{finding::Findings, verify::Mode};
+    use crate::archive::{
+        finding::Findings,
+        verify::{Lock, Mode},
+    };
 
     fn verdict() -> Verdict {
         Verdict {
@@ -270,6 +275,7 @@ mod tests {
             bytes_read: 100,
             broken: Findings::default(),
             covered: Findings::default(),
+            lock: Lock::Unseen,
         }
     }
 
@@ -299,6 +305,15 @@ mod tests {
         let verified = judge(covered, None, at()).unwrap();
 
         assert_eq!((verified.segments_read, verified.tampered), (3, 1));
+    }
+
+    #[test]
+    fn until_when_all_is_locked_is_told_and_nothing_where_one_object_is_not() {
+        let locked = Verdict { lock: Lock::Until(at()), ..verdict() };
+        let unlocked = Verdict { lock: Lock::None, ..verdict() };
+
+        assert_eq!(judge(locked, None, at()).unwrap().locked_until, Some(at()));
+        assert_eq!(judge(unlocked, None, at()).unwrap().locked_until, None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::chain,
-    io::bucket::{self, Bucket, Content, Kind, Place, Version},
+    io::bucket::{self, Bucket, Content, Kind, Meta, Place, Version},
 };
 
 /// Versions of one commit that are looked at.
@@ -86,8 +86,19 @@ pub struct FoundCommit {
     pub key_id: KeyId,
     /// Which version of its object it is.
     pub version: Option<Version>,
+    /// The digest of its bytes, as they were read.
+    pub blake3: Blake3,
     /// What lies over it, or beside it under the same key.
     pub covered: Findings,
+}
+
+/// A document that nobody vouches for yet.
+#[derive(Clone, Debug)]
+pub struct FoundDocument {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Which version of its object it is.
+    pub version: Option<Version>,
 }
 
 /// A segment that is what was committed.
@@ -143,8 +154,9 @@ impl Archive {
                 Ok((commit, key_id))
                     if found.as_ref().is_none_or(|found| commit.committed < found.commit.committed) =>
                 {
-                    let version = version.clone();
-                    found = Some(FoundCommit { commit, key_id, version, covered: Findings::default() });
+                    let (version, blake3) = (version.clone(), Blake3::of(&bytes));
+                    found =
+                        Some(FoundCommit { commit, key_id, version, blake3, covered: Findings::default() });
                 }
                 Ok(_) => {}
                 Err(error) => refused = refused.or(Some(error)),
@@ -200,6 +212,17 @@ impl Archive {
         Ok(lying)
     }
 
+    /// The latest that lies under `key`, be there a delete marker over it or not; absent: nothing does.
+    pub async fn latest_document(&self, key: &str, limit_bytes: u64) -> Result<Option<FoundDocument>, Error> {
+        let versions = self.versions_of(key).await?;
+        let Some(version) = versions.objects.into_iter().next() else { return Ok(None) };
+        match self.document(key, version.as_ref(), limit_bytes).await {
+            Ok(bytes) => Ok(Some(FoundDocument { bytes, version })),
+            Err(Error::Broken(Finding { flaw: Flaw::Missing, .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The manifest that a commit names.
     pub async fn manifest(&self, named: &ManifestRef) -> Result<Manifest, Error> {
         let key = &named.key;
@@ -230,14 +253,14 @@ impl Archive {
         Ok((manifest, named))
     }
 
-    /// The size of an object, by the store's word: for whoever knows only its digest.
-    pub async fn size_of(&self, key: &str, version: Option<&Version>) -> Result<u64, bucket::Error> {
+    /// Size and lock of an object, by the store's word: for whoever knows only its digest.
+    pub async fn meta_of(&self, key: &str, version: Option<&Version>) -> Result<Meta, bucket::Error> {
         let mut tries = self.retries.begin();
         loop {
             match self.bucket.head(key, version).await {
                 Ok(meta) => {
                     tries.succeeded();
-                    return Ok(meta.size_bytes);
+                    return Ok(meta);
                 }
                 Err(error) => tries.again_after(error).await?,
             }

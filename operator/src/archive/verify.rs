@@ -1,13 +1,15 @@
 //! Whether a backup is in its bucket as it was committed. Needs no key: digests are of the ciphertext.
 //!
-//! Of every segment it is looked whether the committed version is there and has its size, and whether
-//! something lies over it. [`Depth`] says of how many the content is read and hashed too.
+//! Of every segment and of every page of the index it is looked whether the committed version is there and has its
+//! size, until when it is locked, and whether something lies over it. [`Depth`] says of how many segments the content
+//! is read and hashed too; pages always are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -103,6 +105,37 @@ pub struct Verdict {
     pub broken: Findings,
     /// What lies over what was committed: tampering, and no loss.
     pub covered: Findings,
+    /// Until when all of it is locked.
+    pub lock: Lock,
+}
+
+/// Until when all objects that were looked at are locked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lock {
+    /// None was looked at.
+    #[default]
+    Unseen,
+    /// One has no lock.
+    None,
+    /// The first lock ends then.
+    Until(Timestamp),
+}
+
+impl Lock {
+    /// What holds when one more object is locked until `until`.
+    #[must_use]
+    pub fn and(self, until: Option<Timestamp>) -> Self {
+        match (self, until) {
+            (Self::None, _) | (_, None) => Self::None,
+            (Self::Unseen, Some(until)) => Self::Until(until),
+            (Self::Until(least), Some(until)) => Self::Until(least.min(until)),
+        }
+    }
+
+    /// When the first lock ends; absent: not all are locked.
+    pub fn until(self) -> Option<Timestamp> {
+        if let Self::Until(until) = self { Some(until) } else { None }
+    }
 }
 
 impl Verdict {
@@ -144,6 +177,7 @@ pub async fn verify(
             bytes_read: 0,
             broken: Findings::default(),
             covered: Findings::default(),
+            lock: Lock::Unseen,
         },
         strangers: BTreeMap::new(),
     };
@@ -151,6 +185,10 @@ pub async fn verify(
     for part in &manifest.parts {
         progress.send_modify(|progress| progress.part = Some(part.name));
         for page in &part.pages {
+            let key = folder.key(DataObject::Page(page.key)).to_string();
+            let seen = look(archive, &key, page.version.as_ref(), page.size).await?;
+            verifier.verdict.lock = seen.lock(verifier.verdict.lock);
+            seen.covered.into_iter().for_each(|finding| verifier.verdict.covered.push(finding));
             let entries = match archive.page(&folder, page).await {
                 Ok(entries) => entries,
                 Err(Error::Broken(finding)) => {
@@ -189,6 +227,8 @@ struct Outcome {
     plain_bytes: u64,
     broken: Option<Finding>,
     covered: Option<Finding>,
+    /// Until when it is locked; absent outside: it is not there.
+    locked: Option<Option<Timestamp>>,
     /// Digest of what lies where the segment should.
     stranger: Option<Blake3>,
 }
@@ -220,6 +260,9 @@ impl Verifier<'_> {
         let outcome = done.map_err(|source| Error::Worker { key: self.folder.to_string(), source })??;
         let verdict = &mut self.verdict;
         verdict.segments_seen += 1;
+        if let Some(until) = outcome.locked {
+            verdict.lock = verdict.lock.and(until);
+        }
         if let Some(bytes) = outcome.read_bytes {
             verdict.segments_read += 1;
             verdict.bytes_read += bytes;
@@ -238,9 +281,10 @@ impl Verifier<'_> {
 }
 
 async fn examine(archive: &Archive, folder: &Folder, entry: Entry, task: Task) -> Result<Outcome, Error> {
-    let (broken, covered) = look(archive, folder, &entry).await?;
+    let key = folder.key(DataObject::Segment(entry.key)).to_string();
+    let Look { broken, covered, locked } = look(archive, &key, entry.version.as_ref(), entry.size).await?;
     let plain_bytes = entry.plain;
-    let mut outcome = Outcome { read_bytes: None, plain_bytes, broken, covered, stranger: None };
+    let mut outcome = Outcome { read_bytes: None, plain_bytes, broken, covered, locked, stranger: None };
     if task == Task::Look {
         return Ok(outcome);
     }
@@ -265,36 +309,53 @@ async fn examine(archive: &Archive, folder: &Folder, entry: Entry, task: Task) -
     Ok(outcome)
 }
 
-/// Whether the committed version of a segment is there with its size, and what lies over it.
+/// What was seen of one object, without reading it.
+struct Look {
+    broken: Option<Finding>,
+    covered: Option<Finding>,
+    /// Until when it is locked; absent outside: it is not there.
+    locked: Option<Option<Timestamp>>,
+}
+
+impl Look {
+    /// What holds of the locks when this object's counts too.
+    fn lock(&self, before: Lock) -> Lock {
+        self.locked.map_or(before, |until| before.and(until))
+    }
+}
+
+/// Whether the committed version of an object is there with its size, until when it is locked, and what lies over it.
 async fn look(
     archive: &Archive,
-    folder: &Folder,
-    entry: &Entry,
-) -> Result<(Option<Finding>, Option<Finding>), Error> {
-    let key = folder.key(DataObject::Segment(entry.key)).to_string();
-    let latest = head(archive, &key, None).await?;
-    let is_ours = |meta: &Meta| entry.version.is_none() || meta.version == entry.version;
+    key: &str,
+    version: Option<&bucket::Version>,
+    size: u64,
+) -> Result<Look, Error> {
+    let latest = head(archive, key, None).await?;
+    let is_ours = |meta: &Meta| version.is_none() || meta.version.as_ref() == version;
     let covered = match &latest {
         Some(meta) if is_ours(meta) => None,
         Some(meta) => Some(Flaw::Covered { by: meta.version.clone() }),
         None => Some(Flaw::Hidden),
     };
-    let ours = match (latest, &entry.version) {
+    let ours = match (latest, version) {
         (Some(meta), _) if is_ours(&meta) => Some(meta),
-        (_, Some(version)) => head(archive, &key, Some(version)).await?,
+        (_, Some(version)) => head(archive, key, Some(version)).await?,
         (_, None) => None,
     };
     let broken = match &ours {
         None => Some(Flaw::Missing),
-        Some(meta) if meta.size_bytes != entry.size => {
-            Some(Flaw::Size { expected: entry.size, found: meta.size_bytes })
-        }
+        Some(meta) if meta.size_bytes != size => Some(Flaw::Size { expected: size, found: meta.size_bytes }),
         Some(_) => None,
     };
     // What is gone altogether is not hidden.
     let covered = if ours.is_none() && covered == Some(Flaw::Hidden) { None } else { covered };
-    let finding = |flaw| Finding::of(&key, flaw);
-    Ok((broken.map(finding), covered.map(finding)))
+    let finding = |flaw| Finding::of(key, flaw);
+    Ok(Look {
+        broken: broken.map(finding),
+        covered: covered.map(finding),
+        locked: ours.map(|meta| meta.retained_until),
+    })
 }
 
 async fn head(
@@ -402,6 +463,15 @@ mod tests {
         assert_ne!(drawn(20, 7, 1000), drawn(20, 8, 1000));
         assert_eq!(drawn(20, 7, 5), [0, 1, 2, 3, 4]);
         assert_eq!(drawn(0, 7, 5), [0; 0]);
+    }
+
+    #[test]
+    fn the_lock_of_all_is_the_first_that_ends_and_one_without_is_none() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+
+        assert_eq!(Lock::Unseen.until(), None);
+        assert_eq!(Lock::Unseen.and(at(9)).and(at(7)).and(at(8)).until(), at(7));
+        assert_eq!(Lock::Unseen.and(at(9)).and(None).and(at(8)).until(), None);
     }
 
     #[test]

@@ -1,24 +1,27 @@
 //! The objects of one attempt: what its pods read, and the Jobs. Pure.
 //!
-//! All of them belong to the `Backup` and go with it; the Secrets with the store's credentials go as soon as it is
-//! over.
+//! What writes is in the tenant's namespace, belongs to the `Backup` and goes with it; the Secret with the writer's
+//! credentials goes as soon as it was used. What reads back is in the operator's namespace, where the reader's
+//! credentials are: whoever may look into one tenant's namespace is not to read every tenant's archive. Each attempt
+//! and each reading has objects of its own, which are never changed.
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::Resource;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use valv_crds::{
-    Slot,
-    backup::BackupReason,
-    reference::{ATTACHMENTS_LABEL, ROLE_LABEL},
+    backup::{Attempt, BackupReason, Order},
+    policy::VerificationMode,
+    reference::{ATTACHMENTS_LABEL, BACKUP_LABEL, ROLE_LABEL, TENANT_LABEL},
 };
 
 use super::{
-    attempt::{BACKUP_LABEL, Part},
+    attempt,
     check::{Run, Subject},
-    observe::Observed,
+    names::Part,
     plan::Setup,
 };
 use crate::{
@@ -27,9 +30,12 @@ use crate::{
         roles::Role as Login,
         run_file::{self, Lock, Retry, Timeouts},
     },
-    archive::{commit::ManifestRef, layout::ArchiveId, recipients::Recipients},
+    archive::{layout::ArchiveId, recipients::Recipients, verify::MOST_SAMPLED},
     error::chain,
-    io::{bucket::Credentials, kind::Kind},
+    io::{
+        bucket::Credentials,
+        kind::{Key, Kind},
+    },
     segmentation::Role,
     settings::Settings,
     store::check::Identity,
@@ -54,26 +60,51 @@ const AUTHORITIES: &str = "/valv/authorities";
 const ATTACHMENTS: &str = "/valv/attachments";
 const TENANT: &str = "/valv/tenant";
 
-/// What is read back.
-pub struct ReadBack<'a> {
-    /// Of which attempt.
-    pub number: i32,
-    /// The manifest, as the agent named it.
-    pub manifest: &'a ManifestRef,
-    /// How much, in the agent's words.
-    pub depth: String,
+/// The shortest time that a Job gets.
+const SHORTEST_SECONDS: i64 = 60;
+
+/// What is asked for only when objects are made.
+pub struct Supplies {
+    /// The writer's credentials.
+    pub writer: Credentials,
+    /// The Secrets that Valv made for the tenant and those that its spec names, with their keys.
+    pub secrets: BTreeMap<String, Vec<String>>,
+    /// Whether a pod holds the tenant's attachments: a volume that one node can have at once is where it is.
+    pub attachments_are_held: bool,
 }
 
-/// Names of the Secrets of a backup of `slot`: the writer's credentials, and the reader's.
-pub fn secret_names(slot: Slot) -> [String; 2] {
-    [Identity::Writer, Identity::Reader].map(|identity| secret_name(slot, identity))
+/// What an attempt is begun with now.
+///
+/// # Errors
+/// If no backup can be made for these recipients.
+pub fn order(setup: &Setup<'_>) -> Result<Order, Failure> {
+    let keys = &setup.protection.recipients;
+    let recipients: Vec<String> = [Some(&keys.tenant), Some(&keys.escrow), keys.drill.as_ref()]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    Recipients::parse(&recipients)
+        .map_err(|error| Failure { reason: BackupReason::TooFewRecipients, message: chain(&error) })?;
+    let verification = setup.policy.spec.verification;
+    let sample = verification.segments.unwrap_or(valv_crds::policy::Verification::SAMPLE);
+    let is_too_many = u64::try_from(sample).is_ok_and(|sample| sample > MOST_SAMPLED);
+    let (mode, segments) = match verification.mode {
+        // More than can be drawn: then all are read.
+        VerificationMode::Sample if is_too_many => (VerificationMode::Full, None),
+        VerificationMode::Sample => (VerificationMode::Sample, Some(sample)),
+        mode @ (VerificationMode::Full | VerificationMode::Metadata) => (mode, None),
+    };
+    Ok(Order {
+        store: setup.store.name.clone(),
+        recipients,
+        verification: mode,
+        segments,
+        attachments: setup.tenant.attachments.is_some(),
+    })
 }
 
-fn secret_name(slot: Slot, identity: Identity) -> String {
-    format!("{PREFIX}{}-{identity}", slot.lower_case())
-}
-
-/// What attempt `number` needs to write: credentials, the run file, the Job.
+/// What attempt `attempt` needs to write: the run file, credentials, the Job.
 ///
 /// # Errors
 /// What in tenant, policy or store no backup can be made of.
@@ -81,13 +112,13 @@ pub fn write(
     run: &Run,
     subject: &Subject,
     setup: &Setup<'_>,
-    observed: &Observed,
+    attempt: &Attempt,
+    supplies: &Supplies,
     settings: &Settings,
-    number: i32,
 ) -> Result<Vec<Wanted>, Failure> {
-    let credentials = credentials(run, subject, setup, observed, Identity::Writer)?;
-    let config = run_config(run, subject, setup)?;
-    let name = Part::Write.job(subject.slot, number);
+    let name = Part::Write { number: attempt.number }.name(&run.uid());
+    let config = run_config(run, subject, setup, attempt, &name)?;
+    let credentials = credentials(run, setup.tenant, &supplies.writer, &name);
     let args = json!([
         "agent",
         "backup",
@@ -104,7 +135,7 @@ pub fn write(
         json!({ "name": "valv", "emptyDir": {} }),
         passwords(),
         journal::authorities(tenant, journal),
-        belongings(observed, &config_name(subject.slot)),
+        belongings(supplies, &name),
     ];
     let mut mounts = vec![
         mount("valv", "/valv/bin"),
@@ -128,21 +159,33 @@ pub fn write(
     });
     let mut agent = agent(settings.images.postgres.as_str(), settings, args, mounts);
     agent["command"] = json!(["/valv/bin/valv"]);
-    let mut spec = job_pod(subject, setup, Identity::Writer, volumes, agent);
+    let mut spec = pod(journal.scheduling.as_ref());
+    spec["serviceAccountName"] = json!("database");
+    job_pod(&mut spec, &name, &name, volumes, agent);
     spec["initContainers"] = json!([install]);
     // Whoever may read the attachments: their owner.
     spec["securityContext"] = pod_security(journal.run_as.user, journal.run_as.group);
-    if tenant.runs_on_one_node() {
+    // A volume that nobody has can go to any node; with the journal scaled to zero nobody has it.
+    if tenant.runs_on_one_node() && supplies.attachments_are_held {
         spec["affinity"] = json!({ "podAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [{
             "labelSelector": { "matchExpressions": [{ "key": ATTACHMENTS_LABEL, "operator": "Exists" }] },
             "topologyKey": "kubernetes.io/hostname",
         }]}});
     }
-    let job = job(run, setup, &name, Role::Backup, spec);
-    Ok(vec![credentials, config, job])
+    let mut labels = pod_labels(tenant, Role::Backup, Serving::No);
+    labels[BACKUP_LABEL] = json!(run.uid());
+    let mut job = object(
+        tenant,
+        Kind::Job,
+        &name,
+        job_body(run, attempt.began.as_ref().map(|time| time.0), &labels, spec),
+    );
+    job.value["metadata"]["labels"] = labels;
+    Ok(vec![config, credentials, owned(run, job)])
 }
 
-/// What attempt `number` needs to be read back: credentials, and the Job. The run file is there.
+/// What reading `attempt` back needs: the run file and the Job, in the operator's namespace. Absent: nothing is to be
+/// read back.
 ///
 /// # Errors
 /// As [`write()`].
@@ -150,12 +193,17 @@ pub fn read_back(
     run: &Run,
     subject: &Subject,
     setup: &Setup<'_>,
-    observed: &Observed,
+    attempt: &Attempt,
     settings: &Settings,
-    order: &ReadBack<'_>,
 ) -> Result<Vec<Wanted>, Failure> {
-    let credentials = credentials(run, subject, setup, observed, Identity::Reader)?;
-    let manifest = order.manifest;
+    let nothing = || Failure {
+        reason: BackupReason::AgentFailed,
+        message: "the status has nothing that was written".to_owned(),
+    };
+    let (wrote, reading) = attempt.wrote.as_ref().zip(attempt.reading.as_ref()).ok_or_else(nothing)?;
+    let manifest = attempt::manifest(wrote).ok_or_else(nothing)?;
+    let order = attempt.order.as_ref().ok_or_else(nothing)?;
+    let name = Part::ReadBack { number: attempt.number, reading: reading.number }.name(&run.uid());
     let mut args = vec![
         "agent".to_owned(),
         "verify".to_owned(),
@@ -163,59 +211,75 @@ pub fn read_back(
         format!("--store-credentials={STORE}"),
         format!("--manifest={}", manifest.key),
         format!("--blake3={}", manifest.blake3),
-        format!("--depth={}", order.depth),
+        format!("--depth={}", depth(order)),
     ];
     args.extend(manifest.version.iter().map(|version| format!("--version={version}")));
     let agent = agent(settings.images.valv.as_str(), settings, json!(args), vec![]);
-    let mut spec = job_pod(subject, setup, Identity::Reader, vec![], agent);
+    let mut spec = pod(None);
+    // One without rights, whose Secrets for the registry are those of the operator.
+    spec["serviceAccountName"] = json!(format!("{}-verification", settings.service_account));
+    job_pod(&mut spec, &name, setup.store.secret(Identity::Reader), vec![], agent);
     spec["securityContext"] = pod_security(UNPRIVILEGED, UNPRIVILEGED);
-    let name = Part::ReadBack.job(subject.slot, order.number);
-    Ok(vec![credentials, job(run, setup, &name, Role::Verification, spec)])
+    let labels = json!({
+        TENANT_LABEL: setup.tenant.name,
+        BACKUP_LABEL: run.uid(),
+        ROLE_LABEL: Role::Verification.as_str(),
+        "app.kubernetes.io/managed-by": "valv",
+    });
+    let file = run_file(run, subject, setup, order)?;
+    let file = file.to_yaml().map_err(|error| unusable(chain(&error)))?;
+    let at_home = |kind: Kind, mut body: Value| {
+        body["apiVersion"] = json!(kind.api_version());
+        body["kind"] = json!(kind.as_str());
+        body["metadata"] =
+            json!({ "name": name, "namespace": settings.operator_namespace, "labels": labels });
+        Wanted { key: Key::new(kind, &name), value: body }
+    };
+    let began = reading.began.as_ref().map(|time| time.0);
+    Ok(vec![
+        at_home(Kind::ConfigMap, json!({ "immutable": true, "data": { "run.yaml": file } })),
+        at_home(Kind::Job, job_body(run, began, &labels, spec)),
+    ])
+}
+
+/// How much is read back, in the agent's words. What a sample is drawn with is chance, and drawn in the pod that reads:
+/// whoever wrote could not know it.
+fn depth(order: &Order) -> String {
+    match order.verification {
+        VerificationMode::Full => "full".to_owned(),
+        VerificationMode::Metadata => "metadata".to_owned(),
+        VerificationMode::Sample => format!("sample:{}", order.segments.unwrap_or(1)),
+    }
 }
 
 /// Nobody: who reads back needs no file of anybody's.
 const UNPRIVILEGED: i64 = 65_532;
 
-fn job(run: &Run, setup: &Setup<'_>, name: &str, role: Role, spec: Value) -> Wanted {
-    let mut labels = pod_labels(setup.tenant, role, Serving::No);
-    labels[BACKUP_LABEL] = json!(run.uid());
-    let deadline = setup.policy.spec.schedule.deadline.duration().as_secs();
-    let mut job = object(
-        setup.tenant,
-        Kind::Job,
-        name,
-        json!({ "spec": {
-            // Another pod would write under another id: that is another attempt, and the operator's to begin.
-            "backoffLimit": 0,
-            "activeDeadlineSeconds": deadline,
-            "template": { "metadata": { "labels": labels }, "spec": spec },
-        }}),
-    );
-    job.value["metadata"]["labels"][BACKUP_LABEL] = json!(run.uid());
-    job.value["metadata"]["labels"][ROLE_LABEL] = json!(role.as_str());
-    owned(run, job)
+/// A Job of one pod that may run until the backup's deadline, as the status has it: the same whenever it is asked for.
+fn job_body(run: &Run, began: Option<Timestamp>, labels: &Value, spec: Value) -> Value {
+    let deadline = run.object.status.as_ref().and_then(|status| status.deadline.as_ref()).map(|time| time.0);
+    let left = deadline.zip(began).map(|(deadline, began)| deadline.as_second() - began.as_second());
+    json!({ "spec": {
+        // Another pod would write under another id: that is another attempt, and the operator's to begin.
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": left.unwrap_or(SHORTEST_SECONDS).max(SHORTEST_SECONDS),
+        "template": { "metadata": { "labels": labels }, "spec": spec },
+    }})
 }
 
 /// What both pods have: no token, the run file, and one identity of the store.
-fn job_pod(
-    subject: &Subject,
-    setup: &Setup<'_>,
-    identity: Identity,
-    mut volumes: Vec<Value>,
-    agent: Value,
-) -> Value {
+fn job_pod(spec: &mut Value, config: &str, secret: &str, mut volumes: Vec<Value>, agent: Value) {
     volumes.extend([
-        json!({ "name": "run", "configMap": { "name": config_name(subject.slot),
+        json!({ "name": "run", "configMap": { "name": config,
             "items": [{ "key": "run.yaml", "path": "run.yaml" }] } }),
-        json!({ "name": "store", "secret": {
-            "secretName": secret_name(subject.slot, identity), "defaultMode": 0o440 } }),
+        json!({ "name": "store", "secret": { "secretName": secret, "defaultMode": 0o440, "items": [
+            { "key": "accessKeyID", "path": "accessKeyID" },
+            { "key": "secretAccessKey", "path": "secretAccessKey" },
+        ] } }),
     ]);
-    let mut spec = pod(setup.tenant.journal.scheduling.as_ref());
-    spec["serviceAccountName"] = json!("database");
     spec["restartPolicy"] = json!("Never");
     spec["containers"] = json!([agent]);
     spec["volumes"] = json!(volumes);
-    spec
 }
 
 fn agent(image: &str, settings: &Settings, args: Value, mut mounts: Vec<Value>) -> Value {
@@ -249,11 +313,11 @@ fn passwords() -> Value {
 }
 
 /// The part `tenant`: the object, and every Secret that a restore needs, each in a folder of its name.
-fn belongings(observed: &Observed, config: &str) -> Value {
+fn belongings(supplies: &Supplies, config: &str) -> Value {
     let mut sources = vec![
         json!({ "configMap": { "name": config, "items": [{ "key": "tenant.yaml", "path": "tenant.yaml" }] } }),
     ];
-    for (name, keys) in observed.secrets.iter().filter(|(name, _)| !name.starts_with(PREFIX)) {
+    for (name, keys) in &supplies.secrets {
         let items: Vec<_> =
             keys.iter().map(|key| json!({ "key": key, "path": format!("secrets/{name}/{key}") })).collect();
         sources.push(json!({ "secret": { "name": name, "items": items } }));
@@ -261,17 +325,20 @@ fn belongings(observed: &Observed, config: &str) -> Value {
     json!({ "name": "tenant", "projected": { "defaultMode": 0o440, "sources": sources } })
 }
 
-/// What the names of all objects of a backup begin with.
-const PREFIX: &str = "backup-";
-
-fn config_name(slot: Slot) -> String {
-    format!("{PREFIX}{}", slot.lower_case())
+fn unusable(message: String) -> Failure {
+    Failure { reason: BackupReason::AgentFailed, message }
 }
 
 /// The run file, and the tenant as it is backed up.
-fn run_config(run: &Run, subject: &Subject, setup: &Setup<'_>) -> Result<Wanted, Failure> {
-    let unusable = |why: String| Failure { reason: BackupReason::AgentFailed, message: why };
-    let file = run_file(run, subject, setup)?;
+fn run_config(
+    run: &Run,
+    subject: &Subject,
+    setup: &Setup<'_>,
+    attempt: &Attempt,
+    name: &str,
+) -> Result<Wanted, Failure> {
+    let order = attempt.order.as_ref().ok_or_else(|| unusable("the status has no order".to_owned()))?;
+    let file = run_file(run, subject, setup, order)?;
     let file = file.to_yaml().map_err(|error| unusable(chain(&error)))?;
     let object_of_tenant = json!({
         "apiVersion": "valv.eu/v1alpha1",
@@ -280,28 +347,27 @@ fn run_config(run: &Run, subject: &Subject, setup: &Setup<'_>) -> Result<Wanted,
         "spec": setup.tenant.object.spec,
     });
     let tenant = serde_yaml::to_string(&object_of_tenant).map_err(|error| unusable(chain(&error)))?;
-    let data = json!({ "data": { "run.yaml": file, "tenant.yaml": tenant } });
-    Ok(owned(run, object(setup.tenant, Kind::ConfigMap, &config_name(subject.slot), data)))
+    let data = json!({ "immutable": true, "data": { "run.yaml": file, "tenant.yaml": tenant } });
+    Ok(labelled(run, object(setup.tenant, Kind::ConfigMap, name, data)))
 }
 
 /// What the agent is told.
 ///
 /// The sentinel is the object's UID: drawn by the API server, the same for every attempt, and of no other backup.
-fn run_file(run: &Run, subject: &Subject, setup: &Setup<'_>) -> Result<run_file::Run, Failure> {
-    let Setup { tenant, protection, policy, store } = setup;
+fn run_file(
+    run: &Run,
+    subject: &Subject,
+    setup: &Setup<'_>,
+    order: &Order,
+) -> Result<run_file::Run, Failure> {
+    let Setup { tenant, policy, store, .. } = setup;
     let wrong = |reason: BackupReason, message: String| Failure { reason, message };
     let archive: ArchiveId =
         tenant.archive_id().parse().map_err(|error| wrong(BackupReason::NameInvalid, chain(&error)))?;
-    let keys = &protection.recipients;
-    let recipients: Vec<String> = [Some(&keys.tenant), Some(&keys.escrow), keys.drill.as_ref()]
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
-    Recipients::parse(&recipients).map_err(|error| wrong(BackupReason::TooFewRecipients, chain(&error)))?;
     let sentinel = run.uid().replace('-', "");
     let sentinel = sentinel.parse().map_err(|error| wrong(BackupReason::AgentFailed, chain(&error)))?;
-    let database_port = u16::try_from(tenant.database_port()).unwrap_or_default();
+    let database_port = u16::try_from(tenant.database_port())
+        .map_err(|_| wrong(BackupReason::DatabaseUnavailable, "the database's port is none".to_owned()))?;
     let seconds = |span: valv_crds::units::Span| u32::try_from(span.duration().as_secs()).unwrap_or(u32::MAX);
     let share = policy.spec.limits.bytes_per_second.or(store.limits.bytes_per_second);
     Ok(run_file::Run {
@@ -329,7 +395,7 @@ fn run_file(run: &Run, subject: &Subject, setup: &Setup<'_>) -> Result<run_file:
             lock: store.object_lock.map(|lock| Lock { mode: lock.mode, days: lock.days.unsigned_abs() }),
             content_md5: false,
         },
-        recipients,
+        recipients: order.recipients.clone(),
         sentinel,
         database: run_file::Database {
             host: tenant.database_host(),
@@ -342,6 +408,7 @@ fn run_file(run: &Run, subject: &Subject, setup: &Setup<'_>) -> Result<run_file:
         attachments: tenant
             .attachments
             .as_ref()
+            .filter(|_| order.attachments)
             .map(|_| run_file::Attachments { folder: ATTACHMENTS.into() }),
         tenant_folder: Some(TENANT.into()),
         images: BTreeMap::from([
@@ -372,24 +439,19 @@ fn database_image(tenant: &Tenant) -> String {
     status.and_then(|status| status.database.image_digest.clone()).unwrap_or_default()
 }
 
-fn credentials(
-    run: &Run,
-    subject: &Subject,
-    setup: &Setup<'_>,
-    observed: &Observed,
-    identity: Identity,
-) -> Result<Wanted, Failure> {
-    let Some(Ok(all)) = &observed.credentials else {
-        let message = "the store's credentials are not there".to_owned();
-        return Err(Failure { reason: BackupReason::CredentialsRefused, message });
-    };
-    let Credentials { access_key_id, secret_access_key } = all.of(identity);
+fn credentials(run: &Run, tenant: &Tenant, writer: &Credentials, name: &str) -> Wanted {
+    let Credentials { access_key_id, secret_access_key } = writer;
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
-    let data = json!({ "type": "Opaque", "data": {
+    let data = json!({ "type": "Opaque", "immutable": true, "data": {
         "accessKeyID": bytes(access_key_id), "secretAccessKey": bytes(secret_access_key.expose_secret()),
     }});
-    let name = secret_name(subject.slot, identity);
-    Ok(owned(run, objects::object(setup.tenant, Kind::Secret, &name, data)))
+    labelled(run, objects::object(tenant, Kind::Secret, name, data))
+}
+
+/// `wanted`, as the `Backup`'s, with its label.
+fn labelled(run: &Run, mut wanted: Wanted) -> Wanted {
+    wanted.value["metadata"]["labels"][BACKUP_LABEL] = json!(run.uid());
+    owned(run, wanted)
 }
 
 /// `wanted`, as the `Backup`'s: it goes with it.

@@ -1,124 +1,224 @@
-//! Looks at what a decision about a backup rests on. Reads only.
+//! Looks at what a decision about a backup rests on. Reads only, and of what is asked for: only what memory cannot
+//! say for sure.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt, core::DynamicObject, runtime::reflector::ObjectRef};
-use serde_json::Value;
-use valv_crds::{Backup, BackupPolicy, backup::BackupCondition};
+use valv_crds::{
+    Backup, BackupPolicy, JournalTenant,
+    backup::{BackupCondition, Origin},
+    reference::ATTACHMENTS_LABEL,
+    slot,
+};
 
-use super::{Context, attempt::JobSeen, check::Run};
+use super::{
+    Context,
+    check::Run,
+    names::Part,
+    sighting::{JobSeen, Sighting},
+};
 use crate::{
     io::{
-        bucket::Credentials,
         cache::Objects,
         cluster::Error,
         kind::{Key, Kind},
     },
-    store::{
-        check::{self as store, Identities, Store},
-        observe::{self as identities, Unresolved},
-    },
+    store::check::{self as store, Store},
     tenant::check::{self as tenant, Tenant},
 };
 
-/// What was seen. Its `Debug` shows no content.
+/// What was seen.
+#[derive(Clone, Debug)]
 pub struct Observed {
-    /// The tenant, if it is there and its spec can be read.
-    pub tenant: Option<Tenant>,
+    /// The tenant.
+    pub tenant: TenantSeen,
     /// Its policy, if it is there.
     pub policy: Option<Arc<BackupPolicy>>,
-    /// The policy's first store, if it is there.
+    /// The store: that of the attempt that is under way, else the policy's first, if it is there.
     pub store: Option<Store>,
-    /// Who may ask that store.
-    pub credentials: Option<Result<Identities<Credentials>, Unresolved>>,
-    /// What carries the tenant's label in the namespace, Secrets apart.
-    pub objects: Objects,
-    /// The Secrets that Valv made for the tenant and those that its spec names, with their keys.
-    pub secrets: BTreeMap<String, Vec<String>>,
-    /// Backups of other tenants that run.
-    pub running: i32,
+    /// The Job that writes, and its pod.
+    pub writing: Sighting,
+    /// The Job that reads back, and its pod.
+    pub reading: Sighting,
+    /// Whether a pod that holds the tenant's attachments is there.
+    pub attachments_are_held: bool,
     /// Another backup of this tenant that runs, or whose turn is before this one's.
     pub before: Option<String>,
+    /// A newer scheduled backup of this tenant.
+    pub newer: Option<String>,
+    /// An older tenant with the same archive.
+    pub rival: Option<String>,
 }
 
-impl std::fmt::Debug for Observed {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Observed").field("objects", &self.objects.keys()).finish_non_exhaustive()
+/// How the tenant was seen.
+#[derive(Clone, Debug)]
+pub enum TenantSeen {
+    /// It is there.
+    There(Box<Tenant>),
+    /// It is there, and cannot be understood.
+    Unreadable(String),
+    /// It is not known yet.
+    Unknown,
+    /// It is not there: the API server says so.
+    Absent,
+}
+
+impl TenantSeen {
+    /// The tenant, if it can be understood.
+    pub fn there(&self) -> Option<&Tenant> {
+        if let Self::There(tenant) = self { Some(tenant) } else { None }
+    }
+}
+
+impl Observed {
+    fn nothing() -> Self {
+        Self {
+            tenant: TenantSeen::Unknown,
+            policy: None,
+            store: None,
+            writing: Sighting::default(),
+            reading: Sighting::default(),
+            attachments_are_held: false,
+            before: None,
+            newer: None,
+            rival: None,
+        }
     }
 }
 
 /// Looks.
 ///
 /// # Errors
-/// If the API server refuses a Secret, or does not answer.
+/// If the API server refuses or does not answer.
 pub async fn observe(run: &Run, context: &Context) -> Result<Observed, Error> {
-    let mut observed = Observed {
-        tenant: None,
-        policy: None,
-        store: None,
-        credentials: None,
-        objects: Objects::default(),
-        secrets: BTreeMap::new(),
-        running: 0,
-        before: None,
-    };
+    let mut observed = Observed::nothing();
     let Some(name) = run.tenant() else { return Ok(observed) };
-    observed.objects = context.cache.of(name);
-    let found = context.tenants.get(&ObjectRef::new(name));
-    observed.tenant = found
-        .and_then(|found| found.0.as_ref().ok().cloned())
-        .and_then(|object| tenant::check(Arc::new(object)).ok());
-    let protection = observed.tenant.as_ref().and_then(|tenant| tenant.backup.as_ref());
-    let policy = protection.and_then(|protection| context.policies.get(&ObjectRef::new(&protection.policy)));
-    observed.policy = policy.and_then(|policy| policy.0.as_ref().ok().cloned()).map(Arc::new);
-    let first = observed.policy.as_ref().and_then(|policy| policy.spec.stores.first());
-    let found = first.and_then(|name| context.stores.get(&ObjectRef::new(name)));
-    observed.store =
-        found.and_then(|found| found.0.as_ref().ok().cloned()).map(|object| store::check(Arc::new(object)));
-    let others = context.backups.state();
-    let others = others.iter().filter_map(|other| other.0.as_ref().ok());
-    let others = others.filter(|other| other.uid() != run.object.uid());
-    for other in others.filter(|other| !is_over(other)) {
-        let is_running = other.status.as_ref().is_some_and(|status| status.attempt.is_some());
-        observed.running += i32::from(is_running);
-        let is_first = is_running
-            || (other.creation_timestamp(), other.uid())
-                < (run.object.creation_timestamp(), run.object.uid());
-        if other.namespace().as_deref() == Some(run.namespace.as_str()) && is_first {
-            observed.before = Some(other.name_any());
-        }
-    }
     if is_over(&run.object) {
         return Ok(observed);
     }
-    if let Some(store) = &observed.store {
-        let namespace = &context.settings.operator_namespace;
-        observed.credentials = Some(identities::credentials(store, &context.cluster, namespace).await?);
+    observed.tenant = tenant_seen(name, context).await?;
+    let attempt = run.object.status.as_ref().and_then(|status| status.attempt.as_ref());
+    let protection = observed.tenant.there().and_then(|tenant| tenant.backup.as_ref());
+    let policy = protection.and_then(|protection| context.policies.get(&ObjectRef::new(&protection.policy)));
+    observed.policy = policy.and_then(|policy| policy.0.as_ref().ok().cloned()).map(Arc::new);
+    let ordered =
+        attempt.filter(|attempt| attempt.failed.is_none()).and_then(|attempt| attempt.order.as_ref());
+    let first = observed.policy.as_ref().and_then(|policy| policy.spec.stores.first());
+    let wanted = ordered.map(|order| &order.store).or(first);
+    let found = wanted.and_then(|name| context.stores.get(&ObjectRef::new(name)));
+    observed.store =
+        found.and_then(|found| found.0.as_ref().ok().cloned()).map(|object| store::check(Arc::new(object)));
+    let objects = context.cache.of(name);
+    observed.attachments_are_held = objects.iter().any(|(key, object)| holds_attachments(key, object));
+    if let Some(attempt) = attempt.filter(|attempt| attempt.failed.is_none()) {
+        let part = Part::Write { number: attempt.number };
+        let at = (run.namespace.as_str(), &objects);
+        if let (Some(job), true) = (&attempt.job, attempt.wrote.is_none()) {
+            observed.writing = sight(run, part, job, at, context).await?;
+        }
+        if let Some(reading) = attempt.reading.as_ref().filter(|reading| reading.verified.is_none())
+            && let Some(job) = &reading.job
+        {
+            let part = Part::ReadBack { number: attempt.number, reading: reading.number };
+            let own = context.cache.of_operator_for(name);
+            let at = (context.settings.operator_namespace.as_str(), &own);
+            observed.reading = sight(run, part, job, at, context).await?;
+        }
     }
-    if let Some(tenant) = &observed.tenant {
-        observed.secrets = secrets(tenant, context).await?;
-    }
+    let others = context.others.now(context);
+    others.of(&run.namespace).for_each(|other| compare(run, other, &mut observed));
+    observed.rival = observed.tenant.there().and_then(|tenant| others.rival_of(tenant));
     Ok(observed)
 }
 
-/// Without its access nothing is made in the namespace, and the tenant's own conditions say why.
-async fn secrets(tenant: &Tenant, context: &Context) -> Result<BTreeMap<String, Vec<String>>, Error> {
-    let keys = |secret: &Secret| secret.data.iter().flatten().map(|(key, _)| key.clone()).collect();
-    let own = match context.cluster.own_secrets(&tenant.namespace).await {
-        Ok(secrets) => secrets,
-        Err(error) if error.is_forbidden() => return Ok(BTreeMap::new()),
-        Err(error) => return Err(error),
-    };
-    let mut found: BTreeMap<_, _> = own.iter().map(|secret| (secret.name_any(), keys(secret))).collect();
-    for key in tenant.referenced().into_iter().filter(|key| key.kind == Kind::Secret) {
-        if let Some(secret) =
-            context.cluster.get::<Secret>(Kind::Secret, &tenant.namespace, &key.name).await?
-        {
-            found.insert(key.name, keys(&secret));
-        }
+/// What is not in memory may not have come there yet: only the API server says that a tenant is gone.
+async fn tenant_seen(name: &str, context: &Context) -> Result<TenantSeen, Error> {
+    match context.tenants.get(&ObjectRef::new(name)) {
+        Some(found) => Ok(match &found.0 {
+            Ok(object) => match tenant::check(Arc::new(object.clone())) {
+                Ok(tenant) => TenantSeen::There(Box::new(tenant)),
+                Err(invalid) => TenantSeen::Unreadable(invalid.to_string()),
+            },
+            Err(_) => {
+                TenantSeen::Unreadable("it was written by a newer version, or past the schema".to_owned())
+            }
+        }),
+        None if context.cluster.tenant_is_there(name).await? => Ok(TenantSeen::Unknown),
+        None => Ok(TenantSeen::Absent),
     }
-    Ok(found)
+}
+
+/// The Job with the UID that the status has, and its pod: from memory, and where that says that something is gone, or
+/// over without a word, from the API server.
+async fn sight(
+    run: &Run,
+    part: Part,
+    job: &str,
+    (namespace, objects): (&str, &Objects),
+    context: &Context,
+) -> Result<Sighting, Error> {
+    let key = Key::new(Kind::Job, part.name(&run.uid()));
+    let is_ours = |object: &DynamicObject| object.uid().as_deref() == Some(job);
+    let pods = || objects.iter().filter(|(key, _)| key.kind == Kind::Pod).map(|(_, pod)| pod.as_ref());
+    let sighting = match objects.get(&key).filter(|object| is_ours(object)) {
+        Some(object) => Sighting::of(object, pods()),
+        None => match context.cluster.live(&key, namespace).await? {
+            Some(object) if is_ours(&object) => Sighting::of(&object, pods()),
+            Some(_) | None => Sighting::default(),
+        },
+    };
+    if !sighting.is_silent() && sighting.job != JobSeen::Absent {
+        return Ok(sighting);
+    }
+    let live = context.cluster.pods_of_job(namespace, job).await?;
+    let Some(object) = context.cluster.live(&key, namespace).await?.filter(is_ours) else {
+        return Ok(Sighting::default());
+    };
+    Ok(Sighting::of(&object, live.iter()))
+}
+
+fn holds_attachments(key: &Key, object: &DynamicObject) -> bool {
+    let phase = object.data.pointer("/status/phase").and_then(|phase| phase.as_str());
+    key.kind == Kind::Pod
+        && object.labels().contains_key(ATTACHMENTS_LABEL)
+        && object.metadata.deletion_timestamp.is_none()
+        && matches!(phase, Some("Pending" | "Running"))
+}
+
+/// What another backup of the same tenant means to this one.
+fn compare(run: &Run, other: &Backup, observed: &mut Observed) {
+    if other.uid() == run.object.uid() || other.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    let slot_of = |backup: &Backup| {
+        let scheduled = backup.spec.origin == Origin::Scheduled;
+        slot::parse_name(&backup.name_any()).ok().filter(|_| scheduled).map(|(_, slot)| slot)
+    };
+    if let (Some(own), Some(others)) = (slot_of(&run.object), slot_of(other))
+        && others > own
+        && !other.spec.cancel
+    {
+        observed.newer = Some(other.name_any());
+    }
+    if is_over(other) {
+        return;
+    }
+    let is_first = is_active(other)
+        || (other.creation_timestamp(), other.uid()) < (run.object.creation_timestamp(), run.object.uid());
+    if is_first {
+        observed.before = Some(other.name_any());
+    }
+}
+
+/// Whether an attempt of `backup` has Jobs that run, or is about to.
+pub fn is_active(backup: &Backup) -> bool {
+    let attempt = backup.status.as_ref().and_then(|status| status.attempt.as_ref());
+    let is_waiting = |attempt: &valv_crds::backup::Attempt| {
+        let reading = attempt.reading.as_ref();
+        attempt.failed.is_some()
+            || reading.is_some_and(|reading| reading.verified.is_some() || reading.failed.is_some())
+    };
+    !is_over(backup) && attempt.is_some_and(|attempt| !is_waiting(attempt))
 }
 
 /// Whether nothing more happens to `backup`: it is complete, or was given up.
@@ -132,39 +232,16 @@ pub fn is_over(backup: &Backup) -> bool {
     is_true(BackupCondition::Complete) || is_true(BackupCondition::Stalled)
 }
 
-impl Observed {
-    /// Whether the object is there.
-    pub fn has(&self, kind: Kind, name: &str) -> bool {
-        self.objects.contains_key(&Key::new(kind, name))
-    }
-
-    /// Objects of one kind.
-    pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Arc<DynamicObject>> {
-        self.objects.iter().filter(move |(key, _)| key.kind == kind).map(|(_, object)| object)
-    }
-
-    fn conditions(&self, job: &str) -> impl Iterator<Item = &Value> {
-        let job = self.objects.get(&Key::new(Kind::Job, job));
-        let conditions = job.and_then(|job| job.data.pointer("/status/conditions")?.as_array());
-        conditions.into_iter().flatten().filter(|condition| condition["status"] == "True")
-    }
-
-    /// How a Job stands.
-    pub fn job(&self, name: &str) -> JobSeen {
-        if !self.has(Kind::Job, name) {
-            JobSeen::Absent
-        } else if self.conditions(name).any(|condition| condition["type"] == "Complete") {
-            JobSeen::Succeeded
-        } else if self.conditions(name).any(|condition| condition["type"] == "Failed") {
-            JobSeen::Failed
-        } else {
-            JobSeen::Active
+/// The oldest tenant of each archive.
+pub fn eldest<'a>(tenants: impl Iterator<Item = &'a JournalTenant>) -> BTreeMap<String, String> {
+    let mut eldest: BTreeMap<String, &JournalTenant> = BTreeMap::new();
+    let age = |tenant: &JournalTenant| (tenant.creation_timestamp(), tenant.name_any());
+    for tenant in tenants {
+        let archive = tenant.spec.archive_id.clone().unwrap_or_else(|| tenant.name_any());
+        let standing = eldest.entry(archive).or_insert(tenant);
+        if age(tenant) < age(standing) {
+            *standing = tenant;
         }
     }
-
-    /// When a Job gave up.
-    pub fn failed_at(&self, name: &str) -> Option<jiff::Timestamp> {
-        let failed = self.conditions(name).find(|condition| condition["type"] == "Failed")?;
-        failed["lastTransitionTime"].as_str()?.parse().ok()
-    }
+    eldest.into_iter().map(|(archive, tenant)| (archive, tenant.name_any())).collect()
 }

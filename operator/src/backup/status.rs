@@ -1,13 +1,13 @@
 //! Tells how a backup stands. [`status`] is pure, [`tell`] writes it.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use tracing::debug;
 use valv_crds::{
     BackupStatus,
     backup::{
-        Attempt as AttemptStatus, BackupCondition, BackupReason, BackupSize, ObjectDigest, Progress, Stage,
+        Attempt, AttemptFailure, BackupCondition, BackupReason, ObjectDigest, Progress, Reading, Stage,
         StoredIn, Verified,
     },
     condition::Saying,
@@ -17,13 +17,16 @@ use valv_crds::{
 use super::{
     Context,
     apply::Outcome,
-    attempt::{Attempt, Standing},
+    attempt::{self, time},
     check::Run,
     commission::Committed,
+    names::Part,
     observe::Observed,
-    plan::{Plan, Step},
+    plain::{self, plain},
+    plan::{Note, Plan, Step},
 };
 use crate::{
+    agent::last_words::Failure,
     archive::{commit, verify::Mode},
     io::{
         cluster::{Applied, Error},
@@ -41,66 +44,167 @@ pub fn status(
     now: Timestamp,
 ) -> BackupStatus {
     let mut status = run.object.status.clone().unwrap_or_default();
-    status.observed_generation = run.object.metadata.generation;
     if matches!(plan.step, Step::Over) {
         return status;
     }
+    status.observed_generation = run.object.metadata.generation;
     if let Ok(subject) = &run.subject {
         status.slot = Some(subject.slot);
-        let tenant = observed.tenant.as_ref();
+        let tenant = observed.tenant.there();
         status.archive_id = tenant.map(|tenant| tenant.archive_id().to_owned()).or(status.archive_id);
     }
-    if status.stores.is_empty()
-        && let Some(store) = &observed.store
-    {
-        status.stores = vec![stored_in(&store.name)];
-    }
-    let said = match (&plan.step, outcome) {
-        (_, Outcome { committed: Some(committed), .. }) => {
-            complete(&mut status, committed, plan, now);
-            vec![
-                Said::yes(BackupCondition::Complete, BackupReason::Committed, sentence(committed)),
-                intact(&plan.step),
-                copied(observed),
-            ]
-        }
-        (_, Outcome { refused: Some((reason, message)), .. }) => {
-            failed(&mut status, *reason, message.clone(), now)
-        }
-        (Step::Fails { reason, message, number }, _) => {
-            if let (Some(number), None) = (number, &status.attempt) {
-                status.attempt = Some(AttemptStatus { number: *number, id: None });
-            }
-            failed(&mut status, *reason, message.clone(), now)
-        }
-        (Step::Waits { reason, message }, _) => under_way(*reason, message.clone()),
-        (Step::Runs(attempt), _) => {
-            runs(&mut status, attempt, now);
-            let (reason, message) = running(attempt);
-            under_way(reason, message)
-        }
-        (Step::Retries { attempt, failure, after }, _) => {
-            runs(&mut status, attempt, now);
-            let message = format!(
-                "attempt {} failed ({:?}: {}); the next one comes in {} s",
-                attempt.number,
-                failure.reason,
-                failure.message,
-                after.as_secs()
-            );
-            under_way(BackupReason::Retrying, message)
-        }
-        (Step::Commits(_), Outcome { postponed, .. }) => {
-            progress(&mut status, Stage::Committing, now);
-            let message = postponed.clone().unwrap_or_else(|| "the commit is being put".to_owned());
-            under_way(BackupReason::ReadingBack, message)
-        }
-        (Step::Over, _) => vec![],
+    let said = if let Some(committed) = &outcome.committed {
+        complete(&mut status, committed, now);
+        vec![
+            Said::yes(BackupCondition::Complete, BackupReason::Committed, sentence(committed)),
+            intact(&status, committed),
+            copied(observed),
+        ]
+    } else if let Some(Failure { reason, message }) = &outcome.refused {
+        given_up(&mut status, *reason, message.clone(), now)
+    } else if let Some(Failure { reason, message }) = &outcome.postponed {
+        under_way(*reason, message.clone())
+    } else if let Some(failure) = &outcome.failed {
+        failed(&mut status, failure, plan, now);
+        under_way(BackupReason::Retrying, format!("{:?}: {}", failure.reason, failure.message))
+    } else {
+        went_on(&mut status, plan, outcome, now)
     };
     let standing = std::mem::take(&mut status.conditions);
     status.conditions =
         said.into_iter().map(|said| said.dated(&standing, run.object.metadata.generation, now)).collect();
     status
+}
+
+/// What is said of a step that was done.
+fn went_on(status: &mut BackupStatus, plan: &Plan, outcome: &Outcome, now: Timestamp) -> Vec<Said> {
+    match &plan.step {
+        Step::Over => vec![],
+        Step::Waits { reason, message } => under_way(*reason, message.clone()),
+        Step::GivesUp { reason, message, .. } => given_up(status, *reason, message.clone(), now),
+        Step::Begins { number, order, deadline, .. } => {
+            status.started.get_or_insert(time(now));
+            let until = now.saturating_add(*deadline).unwrap_or(Timestamp::MAX);
+            status.deadline.get_or_insert(time(until));
+            status.stores = vec![stored_in(&order.store)];
+            let (number, began) = (*number, Some(time(now)));
+            status.attempt =
+                Some(Attempt { number, began, order: Some(order.clone()), ..Attempt::default() });
+            progress(status, Stage::Waiting, now);
+            under_way(BackupReason::Running, format!("attempt {number} begins"))
+        }
+        Step::Makes(part) => {
+            let attempt = status.attempt.as_mut();
+            match part {
+                Part::Write { number } => {
+                    attempt.into_iter().for_each(|attempt| attempt.job.clone_from(&outcome.job));
+                    under_way(BackupReason::Running, format!("the pod of attempt {number} is being started"))
+                }
+                Part::ReadBack { number, .. } => {
+                    let reading = attempt.and_then(|attempt| attempt.reading.as_mut());
+                    reading.into_iter().for_each(|reading| reading.job.clone_from(&outcome.job));
+                    under_way(
+                        BackupReason::ReadingBack,
+                        format!("what attempt {number} wrote is to be read back"),
+                    )
+                }
+            }
+        }
+        Step::Runs { part } => {
+            if let Some(seen) = &outcome.progress {
+                status.progress = Some(seen.clone());
+            }
+            match part {
+                Part::Write { number } => {
+                    under_way(BackupReason::Running, format!("attempt {number} writes"))
+                }
+                Part::ReadBack { number, .. } => {
+                    progress(status, Stage::ReadingBack, now);
+                    let message = format!("what attempt {number} wrote is being read back");
+                    under_way(BackupReason::ReadingBack, message)
+                }
+            }
+        }
+        Step::Notes(note) => noted(status, note, now),
+        Step::Retries { failure, number, after } => {
+            let message = format!(
+                "attempt {number} failed ({:?}: {}); the next one comes within {} s of {}",
+                failure.reason,
+                failure.message,
+                wait_of(failure, *after, now),
+                failure.at.0
+            );
+            under_way(BackupReason::Retrying, message)
+        }
+        Step::Commits { .. } => {
+            progress(status, Stage::Committing, now);
+            under_way(BackupReason::ReadingBack, "the commit is being put".to_owned())
+        }
+    }
+}
+
+/// The whole wait: the same, whenever it is looked.
+fn wait_of(failure: &AttemptFailure, left: std::time::Duration, now: Timestamp) -> i64 {
+    let since = now.as_second() - failure.at.0.as_second();
+    since.saturating_add(i64::try_from(left.as_secs()).unwrap_or(0)).saturating_add(1) / 10 * 10 + 10
+}
+
+fn noted(status: &mut BackupStatus, note: &Note, now: Timestamp) -> Vec<Said> {
+    let number = status.attempt.as_ref().map_or(0, |attempt| attempt.number);
+    match note {
+        Note::Wrote { pod, taken } => {
+            if let Some(attempt) = &mut status.attempt {
+                attempt.id = Some(pod.clone());
+                attempt.wrote = Some(attempt::wrote(taken));
+            }
+            progress(status, Stage::ReadingBack, now);
+            under_way(BackupReason::ReadingBack, format!("attempt {number} wrote a manifest"))
+        }
+        Note::Failed(failure) => {
+            if let Some(attempt) = &mut status.attempt {
+                attempt.failed = Some(at(failure, now));
+            }
+            progress(status, Stage::Waiting, now);
+            let message = format!("attempt {number} failed ({:?}: {})", failure.reason, failure.message);
+            under_way(BackupReason::Retrying, plain(&message, plain::SENTENCE))
+        }
+        Note::Reads { reading } => {
+            if let Some(attempt) = &mut status.attempt {
+                let began = Some(time(now));
+                attempt.reading = Some(Reading { number: *reading, began, ..Reading::default() });
+            }
+            progress(status, Stage::ReadingBack, now);
+            under_way(BackupReason::ReadingBack, format!("what attempt {number} wrote is to be read back"))
+        }
+        Note::Read(verified) => {
+            if let Some(reading) = status.attempt.as_mut().and_then(|attempt| attempt.reading.as_mut()) {
+                reading.verified = Some(attempt::read_back(verified, now));
+            }
+            progress(status, Stage::Committing, now);
+            under_way(BackupReason::ReadingBack, format!("what attempt {number} wrote was read back"))
+        }
+        Note::NotRead(failure) => {
+            if let Some(reading) = status.attempt.as_mut().and_then(|attempt| attempt.reading.as_mut()) {
+                reading.failed = Some(at(failure, now));
+            }
+            let message = format!("reading back failed ({:?}: {})", failure.reason, failure.message);
+            under_way(BackupReason::Retrying, plain(&message, plain::SENTENCE))
+        }
+    }
+}
+
+/// What could not be made, or was found not to be what it should be, has failed.
+fn failed(status: &mut BackupStatus, failure: &Failure, plan: &Plan, now: Timestamp) {
+    let Some(attempt) = &mut status.attempt else { return };
+    match (&plan.step, &mut attempt.reading) {
+        (Step::Makes(Part::ReadBack { .. }), Some(reading)) => reading.failed = Some(at(failure, now)),
+        _ => attempt.failed = Some(at(failure, now)),
+    }
+}
+
+fn at(failure: &Failure, now: Timestamp) -> AttemptFailure {
+    let message = plain(&failure.message, plain::SENTENCE);
+    AttemptFailure { reason: failure.reason, message, at: time(now) }
 }
 
 /// One thing that is said of a backup.
@@ -113,7 +217,7 @@ fn under_way(reason: BackupReason, message: String) -> Vec<Said> {
     ]
 }
 
-fn failed(status: &mut BackupStatus, reason: BackupReason, message: String, now: Timestamp) -> Vec<Said> {
+fn given_up(status: &mut BackupStatus, reason: BackupReason, message: String, now: Timestamp) -> Vec<Said> {
     status.ended = Some(time(now));
     progress(status, Stage::Done, now);
     vec![
@@ -122,41 +226,12 @@ fn failed(status: &mut BackupStatus, reason: BackupReason, message: String, now:
     ]
 }
 
-fn running(attempt: &Attempt) -> (BackupReason, String) {
-    let number = attempt.number;
-    match &attempt.standing {
-        Standing::Writing { pod: None } => {
-            (BackupReason::Running, format!("the pod of attempt {number} is being started"))
-        }
-        Standing::Writing { pod: Some(_) } => (BackupReason::Running, format!("attempt {number} writes")),
-        Standing::Written { .. } | Standing::ReadingBack { .. } | Standing::ReadBack { .. } => {
-            (BackupReason::ReadingBack, format!("what attempt {number} wrote is being read back"))
-        }
-        Standing::Failed { failure, .. } => (failure.reason, failure.message.clone()),
-    }
-}
-
-fn runs(status: &mut BackupStatus, attempt: &Attempt, now: Timestamp) {
-    status.started.get_or_insert(time(now));
-    let (stage, id) = match &attempt.standing {
-        Standing::Writing { pod: None } => (Stage::Waiting, None),
-        Standing::Writing { pod } => (Stage::Database, pod.clone()),
-        Standing::Written { pod, .. }
-        | Standing::ReadingBack { pod, .. }
-        | Standing::ReadBack { pod, .. } => (Stage::ReadingBack, Some(pod.clone())),
-        Standing::Failed { .. } => (Stage::Waiting, None),
-    };
-    let standing = status.attempt.take().filter(|standing| standing.number == attempt.number);
-    let id = id.or_else(|| standing.and_then(|standing| standing.id));
-    status.attempt = Some(AttemptStatus { number: attempt.number, id });
-    progress(status, stage, now);
-}
-
 /// The stage moves; what stands already is not written again.
 fn progress(status: &mut BackupStatus, stage: Stage, now: Timestamp) {
     if status.progress.as_ref().is_none_or(|progress| progress.stage != stage) {
         let standing = status.progress.take().unwrap_or_default();
-        status.progress = Some(Progress { stage, at: Some(time(now)), ..standing });
+        let (bytes_per_second, left) = (None, None);
+        status.progress = Some(Progress { stage, at: Some(time(now)), bytes_per_second, left, ..standing });
     }
 }
 
@@ -164,31 +239,33 @@ fn stored_in(name: &str) -> StoredIn {
     StoredIn { name: name.to_owned(), commit: None, committed: None, verification: None, locked_until: None }
 }
 
-fn complete(status: &mut BackupStatus, committed: &Committed, plan: &Plan, now: Timestamp) {
-    let Committed { found, key, blake3, manifest } = committed;
+fn complete(status: &mut BackupStatus, committed: &Committed, now: Timestamp) {
+    let Committed { found, key, size, started } = committed;
     let commit = &found.commit;
-    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let sum =
-        |of: fn(&crate::archive::manifest::PartSummary) -> u64| number(manifest.parts.iter().map(of).sum());
-    status.size = Some(BackupSize {
-        bytes: sum(|part| part.bytes),
-        plain_bytes: sum(|part| part.plain_bytes),
-        segments: number(manifest.segments()),
-    });
-    if let Step::Commits(commission) = &plan.step {
-        status.taken = Some(time(commission.taken));
+    let version =
+        |version: Option<&crate::io::bucket::Version>| version.map(|version| version.as_str().to_owned());
+    status.size = Some(*size);
+    let id = commit.attempt.to_string();
+    let ours = status.attempt.as_ref().filter(|attempt| attempt.id.as_ref() == Some(&id));
+    let wrote = ours.and_then(|attempt| attempt.wrote.as_ref());
+    // Of one that was found in the archive only the beginning is known: what it holds is no older.
+    status.taken = Some(wrote.map_or_else(|| time(*started), |wrote| wrote.taken.clone()));
+    status.started.get_or_insert(time(*started));
+    if ours.is_none() {
+        let number = status.attempt.as_ref().map_or(1, |attempt| attempt.number);
+        status.attempt = Some(Attempt { number, id: Some(id), ..Attempt::default() });
     }
     status.manifest = Some(ObjectDigest {
         key: commit.manifest.key.clone(),
-        version: commit.manifest.version.as_ref().map(|version| version.as_str().to_owned()),
+        version: version(commit.manifest.version.as_ref()),
         blake3: commit.manifest.blake3.to_string(),
     });
     status.stores = vec![StoredIn {
         name: commit.store.name.clone(),
         commit: Some(ObjectDigest {
             key: key.clone(),
-            version: found.version.as_ref().map(|version| version.as_str().to_owned()),
-            blake3: blake3.clone(),
+            version: version(found.version.as_ref()),
+            blake3: found.blake3.to_string(),
         }),
         committed: Some(time(commit.committed)),
         verification: Some(verified(&commit.verified)),
@@ -227,13 +304,21 @@ fn sentence(committed: &Committed) -> String {
     )
 }
 
-fn intact(step: &Step) -> Said {
-    let tampered = if let Step::Commits(commission) = step { commission.tampered } else { 0 };
+/// What the reading pod saw over what the manifest names, and the operator over the commit.
+fn intact(status: &BackupStatus, committed: &Committed) -> Said {
+    let reading = status.attempt.as_ref().and_then(|attempt| attempt.reading.as_ref());
+    let over_data: i64 =
+        reading.and_then(|reading| reading.verified.as_ref()).map_or(0, |read| read.tampered);
+    let tampered = over_data.saturating_add_unsigned(committed.found.covered.total);
     if tampered == 0 {
-        Said::yes(BackupCondition::Intact, BackupReason::AsAsked, "nothing lies over what the manifest names")
+        Said::yes(
+            BackupCondition::Intact,
+            BackupReason::AsAsked,
+            "nothing lies over the commit and what the manifest names",
+        )
     } else {
         let message = format!(
-            "a delete marker or a younger version lies over {tampered} objects: they are read through; find out who has the writer's credentials"
+            "a delete marker or another version lies over {tampered} objects: they are read through; find out who has the writer's credentials"
         );
         Said::no(BackupCondition::Intact, BackupReason::Tampered, message)
     }
@@ -252,15 +337,12 @@ fn copied(observed: &Observed) -> Said {
     }
 }
 
-fn time(moment: Timestamp) -> Time {
-    Time(Timestamp::from_second(moment.as_second()).unwrap_or(moment))
-}
-
 /// Writes the status if it changed, and an event if it is news.
 ///
 /// # Errors
 /// If the API server refuses it. That the object has moved on is none: its next version brings the next look.
-pub async fn tell(run: &Run, status: &BackupStatus, context: &Context) -> Result<(), Error> {
+pub async fn tell(run: &Run, status: &BackupStatus, news: Vec<News>, context: &Context) -> Result<(), Error> {
+    events::publish(&context.recorder, &run.object.object_ref(&()), news).await;
     match context.cluster.set_status_in_namespace(Kind::Backup, run.object.as_ref(), status).await {
         Ok(Applied::Unchanged) => return Ok(()),
         Ok(Applied::Written) => {}

@@ -4,6 +4,9 @@
 //! whose namespace they are, so that a reconciliation reads its own objects only, whatever the number of tenants.
 //! The label says what is watched, never whose it is: anybody who may write somewhere can write a label. Secrets
 //! are not here.
+//!
+//! What runs for a tenant in the operator's own namespace is kept apart from what is in the tenant's: there the label
+//! says whose it is, for nobody else writes there.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -38,6 +41,8 @@ pub type Objects = BTreeMap<Key, Arc<DynamicObject>>;
 #[derive(Clone)]
 pub struct Cache {
     index: Arc<RwLock<Index>>,
+    /// The operator's own namespace.
+    own: Arc<str>,
     /// Kinds that were listed once.
     synced: watch::Receiver<HashSet<Kind>>,
     /// Kinds that the cluster had when this began.
@@ -50,12 +55,15 @@ impl Cache {
     ///
     /// # Errors
     /// If the apiserver could not be asked whether it has the Gateway API; nothing was started then.
-    pub async fn start(client: &Client) -> kube::Result<(Self, impl Stream<Item = String> + Send + use<>)> {
+    pub async fn start(
+        client: &Client,
+        own_namespace: &str,
+    ) -> kube::Result<(Self, impl Stream<Item = String> + Send + use<>)> {
         let has_gateway_api = has_gateway_api(client).await?;
         let gateway = has_gateway_api.then_some(Kind::GATEWAY).into_iter().flatten();
         let kinds: Arc<[Kind]> = Kind::WATCHED.into_iter().chain(gateway).collect();
         let (tell, synced) = watch::channel(HashSet::new());
-        let cache = Self { index: Arc::default(), synced, kinds: kinds.clone() };
+        let cache = Self { index: Arc::default(), own: own_namespace.into(), synced, kinds: kinds.clone() };
         let (changed, changes) = mpsc::unbounded_channel();
         let watches = {
             let (cache, client) = (cache.clone(), client.clone());
@@ -85,7 +93,7 @@ impl Cache {
     #[cfg(test)]
     pub fn empty() -> Self {
         let (_, synced) = watch::channel(HashSet::new());
-        Self { index: Arc::default(), synced, kinds: [].into() }
+        Self { index: Arc::default(), own: "valv-system".into(), synced, kinds: [].into() }
     }
 
     /// Waits until every kind was listed once.
@@ -106,6 +114,26 @@ impl Cache {
         self.read().of(tenant)
     }
 
+    /// What runs for `tenant` in the operator's own namespace.
+    pub fn of_operator_for(&self, tenant: &str) -> Objects {
+        self.read().in_place(&Place::OfOperator(tenant.to_owned()))
+    }
+
+    /// All that runs for tenants in the operator's own namespace.
+    pub fn of_operator(&self) -> Vec<(Key, Arc<DynamicObject>)> {
+        let index = self.read();
+        let places = index.places.iter().filter(|(place, _)| matches!(place, Place::OfOperator(_)));
+        places
+            .flat_map(|(_, objects)| objects.iter().map(|(key, object)| (key.clone(), object.clone())))
+            .collect()
+    }
+
+    /// Takes `object` in, as if a watch had told of it: for unit tests.
+    #[cfg(test)]
+    pub fn put(&self, kind: Kind, object: DynamicObject) {
+        self.write().put(kind, object, &self.own);
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,7 +151,7 @@ impl Cache {
     ) {
         let api = Api::<DynamicObject>::all_with(client, &kind.resource());
         let config = watcher::Config::default().labels(TENANT_LABEL);
-        let mut listed: HashSet<(String, Key)> = HashSet::new();
+        let mut listed: HashSet<(Place, Key)> = HashSet::new();
         let mut events = watcher(api, config).default_backoff().boxed();
         while let Some(event) = events.next().await {
             let touched = match event {
@@ -132,9 +160,9 @@ impl Cache {
                     vec![]
                 }
                 Ok(watcher::Event::InitApply(object)) => {
-                    let touched = self.write().put(kind, object);
+                    let touched = self.write().put(kind, object, &self.own);
                     listed.extend(touched.clone());
-                    touched.into_iter().map(|(tenant, _)| tenant).collect()
+                    touched.into_iter().map(|(place, _)| place).collect()
                 }
                 Ok(watcher::Event::InitDone) => {
                     let touched = self.write().keep(kind, &listed);
@@ -142,10 +170,11 @@ impl Cache {
                     touched
                 }
                 Ok(watcher::Event::Apply(object)) => {
-                    self.write().put(kind, object).into_iter().map(|(tenant, _)| tenant).collect()
+                    let touched = self.write().put(kind, object, &self.own);
+                    touched.into_iter().map(|(place, _)| place).collect()
                 }
                 Ok(watcher::Event::Delete(object)) => {
-                    self.write().remove(kind, &object).into_iter().collect()
+                    self.write().remove(kind, &object, &self.own).into_iter().collect()
                 }
                 Err(error) => {
                     warn!(
@@ -156,9 +185,11 @@ impl Cache {
                     vec![]
                 }
             };
-            for tenant in touched {
-                // Nobody listens any more only when the operator stops.
-                let _ = changed.send(tenant);
+            for place in touched {
+                if let Place::OfTenant(tenant) = place {
+                    // Nobody listens any more only when the operator stops.
+                    let _ = changed.send(tenant);
+                }
             }
         }
     }
@@ -189,48 +220,61 @@ async fn has_gateway_api(client: &Client) -> kube::Result<bool> {
     }
 }
 
-/// Objects by the tenant in whose namespace they are.
+/// Where an object is, and whose it is.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Place {
+    /// In this tenant's namespace.
+    OfTenant(String),
+    /// In the operator's own namespace, for this tenant.
+    OfOperator(String),
+}
+
+/// Objects by the tenant in whose namespace they are, or for whom they run.
 #[derive(Default)]
 struct Index {
-    tenants: HashMap<String, Objects>,
+    places: HashMap<Place, Objects>,
 }
 
 impl Index {
     fn of(&self, tenant: &str) -> Objects {
-        self.tenants.get(tenant).cloned().unwrap_or_default()
+        self.in_place(&Place::OfTenant(tenant.to_owned()))
+    }
+
+    fn in_place(&self, place: &Place) -> Objects {
+        self.places.get(place).cloned().unwrap_or_default()
     }
 
     /// Takes `object` in, and says where. What is in nobody's namespace is not taken in.
-    fn put(&mut self, kind: Kind, mut object: DynamicObject) -> Option<(String, Key)> {
-        let tenant = home(kind, &object)?.to_owned();
+    fn put(&mut self, kind: Kind, mut object: DynamicObject, own: &str) -> Option<(Place, Key)> {
+        let place = place(kind, &object, own)?;
         object.metadata.managed_fields = None;
         // The items of a list come without their kind, those of a watch with it.
         object.types = Some(TypeMeta { api_version: kind.api_version(), kind: kind.as_str().to_owned() });
         let key = Key::new(kind, object.name_any());
-        self.tenants.entry(tenant.clone()).or_default().insert(key.clone(), Arc::new(object));
-        Some((tenant, key))
+        self.places.entry(place.clone()).or_default().insert(key.clone(), Arc::new(object));
+        Some((place, key))
     }
 
-    /// Drops `object`, and says whose it was.
-    fn remove(&mut self, kind: Kind, object: &DynamicObject) -> Option<String> {
-        let tenant = home(kind, object)?;
-        if let Some(objects) = self.tenants.get_mut(tenant) {
+    /// Drops `object`, and says where it was.
+    fn remove(&mut self, kind: Kind, object: &DynamicObject, own: &str) -> Option<Place> {
+        let place = place(kind, object, own)?;
+        if let Some(objects) = self.places.get_mut(&place) {
             objects.remove(&Key::new(kind, object.name_any()));
             if objects.is_empty() {
-                self.tenants.remove(tenant);
+                self.places.remove(&place);
             }
         }
-        Some(tenant.to_owned())
+        Some(place)
     }
 
-    /// Drops what a new list no longer has, and says whose it was.
-    fn keep(&mut self, kind: Kind, listed: &HashSet<(String, Key)>) -> Vec<String> {
+    /// Drops what a new list no longer has, and says where it was.
+    fn keep(&mut self, kind: Kind, listed: &HashSet<(Place, Key)>) -> Vec<Place> {
         let mut touched = vec![];
-        self.tenants.retain(|tenant, objects| {
+        self.places.retain(|place, objects| {
             let before = objects.len();
-            objects.retain(|key, _| key.kind != kind || listed.contains(&(tenant.clone(), key.clone())));
+            objects.retain(|key, _| key.kind != kind || listed.contains(&(place.clone(), key.clone())));
             if objects.len() != before {
-                touched.push(tenant.clone());
+                touched.push(place.clone());
             }
             !objects.is_empty()
         });
@@ -238,11 +282,15 @@ impl Index {
     }
 }
 
-/// The tenant in whose namespace `object` is, or whose namespace it is: by names, which nobody can change.
-fn home(kind: Kind, object: &DynamicObject) -> Option<&str> {
+/// Where `object` is, by names, which nobody can change; in the operator's own namespace, whose it is by its label.
+fn place(kind: Kind, object: &DynamicObject, own: &str) -> Option<Place> {
     let metadata = &object.metadata;
     let namespace = if kind == Kind::Namespace { &metadata.name } else { &metadata.namespace };
-    namespace.as_deref()?.strip_prefix(NAMESPACE_PREFIX)
+    let namespace = namespace.as_deref()?;
+    if kind != Kind::Namespace && namespace == own {
+        return Some(Place::OfOperator(object.labels().get(TENANT_LABEL)?.clone()));
+    }
+    namespace.strip_prefix(NAMESPACE_PREFIX).map(|tenant| Place::OfTenant(tenant.to_owned()))
 }
 
 #[cfg(test)]
@@ -303,9 +351,9 @@ mod tests {
         let mut index = Index::default();
 
         let touched = [
-            index.put(Kind::ConfigMap, object(Some("playground"), "valv-state", "ada")),
-            index.put(Kind::Job, object(Some("default"), "migrate-1", "ada")),
-            index.put(Kind::Namespace, object(None, "playground", "ada")),
+            index.put(Kind::ConfigMap, object(Some("playground"), "valv-state", "ada"), "valv-system"),
+            index.put(Kind::Job, object(Some("default"), "migrate-1", "ada"), "valv-system"),
+            index.put(Kind::Namespace, object(None, "playground", "ada"), "valv-system"),
         ];
 
         assert_eq!(touched, [const { None }; 3]);
@@ -316,7 +364,7 @@ mod tests {
     fn an_object_belongs_to_the_tenant_in_whose_namespace_it_is_whatever_its_label_says() {
         let mut index = Index::default();
 
-        index.put(Kind::ConfigMap, object(Some("journal-bo"), "valv-state", "ada"));
+        index.put(Kind::ConfigMap, object(Some("journal-bo"), "valv-state", "ada"), "valv-system");
 
         assert_eq!(keys(&index, "ada"), []);
         assert_eq!(keys(&index, "bo"), [Key::new(Kind::ConfigMap, "valv-state")]);
@@ -325,9 +373,9 @@ mod tests {
     #[test]
     fn a_relabelled_object_stays_where_it_is_and_is_seen_as_it_is_now() {
         let mut index = Index::default();
-        index.put(Kind::Service, object(Some("journal-ada"), "journal", "ada"));
+        index.put(Kind::Service, object(Some("journal-ada"), "journal", "ada"), "valv-system");
 
-        index.put(Kind::Service, object(Some("journal-ada"), "journal", "bo"));
+        index.put(Kind::Service, object(Some("journal-ada"), "journal", "bo"), "valv-system");
 
         let seen = index.of("ada")[&Key::new(Kind::Service, "journal")].clone();
         assert_eq!(seen.labels()[TENANT_LABEL], "bo");
@@ -338,7 +386,7 @@ mod tests {
     fn a_namespace_is_known_by_its_own_name() {
         let mut index = Index::default();
 
-        index.put(Kind::Namespace, object(None, "journal-ada", "bo"));
+        index.put(Kind::Namespace, object(None, "journal-ada", "bo"), "valv-system");
 
         assert_eq!(keys(&index, "ada"), [Key::new(Kind::Namespace, "journal-ada")]);
         assert_eq!(keys(&index, "bo"), []);
@@ -349,13 +397,30 @@ mod tests {
         let mut index = Index::default();
         let (service, job) =
             (object(Some("journal-ada"), "journal", "ada"), object(Some("journal-ada"), "a", "bo"));
-        index.put(Kind::Service, service.clone());
-        index.put(Kind::Job, job);
+        index.put(Kind::Service, service.clone(), "valv-system");
+        index.put(Kind::Job, job, "valv-system");
 
-        assert_eq!(index.remove(Kind::Service, &service), Some("ada".to_owned()));
-        assert_eq!(index.keep(Kind::Job, &HashSet::new()), ["ada"]);
+        let ada = Place::OfTenant("ada".to_owned());
+        assert_eq!(index.remove(Kind::Service, &service, "valv-system"), Some(ada.clone()));
+        assert_eq!(index.keep(Kind::Job, &HashSet::new()), [ada]);
 
         assert_eq!(keys(&index, "ada"), []);
-        assert!(index.tenants.is_empty());
+        assert!(index.places.is_empty());
+    }
+
+    #[test]
+    fn what_runs_for_a_tenant_in_the_operator_s_namespace_is_not_among_what_is_the_tenant_s() {
+        let mut index = Index::default();
+        let cache = Cache::empty();
+
+        index.put(Kind::Job, object(Some("valv-system"), "verify-1", "ada"), "valv-system");
+        cache.put(Kind::Job, object(Some("valv-system"), "verify-1", "ada"));
+
+        assert_eq!(keys(&index, "ada"), []);
+        assert!(cache.of("ada").is_empty());
+        let job = Key::new(Kind::Job, "verify-1");
+        assert!(cache.of_operator_for("ada").contains_key(&job));
+        assert!(!cache.of_operator_for("bo").contains_key(&job));
+        assert_eq!(cache.of_operator().len(), 1);
     }
 }

@@ -7,11 +7,13 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{Namespace, Secret},
+    api::core::v1::{Namespace, Pod, Secret},
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{
+        DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+    },
     core::{DynamicObject, object::HasStatus},
 };
 use serde_json::{Value, json};
@@ -38,6 +40,9 @@ pub const FIELD_MANAGER: &str = "valv";
 /// How long an answer may take. Less than a leader that cannot renew its Lease still has before another may take
 /// over, and short enough that an apiserver which has fallen silent holds up no tenant for long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most of a log that is read at once.
+const LOG_LIMIT_BYTES: i64 = 64 * 1024;
 
 /// The cluster, to write to.
 #[derive(Clone)]
@@ -110,6 +115,11 @@ impl Error {
     /// Whether the object had moved on: look again at once.
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(|status| status.code == 409)
+    }
+
+    /// Whether this operator leads no more: nothing was written.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Fenced { .. })
     }
 
     /// Whether the object is not there.
@@ -240,6 +250,83 @@ impl Cluster {
         in_time("create", &key, namespace, request).await?;
         self.written(&key);
         Ok(())
+    }
+
+    /// Creates `wanted`, which must not be there, and returns it as it is stored.
+    pub async fn create(&self, key: &Key, wanted: &Value) -> Result<DynamicObject, Error> {
+        let namespace = wanted["metadata"]["namespace"].as_str().map(str::to_owned);
+        let shown = namespace.clone().unwrap_or_else(|| "the cluster".to_owned());
+        self.fence("create", key, &shown)?;
+        let object: DynamicObject = serde_json::from_value(wanted.clone())
+            .map_err(|source| failed("create", key, &shown, kube::Error::SerdeError(source)))?;
+        let api = self.api(key.kind, namespace.as_deref());
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        let request = api.create(&params, &object);
+        let stored = in_time("create", key, &shown, request).await?;
+        self.written(key);
+        info!(object.kind = %key.kind, object.name = key.name, "created");
+        Ok(stored)
+    }
+
+    /// The object, as it stands at this moment.
+    pub async fn live(&self, key: &Key, namespace: &str) -> Result<Option<DynamicObject>, Error> {
+        in_time("get", key, namespace, self.api(key.kind, Some(namespace)).get_opt(&key.name)).await
+    }
+
+    /// The pods of the Job with this UID, as they stand at this moment.
+    pub async fn pods_of_job(&self, namespace: &str, job: &str) -> Result<Vec<DynamicObject>, Error> {
+        let params = ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={job}"));
+        let api = self.api(Kind::Pod, Some(namespace));
+        Ok(in_time("list", "Pods", namespace, api.list(&params)).await?.items)
+    }
+
+    /// The last lines of a container's log.
+    pub async fn log_tail(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        lines: i64,
+    ) -> Result<String, Error> {
+        let params = LogParams {
+            container: Some(container.to_owned()),
+            tail_lines: Some(lines),
+            limit_bytes: Some(LOG_LIMIT_BYTES),
+            ..LogParams::default()
+        };
+        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        in_time("read the log of", Key::new(Kind::Pod, pod), namespace, api.logs(pod, &params)).await
+    }
+
+    /// Has the Job that was seen, and no other of its name, deleted by Kubernetes so long after its end.
+    pub async fn expire_job(
+        &self,
+        key: &Key,
+        standing: &DynamicObject,
+        after: Duration,
+    ) -> Result<(), Error> {
+        let patch = json!({
+            "metadata": { "uid": standing.uid() }, "spec": { "ttlSecondsAfterFinished": after.as_secs() },
+        });
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match self.patch(key, standing.namespace().as_deref(), &Patch::Merge(&patch), params).await {
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            patched => patched.map(drop),
+        }
+    }
+
+    /// Whether there is a tenant of this name at this moment, whatever its spec says.
+    pub async fn tenant_is_there(&self, name: &str) -> Result<bool, Error> {
+        let api = Api::<JournalTenant>::all(self.client.clone());
+        let found =
+            in_time("get", Key::new(Kind::JournalTenant, name), "the cluster", api.get_metadata_opt(name));
+        Ok(found.await?.is_some())
+    }
+
+    /// Whether this process may still write: for what is written elsewhere than in the cluster.
+    pub fn leads(&self) -> Result<(), NotLeader> {
+        self.leadership.check()
     }
 
     /// Creates `backup`, which must not be there.
