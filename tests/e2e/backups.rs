@@ -191,8 +191,10 @@ fn an_archive_that_another_tenant_has_gets_no_backup_of_this_one() {
         let owner = protected.archive(protected.store()).join("records/owner.json");
         ensure!(owner.is_file(), "nobody said whose the archive is");
 
-        let thief =
-            test.tenant("thief")?.with(&protected.protection)?.with(&format!("archiveID: {}", tenant.name))?;
+        let thief = test
+            .tenant("thief")?
+            .with(&protected.protection)?
+            .with(&format!("archiveID: {}", tenant.name))?;
         thief.up().await?;
         let stolen = protected.back_up_of(&thief, json!({})).await?;
         let said = protected

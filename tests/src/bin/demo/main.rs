@@ -70,7 +70,9 @@ fn main() -> ExitCode {
     table.print();
     match ended {
         Ok(()) => {
-            println!("\nThe note survived the death of its database, a backup of it was restored, and a corrupt one was found out.");
+            println!(
+                "\nThe note survived the death of its database, a backup of it was restored, and a corrupt one was found out."
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {

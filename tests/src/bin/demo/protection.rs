@@ -74,7 +74,11 @@ pub async fn show(world: &'static World, tenant: &Tenant, table: &mut Table) -> 
     for store in &stores {
         store.says(StoreCondition::Ready, "True", StoreReason::AsAsked).await?;
     }
-    table.add("two stores are proven", "who may write cannot read or delete; the lock holds", begun.elapsed());
+    table.add(
+        "two stores are proven",
+        "who may write cannot read or delete; the lock holds",
+        begun.elapsed(),
+    );
 
     bring_policy(world, &stores, tenant).await?;
     say("kubectl valv backup now stadskliniken --wait");
@@ -181,7 +185,8 @@ fn reason(drill: &Value) -> String {
 
 /// One bit of the first segment of the database, in place: the store knows of nothing.
 fn corrupt(store: &BackupStore, tenant: &Tenant, backup: &Value) -> Result<()> {
-    let field = |pointer: &str| backup.pointer(pointer).and_then(Value::as_str).context("the backup's status");
+    let field =
+        |pointer: &str| backup.pointer(pointer).and_then(Value::as_str).context("the backup's status");
     let (slot, attempt) = (field("/status/slot")?, field("/status/attempt/id")?);
     let folder = store.server.objects().join(&store.name).join("v1").join(&tenant.name);
     let segment = folder.join(format!("data/{slot}/{attempt}/database/00000000.age"));
