@@ -3,6 +3,7 @@
 //! Starts them with the volume's lock as standard input (see [`super::volume`]), and reads what they print.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
@@ -135,6 +136,25 @@ impl Programs {
         let data = format!("--pgdata={}", data.display());
         let args = [data.as_str(), "--sync-only"];
         self.output("initdb", &args, volume.handed_on().map_err(Error::Volume)?).await.map(drop)
+    }
+
+    /// Whether the base backup in the folder `data` is whole: its files as its own list names them, and its WAL. Must
+    /// run before anything in it is changed.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with what it found.
+    pub async fn verify_backup(&self, volume: &Volume, data: &Path) -> Result<(), Error> {
+        let data = data.display().to_string();
+        let stdin = volume.handed_on().map_err(Error::Volume)?;
+        self.output("pg_verifybackup", &["--quiet", &data], stdin).await.map(drop)
+    }
+
+    /// What `pg_controldata` says of the database in the folder `data`, by its own names.
+    pub async fn control_data(&self, data: &Path) -> Result<BTreeMap<String, String>, Error> {
+        let data = format!("--pgdata={}", data.display());
+        let text = self.output("pg_controldata", &[&data], Stdio::null()).await?;
+        let pairs = text.lines().filter_map(|line| line.split_once(':'));
+        Ok(pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect())
     }
 
     /// The number that `initdb` gave the database in the folder `data`.

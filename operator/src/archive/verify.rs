@@ -1,7 +1,7 @@
 //! Whether a backup is in its bucket as it was committed. Needs no key: digests are of the ciphertext.
 //!
 //! Of every segment it is looked whether the committed version is there and has its size, and whether
-//! something lies over it. [`Depth`] says of how many the content is read and hashed too.
+//! something lies over it, and the same of every page of the index. [`Depth`] says of how many the content is read and hashed too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -151,6 +151,8 @@ pub async fn verify(
     for part in &manifest.parts {
         progress.send_modify(|progress| progress.part = Some(part.name));
         for page in &part.pages {
+            let key = folder.key(DataObject::Page(page.key)).to_string();
+            let covering = covering(archive, &key, page.version.as_ref()).await?;
             let entries = match archive.page(&folder, page).await {
                 Ok(entries) => entries,
                 Err(Error::Broken(finding)) => {
@@ -159,6 +161,8 @@ pub async fn verify(
                 }
                 Err(error) => return Err(error),
             };
+            // What is gone altogether is not covered: only here is it known to be there.
+            covering.into_iter().for_each(|finding| verifier.verdict.covered.push(finding));
             for entry in entries {
                 let task = match depth {
                     Depth::Full => Task::LookAndRead,
@@ -173,6 +177,23 @@ pub async fn verify(
     let Verifier { mut verdict, strangers, .. } = verifier;
     name_the_swapped(archive, manifest, strangers, &mut verdict.broken).await?;
     Ok(verdict)
+}
+
+/// What lies over the committed `version` of the object at `key`, by the store's word.
+///
+/// For objects of which it is known from elsewhere that the committed version is there: the manifest, pages.
+pub async fn covering(
+    archive: &Archive,
+    key: &str,
+    version: Option<&bucket::Version>,
+) -> Result<Option<Finding>, Error> {
+    let Some(version) = version else { return Ok(None) };
+    let flaw = match head(archive, key, None).await? {
+        Some(meta) if meta.version.as_ref() == Some(version) => return Ok(None),
+        Some(meta) => Flaw::Covered { by: meta.version },
+        None => Flaw::Hidden,
+    };
+    Ok(Some(Finding::of(key, flaw)))
 }
 
 /// What is done with one segment.
