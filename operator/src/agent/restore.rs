@@ -77,6 +77,10 @@ pub const CHECKS: [Check; 6] = [
     Check::VerifyBackup,
 ];
 
+/// The most segments that are fetched ahead. Two more are in memory, of 16 MiB each: with a fourth it would be more
+/// than the 128 MiB that are promised.
+const MOST_AHEAD: usize = 3;
+
 /// Bytes of the tar stream that wait for the volume.
 const WAITING_BYTES: usize = 1024 * 1024;
 
@@ -136,7 +140,7 @@ pub enum Error {
         /// What was being done.
         doing: &'static str,
         /// Why it failed.
-        source: fetch::Error,
+        source: Box<fetch::Error>,
     },
     /// A part cannot be brought back, for a reason that is not the backup's.
     #[error("failed to bring {part} back")]
@@ -144,7 +148,7 @@ pub enum Error {
         /// Which.
         part: Part,
         /// Why.
-        source: read::Error,
+        source: Box<read::Error>,
     },
     /// The volume of the database.
     #[error("failed to use the database volume")]
@@ -191,9 +195,13 @@ impl Error {
     pub fn reason(&self) -> DrillReason {
         match self {
             Self::IdentityFile(_) | Self::Identity(_) => DrillReason::KeyMissing,
-            Self::Store(_)
-            | Self::Read { source: fetch::Error::Store(_), .. }
-            | Self::Part { source: read::Error::Fetch { source: fetch::Error::Store(_), .. }, .. } => {
+            Self::Store(_) => DrillReason::StoreUnavailable,
+            Self::Read { source, .. } if matches!(**source, fetch::Error::Store(_)) => {
+                DrillReason::StoreUnavailable
+            }
+            Self::Part { source, .. }
+                if matches!(**source, read::Error::Fetch { source: fetch::Error::Store(_), .. }) =>
+            {
                 DrillReason::StoreUnavailable
             }
             Self::RunFile(_)
@@ -272,7 +280,7 @@ impl Course {
         let identity = durable::read(&arguments.identity).map_err(Error::IdentityFile)?;
         let identities = Identities::parse(&SecretString::from(identity)).map_err(Error::Identity)?;
         let bucket = store_access::bucket(&run.store, &arguments.store_credentials).map_err(Error::Store)?;
-        let options = fetch::Options { ahead: run.in_flight, retry: run.store.retry_rule() };
+        let options = fetch::Options { ahead: run.in_flight.min(MOST_AHEAD), retry: run.store.retry_rule() };
         let volume = Volume::take(&run.database_volume).map_err(Error::Volume)?;
         if volume.has_database().map_err(Error::Volume)? {
             return Err(Error::Occupied { path: run.database_volume });
@@ -550,7 +558,7 @@ impl Course {
         opened: u64,
     ) -> Stop {
         let Some((check, reason)) = reasons::of_read(&error, opened) else {
-            return Stop::Failed(Error::Part { part, source: error });
+            return Stop::Failed(Error::Part { part, source: Box::new(error) });
         };
         if check == Check::Segments {
             return self.segments_failed(manifest).await;
@@ -576,7 +584,10 @@ impl Course {
             match read::headers(&self.archive, manifest, summary.name).await {
                 Ok(counted) => headers.add(&counted),
                 Err(error) if reasons::of_read(&error, 0).is_some() => return Err(Stop::Verdict),
-                Err(source) => return Err(Stop::Failed(Error::Part { part: summary.name, source })),
+                Err(error) => {
+                    let part = summary.name;
+                    return Err(Stop::Failed(Error::Part { part, source: Box::new(error) }));
+                }
             }
         }
         Ok(headers)
@@ -683,7 +694,7 @@ fn unfit(manifest: &Manifest, run: &drill_file::Restore) -> Option<String> {
 }
 
 fn read_failed(doing: &'static str) -> impl FnOnce(fetch::Error) -> Stop {
-    move |source| Stop::Failed(Error::Read { doing, source })
+    move |source| Stop::Failed(Error::Read { doing, source: Box::new(source) })
 }
 
 fn make_folder(path: &Path) -> Result<(), Error> {

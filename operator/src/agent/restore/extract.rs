@@ -91,7 +91,7 @@ pub fn extract(stream: impl Read, root: &Path, rules: Rules) -> Result<Extracted
     let root = openat(CWD, root, flags, Mode::empty()).map_err(failed)?;
     let mut entries = Entries::of(stream);
     let mut target = Target { root, rules, open: None, extracted: Extracted::default() };
-    while let Some(entry) = entries.next().map_err(Error::Stream)? {
+    while let Some(entry) = entries.next_entry().map_err(Error::Stream)? {
         target.put(&entry, &mut entries)?;
     }
     Ok(target.extracted)

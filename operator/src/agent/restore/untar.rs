@@ -78,14 +78,14 @@ impl<R: Read> Entries<R> {
         Self { stream, number: 0, skip: 0 }
     }
 
-    /// Which entry [`next`](Self::next) returned last, counted from 1.
+    /// Which entry [`next_entry`](Self::next_entry) returned last, counted from 1.
     pub fn number(&self) -> u64 {
         self.number
     }
 
     /// The next entry; `None` at the end. A file's bytes must be read from [`content`](Self::content) before the
     /// next call.
-    pub fn next(&mut self) -> Result<Option<Entry>, Error> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
         self.number += 1;
         let mut padding_bytes = [0; BLOCK_BYTES];
         let skip = std::mem::take(&mut self.skip);
@@ -163,9 +163,12 @@ impl<R: Read> Entries<R> {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
-        self.stream.read_exact(bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Error::Truncated { entry: self.number },
-            _ => Error::Read(error),
+        self.stream.read_exact(bytes).map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                Error::Truncated { entry: self.number }
+            } else {
+                Error::Read(error)
+            }
         })
     }
 
@@ -256,17 +259,17 @@ mod tests {
         stream.extend(tar::END);
         let mut entries = Entries::of(&stream[..]);
 
-        let folder = entries.next().unwrap().unwrap();
-        let file = entries.next().unwrap().unwrap();
+        let folder = entries.next_entry().unwrap().unwrap();
+        let file = entries.next_entry().unwrap().unwrap();
         let mut content = Vec::new();
         entries.content(3).read_to_end(&mut content).unwrap();
-        let link = entries.next().unwrap().unwrap();
+        let link = entries.next_entry().unwrap().unwrap();
 
         assert_eq!((folder.path.as_slice(), folder.kind), (&b"folder/"[..], Kind::Folder));
         assert_eq!((file.path, file.kind, content), (long, Kind::File { bytes: 3 }, b"abc".to_vec()));
         assert_eq!((file.mode & 0o777, file.modified), (0o640, 1_795_000_000));
         assert_eq!(link.kind, Kind::Link { target });
-        assert_eq!(entries.next().unwrap(), None);
+        assert_eq!(entries.next_entry().unwrap(), None);
     }
 
     #[test]
@@ -287,7 +290,7 @@ mod tests {
         let all = |bytes: &[u8]| {
             let mut entries = Entries::of(bytes);
             loop {
-                match entries.next() {
+                match entries.next_entry() {
                     Ok(Some(_)) => {}
                     Ok(None) => return None,
                     Err(error) => return Some(error),
