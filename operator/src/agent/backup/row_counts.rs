@@ -28,7 +28,7 @@ pub enum Error {
     #[error("failed to list the tables")]
     List(#[source] tokio_postgres::Error),
     /// One of them.
-    #[error("failed to count the rows of {table}")]
+    #[error("failed to count the rows of {table}; who counts must see all of them (BYPASSRLS)")]
     Count {
         /// Which.
         table: String,
