@@ -144,8 +144,22 @@ async fn look(arguments: &Judge) -> Result<Judged, Error> {
     programs.version().await.map_err(Error::Programs)?;
     volume.tidy().map_err(Error::Volume)?;
 
-    let mut case =
-        Case { run, programs, manifest, previous, verdicts: Verdicts::begin(), judged: Judged::default() };
+    let mut case = Case {
+        run,
+        programs,
+        manifest,
+        previous,
+        replayed: None,
+        verdicts: Verdicts::begin(),
+        judged: Judged::default(),
+    };
+    let postgres = &case.manifest.postgres;
+    case.replayed = case
+        .programs
+        .newest_commit(&volume.data(), postgres.timeline, &postgres.start_lsn)
+        .await
+        .map_err(Error::Programs)?;
+
     let started = Instant::now();
     let copy = Copy::start(&case.programs, &volume, &arguments.scratch, &case.run.database).await;
     case.phase(Phase::Recover, started);
@@ -176,6 +190,8 @@ struct Case {
     programs: Programs,
     manifest: Manifest,
     previous: Option<Manifest>,
+    /// The newest transaction in the WAL that is replayed.
+    replayed: Option<Timestamp>,
     verdicts: Verdicts,
     judged: Judged,
 }
@@ -259,7 +275,7 @@ impl Case {
     fn last_commit(&mut self, copy: &Copy, committed: Option<Timestamp>, sentinel: Option<Timestamp>) {
         let known = [
             (committed, LastCommitFrom::CommitTimestamps),
-            (copy.last_replayed(), LastCommitFrom::Replay),
+            (self.replayed.max(copy.last_replayed()), LastCommitFrom::Replay),
             (sentinel, LastCommitFrom::Sentinel),
             (Some(self.manifest.started), LastCommitFrom::Manifest),
         ];

@@ -233,8 +233,7 @@ async fn a_backup_is_restored_judged_and_then_starts_as_any_database_does() {
     let words = &judged.message["judged"];
     let last: jiff::Timestamp = words["lastCommit"].as_str().unwrap().parse().unwrap();
     assert!(last > backup.manifest.started && last <= backup.manifest.ended, "{words}");
-    // PostgreSQL tells the time of what it replayed only when it recovers from an archive.
-    assert_eq!(words["lastCommitFrom"], "Sentinel", "{words}");
+    assert_eq!(words["lastCommitFrom"], "Replay", "{words}");
     // A second judgement finds it as the first did.
     let again = drill.judged(&drill.judge).await;
     assert_eq!(verdict(&again, "Amcheck"), pair("Passed", "AsAsked"), "{again:?}");
