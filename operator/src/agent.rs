@@ -12,6 +12,8 @@
 //! | `agent database roles`      | Job                                  | [`rotate`]      |
 //! | `agent backup`              | Job, the PostgreSQL image            | [`backup`](mod@backup) |
 //! | `agent verify`              | Job                                  | [`verify`](mod@verify) |
+//! | `agent restore`             | Job, the PostgreSQL image            | [`restore`](mod@restore) |
+//! | `agent judge`               | Job, the PostgreSQL image            | [`judge`](mod@judge) |
 //!
 //! There is no readiness command: the pod's probe is `pg_isready -h <socket folder>`, which speaks only the
 //! start of the protocol, so that a probe needs no role and no password, and adds no log line of ours.
@@ -21,19 +23,24 @@
 //! PostgreSQL's own tools; [`postmaster`] the temporary server of `init`; [`watch`] mounted files that
 //! change; [`durable`] files that survive a crash; [`trust`] whom TLS believes. `backup` and `verify` are told
 //! by a [`run_file`], speak to the bucket of [`store_access`], say how far they are by [`pulse`] and how it
-//! ended by their [`last_words`].
+//! ended by their [`last_words`]. `restore` and `judge` are the two halves of a drill: they are told by a
+//! [`drill_file`], collect [`verdicts`], and say them in [`drill_words`].
 
 #![allow(clippy::doc_markdown, reason = "PostgreSQL and ConfigMap are names, not code")]
 
 pub mod backup;
+pub mod drill_file;
+pub mod drill_words;
 pub mod durable;
 mod error;
 pub mod init;
 pub mod install;
+pub mod judge;
 pub mod last_words;
 pub mod postmaster;
 pub mod programs;
 pub mod pulse;
+pub mod restore;
 pub mod rights;
 pub mod roles;
 pub mod rotate;
@@ -43,6 +50,7 @@ pub mod scram;
 pub mod store_access;
 pub mod termination;
 pub mod trust;
+pub mod verdicts;
 pub mod verify;
 pub mod volume;
 pub mod watch;
@@ -71,6 +79,10 @@ pub enum Command {
     Backup(backup::Backup),
     /// Read a backup back from its store, and compare it with its manifest
     Verify(verify::Verify),
+    /// Bring a backup back from its store onto empty volumes, for a drill
+    Restore(restore::Restore),
+    /// Start what was brought back, and judge it
+    Judge(judge::Judge),
 }
 
 /// `valv agent database …`.
@@ -128,6 +140,16 @@ pub async fn run(command: Command, now: fn() -> Timestamp) -> Result<(), Error> 
             let outcome = verify::verify(&verify, now).await;
             verify::report(&verify, &outcome);
             outcome.map(drop).map_err(Error::Verify)
+        }
+        Command::Restore(restore) => {
+            let outcome = restore::restore(&restore).await;
+            restore::report(&restore, &outcome);
+            outcome.map(drop).map_err(Error::Restore)
+        }
+        Command::Judge(judge) => {
+            let outcome = judge::judge(&judge).await;
+            judge::report(&judge, &outcome);
+            outcome.map(drop).map_err(Error::Judge)
         }
     }
 }

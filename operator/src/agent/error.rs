@@ -1,6 +1,6 @@
 //! How the agent fails.
 
-use super::{backup, init, install, rotate, run, verify};
+use super::{backup, init, install, judge, restore, rotate, run, verify};
 
 /// Why a command of the agent stopped. Says what was being done; the sources say why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,14 @@ pub enum Error {
     /// `agent verify`.
     #[error("failed to verify the backup")]
     Verify(#[source] verify::Error),
+
+    /// `agent restore`.
+    #[error("failed to restore")]
+    Restore(#[source] restore::Error),
+
+    /// `agent judge`.
+    #[error("failed to judge what was restored")]
+    Judge(#[source] judge::Error),
 }
 
 impl Error {
@@ -40,7 +48,9 @@ impl Error {
             | Self::Run(_)
             | Self::Roles(_)
             | Self::Backup(_)
-            | Self::Verify(_) => 1,
+            | Self::Verify(_)
+            | Self::Restore(_)
+            | Self::Judge(_) => 1,
         }
     }
 }

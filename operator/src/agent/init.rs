@@ -22,7 +22,7 @@ use tracing::info;
 use super::{
     Database,
     durable::{self, FileError},
-    postmaster::{self, Settings, Temporary},
+    postmaster::{self, Purpose, Settings, Temporary},
     programs::{self, Programs},
     rights,
     roles::{self, Roles, RolesFile},
@@ -228,7 +228,8 @@ async fn create(
     until(end, programs.initdb(volume, &data)).await?.map_err(Error::Programs)?;
 
     // With the settings that it was made with: the tenant's could name what is not there yet.
-    let settings = Settings { data: &data, config_file: None, scratch: &init.scratch };
+    let settings =
+        Settings { data: &data, config_file: None, scratch: &init.scratch, purpose: Purpose::Roles };
     apply_on_temporary_server(programs, volume, settings, &file.roles, IfNoDatabase::Make, end).await?;
 
     until(end, programs.sync(volume, &data)).await?.map_err(Error::Programs)?;
@@ -264,7 +265,12 @@ async fn existing(
         return Err(Error::InRecovery { data, file });
     }
     info!(path = %data.display(), "setting the roles of the database");
-    let settings = Settings { data: &data, config_file: init.config_file.as_deref(), scratch: &init.scratch };
+    let settings = Settings {
+        data: &data,
+        config_file: init.config_file.as_deref(),
+        scratch: &init.scratch,
+        purpose: Purpose::Roles,
+    };
     apply_on_temporary_server(programs, volume, settings, &file.roles, IfNoDatabase::Refuse, end).await?;
     volume.mark(&file.marker).map_err(Error::Volume)?;
     Ok(Outcome::RolesApplied)

@@ -5,15 +5,19 @@
 
 use std::{
     fs,
+    io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    process::ExitStatus,
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
+    sync::watch,
     time::sleep,
 };
 use tokio_postgres::{Client, Config, NoTls, error::SqlState};
@@ -77,13 +81,42 @@ pub struct Settings<'a> {
     pub config_file: Option<&'a Path>,
     /// A folder that only this container sees.
     pub scratch: &'a Path,
+    /// What for.
+    pub purpose: Purpose<'a>,
 }
+
+/// What a temporary server is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose<'a> {
+    /// The tenant's own database is brought to its roles file.
+    Roles,
+    /// A restored copy is judged. Nothing of what is found goes into the log, and nothing works by itself.
+    Judgement {
+        /// Who asks, besides the superuser: a role that may only read.
+        reader: &'a str,
+        /// Settings without which this copy does not start, or forgets what it knows.
+        settings: &'a [(&'static str, String)],
+    },
+}
+
+/// For [`Purpose::Judgement`]. The level `log` leaves errors out: they may quote what is in a row.
+const JUDGEMENT: [(&str, &str); 8] = [
+    ("log_min_messages", "log"),
+    ("log_error_verbosity", "terse"),
+    ("lc_messages", "C"),
+    ("timezone", "UTC"),
+    ("log_timezone", "UTC"),
+    ("autovacuum", "off"),
+    ("restart_after_crash", "off"),
+    ("shared_buffers", "64MB"),
+];
 
 /// A running temporary server.
 #[derive(Debug)]
 pub struct Temporary {
     server: Child,
     folder: PathBuf,
+    replayed: watch::Receiver<Option<Timestamp>>,
 }
 
 impl Temporary {
@@ -97,7 +130,11 @@ impl Temporary {
             .map_err(FileError::of("make", &folder))
             .map_err(Error::Folder)?;
         let rules = folder.join("pg_hba.conf");
-        durable::write(&rules, &b"local all postgres trust\n"[..], 0o600).map_err(Error::Folder)?;
+        let mut rule = "local all postgres trust\n".to_owned();
+        if let Purpose::Judgement { reader, .. } = settings.purpose {
+            rule += &format!("local all {reader} trust\n");
+        }
+        durable::write(&rules, rule.as_bytes(), 0o600).map_err(Error::Folder)?;
 
         let mut command = Command::new(programs.path("postgres"));
         command.arg("-D").arg(settings.data);
@@ -124,12 +161,50 @@ impl Temporary {
         ] {
             command.arg("-c").arg(format!("{name}={value}"));
         }
+        if let Purpose::Judgement { settings, .. } = settings.purpose {
+            let fixed = JUDGEMENT.map(|(name, value)| (name, value.to_owned()));
+            for (name, value) in fixed.iter().chain(settings) {
+                command.arg("-c").arg(format!("{name}={value}"));
+            }
+            command.stderr(Stdio::piped());
+        }
         let stdin = volume.handed_on().map_err(programs::Error::Volume).map_err(Error::Start)?;
-        let server = command.stdin(stdin).kill_on_drop(true).spawn().map_err(|source| {
+        let mut server = command.stdin(stdin).kill_on_drop(true).spawn().map_err(|source| {
             Error::Start(programs::Error::Start { program: programs.path("postgres"), source })
         })?;
         debug!(database.pid = server.id(), "started the temporary server");
-        Ok(Self { server, folder })
+        let (found, replayed) = watch::channel(None);
+        if let Some(log) = server.stderr.take() {
+            tokio::spawn(pass_on(log, found));
+        }
+        Ok(Self { server, folder, replayed })
+    }
+
+    /// The newest transaction that the server found in its WAL when it started, if it found one, and if its log is
+    /// read: see [`Purpose::Judgement`].
+    pub fn last_replayed(&self) -> Option<Timestamp> {
+        *self.replayed.borrow()
+    }
+
+    /// The folder of the server's socket.
+    pub fn socket_folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Connects as `user`, with `options` for the session, to a server that [`Self::connect`] has found started.
+    pub async fn connect_as(&self, user: &str, database: &str, options: &str) -> Result<Client, Error> {
+        let mut config = Config::new();
+        config.host_path(&self.folder).port(5432).user(user).dbname(database);
+        config.application_name("valv agent").options(options);
+        let connected = config.connect(NoTls).await;
+        let (client, connection) =
+            connected.map_err(|source| Error::Connect { database: database.to_owned(), source })?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(error = chain(&error), "lost the connection to the temporary server");
+            }
+        });
+        Ok(client)
     }
 
     /// Connects as superuser to `database`, once the server has started.
@@ -170,10 +245,43 @@ impl Temporary {
     }
 }
 
+/// Passes the server's log lines on, and looks for the newest transaction in them.
+async fn pass_on(log: impl AsyncRead + Unpin, found: watch::Sender<Option<Timestamp>>) {
+    let mut lines = BufReader::new(log).lines();
+    while let Ok(Some(mut line)) = lines.next_line().await {
+        if let Some(at) = last_transaction(&line) {
+            found.send_replace(Some(at));
+        }
+        line.push('\n');
+        // As its own lines would stand there; that nobody reads them is no reason to stop.
+        let _ = io::stderr().write_all(line.as_bytes());
+    }
+}
+
+/// The time in a line as PostgreSQL writes it at the end of its replay.
+fn last_transaction(line: &str) -> Option<Timestamp> {
+    let (_, text) = line.split_once("last completed transaction was at log time ")?;
+    text.trim().parse().ok()
+}
+
 /// Whether `error` is what a server answers, or what the socket's folder answers for it, while it starts.
 fn is_starting(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => *code == SqlState::CANNOT_CONNECT_NOW,
         None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_transaction_is_read_as_postgresql_prints_it() {
+        let line = "2026-11-22 01:06:00.123 UTC [7] LOG:  last completed transaction was at log time \
+                    2026-11-22 01:04:59.123456+00";
+
+        assert_eq!(last_transaction(line), Some("2026-11-22T01:04:59.123456Z".parse().unwrap()));
+        assert_eq!(last_transaction("LOG:  redo done at 0/3000158"), None);
     }
 }

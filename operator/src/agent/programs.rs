@@ -3,12 +3,17 @@
 //! Starts them with the volume's lock as standard input (see [`super::volume`]), and reads what they print.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
 };
 
-use tokio::process::Command;
+use jiff::Timestamp;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
 use tracing::debug;
 
 use super::{
@@ -137,6 +142,57 @@ impl Programs {
         self.output("initdb", &args, volume.handed_on().map_err(Error::Volume)?).await.map(drop)
     }
 
+    /// Whether the base backup in the folder `data` is whole: its files as its own list names them, and its WAL. Must
+    /// run before anything in it is changed.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with what it found.
+    pub async fn verify_backup(&self, volume: &Volume, data: &Path) -> Result<(), Error> {
+        let data = data.display().to_string();
+        let stdin = volume.handed_on().map_err(Error::Volume)?;
+        self.output("pg_verifybackup", &["--quiet", &data], stdin).await.map(drop)
+    }
+
+    /// What `pg_controldata` says of the database in the folder `data`, by its own names.
+    pub async fn control_data(&self, data: &Path) -> Result<BTreeMap<String, String>, Error> {
+        let data = format!("--pgdata={}", data.display());
+        let text = self.output("pg_controldata", &[&data], Stdio::null()).await?;
+        let pairs = text.lines().filter_map(|line| line.split_once(':'));
+        Ok(pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect())
+    }
+
+    /// The newest transaction in the WAL of the base backup in the folder `data`, from `start` on `timeline` to its
+    /// end. `None` if there is none.
+    pub async fn newest_commit(
+        &self,
+        data: &Path,
+        timeline: u32,
+        start: &str,
+    ) -> Result<Option<Timestamp>, Error> {
+        let program = self.path("pg_waldump");
+        let mut child = Command::new(&program)
+            .args(["--rmgr=Transaction", "--start", start, "--timeline", &timeline.to_string(), "--path"])
+            .arg(data.join("pg_wal"))
+            .env("LC_ALL", "C")
+            .env("TZ", "UTC")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|source| Error::Start { program, source })?;
+        let mut newest = None;
+        if let Some(printed) = child.stdout.take() {
+            let mut lines = BufReader::new(printed).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                newest = newest.max(commit_time(&line));
+            }
+        }
+        // Where the WAL ends it always ends with a complaint; what it printed until then is true.
+        let _ = child.wait().await;
+        Ok(newest)
+    }
+
     /// The number that `initdb` gave the database in the folder `data`.
     pub async fn system_identifier(&self, data: &Path) -> Result<u64, Error> {
         let data = format!("--pgdata={}", data.display());
@@ -175,6 +231,13 @@ fn version(text: &str) -> Option<&str> {
     text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()
 }
 
+/// The time in a line of `pg_waldump` about a commit, with `TZ=UTC`.
+fn commit_time(line: &str) -> Option<Timestamp> {
+    let (_, rest) = line.split_once("desc: COMMIT ")?;
+    let (text, _) = rest.split_once(" UTC")?;
+    format!("{text}Z").parse().ok()
+}
+
 /// The number of the line `Database system identifier:           7571234567890123456`.
 fn system_identifier(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("Database system identifier:"))?.trim().parse().ok()
@@ -195,6 +258,15 @@ mod tests {
         assert_eq!(version("postgres (PostgreSQL) 17.5 (Debian 17.5-1.pgdg13+1)\n"), Some("17.5"));
         assert_eq!(version("postgres (PostgreSQL) 18beta1\n"), Some("18beta1"));
         assert_eq!(version("initdb (PostgreSQL) 17.5\n"), None);
+    }
+
+    #[test]
+    fn the_time_of_a_commit_is_read_as_pg_waldump_prints_it() {
+        let line = "rmgr: Transaction len (rec/tot):     34/    34, tx:        738, lsn: 0/01543E50, prev 0/01543E18, \
+                    desc: COMMIT 2026-11-22 01:04:59.123456 UTC; inval msgs: catcache 55";
+
+        assert_eq!(commit_time(line), Some("2026-11-22T01:04:59.123456Z".parse().unwrap()));
+        assert_eq!(commit_time("desc: ABORT 2026-11-22 01:04:59.123456 UTC"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | `journal_app`         | group of the next two: rows only, or as the owner ([`ApplicationGrant`]) |
 //! | `journal_app_a`, `_b` | what `journal_app` may                                                  |
 //! | `journal_replication` | replicate; in the journal's database, write the sentinel and nothing else |
-//! | `journal_check`       | read everything in the journal's database                               |
+//! | `journal_check`       | read everything in the journal's database, whatever its row policies hide |
 //! | `valv_roles`          | set logins and passwords of the others; hold none of their rights       |
 
 use std::collections::BTreeSet;
@@ -54,12 +54,13 @@ pub fn roles_sql(roles: &Roles) -> String {
         let attributes = match role {
             Role::JournalReplication => "NOCREATEROLE REPLICATION",
             Role::ValvRoles => "CREATEROLE NOREPLICATION",
-            Role::JournalOwner | Role::JournalAppA | Role::JournalAppB | Role::JournalCheck => {
-                "NOCREATEROLE NOREPLICATION"
-            }
+            // It counts rows: a policy of the journal's must not hide any from it.
+            Role::JournalCheck => "NOCREATEROLE NOREPLICATION BYPASSRLS",
+            Role::JournalOwner | Role::JournalAppA | Role::JournalAppB => "NOCREATEROLE NOREPLICATION",
         };
+        let hidden = if role == Role::JournalCheck { "" } else { " NOBYPASSRLS" };
         sql += &format!(
-            "ALTER ROLE {role} NOSUPERUSER NOCREATEDB NOBYPASSRLS INHERIT {attributes} {};\n",
+            "ALTER ROLE {role} NOSUPERUSER NOCREATEDB{hidden} INHERIT {attributes} {};\n",
             login(roles, role),
         );
     }

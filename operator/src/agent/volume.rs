@@ -5,6 +5,7 @@
 //! | `pgdata`            | the database. It has this name only when it is whole                           |
 //! | `pgdata.new`        | a database that was being made. By definition not whole, never used, removed   |
 //! | `valv-roles.sha256` | which roles file was applied last                                             |
+//! | `drill`             | manifests that a restore leaves for whoever judges it                         |
 //! | `valv.lock`         | empty; locked by whoever uses the volume                                       |
 //!
 //! # Guarantees
@@ -118,6 +119,11 @@ impl Volume {
     /// Where it is noted which roles file was applied.
     pub fn marker(&self) -> PathBuf {
         self.root.join("valv-roles.sha256")
+    }
+
+    /// Where a restore leaves manifests.
+    pub fn drill(&self) -> PathBuf {
+        self.root.join("drill")
     }
 
     /// Whether there is a database.

@@ -283,6 +283,26 @@ impl Archive {
         }
     }
 
+    /// Whether every page of the index is what `manifest` names, and as much as it says.
+    pub async fn check_index(&self, manifest: &Manifest) -> Result<(), Error> {
+        let folder = manifest.folder();
+        for part in &manifest.parts {
+            let (mut bytes, mut plain_bytes) = (0_u64, 0_u64);
+            for page in &part.pages {
+                for entry in self.page(&folder, page).await? {
+                    bytes = bytes.saturating_add(entry.size);
+                    plain_bytes = plain_bytes.saturating_add(entry.plain);
+                }
+            }
+            if (bytes, plain_bytes) != (part.bytes, part.plain_bytes) {
+                let why = format!("has other sizes of {} than its index", part.name);
+                let key = folder.key(DataObject::Manifest).to_string();
+                return Err(Error::Manifest { key, source: InvalidManifest::Contradiction(why) });
+            }
+        }
+        Ok(())
+    }
+
     /// The entries of one page.
     pub(super) async fn page(&self, folder: &Folder, page: &PageSummary) -> Result<Vec<Entry>, Error> {
         let key = folder.key(DataObject::Page(page.key)).to_string();

@@ -111,6 +111,16 @@ pub struct Restored {
     pub plain_bytes: u64,
     /// The smallest number of recipients that a segment's header names; `None` without segments.
     pub fewest_recipients: Option<usize>,
+    /// The largest number of recipients that a segment's header names; `None` without segments.
+    pub most_recipients: Option<usize>,
+}
+
+impl Restored {
+    /// Notes that a segment's header names so many recipients.
+    fn note_recipients(&mut self, found: usize) {
+        self.fewest_recipients = Some(self.fewest_recipients.map_or(found, |fewest| fewest.min(found)));
+        self.most_recipients = Some(self.most_recipients.map_or(found, |most| most.max(found)));
+    }
 }
 
 enum Message<T> {
@@ -143,6 +153,26 @@ pub async fn part(
     let ((), restored, ()) =
         try_join!(fetch_all(archive, manifest, summary, to_open), opened, sink_all(part, slices, sink))?;
     Ok(restored)
+}
+
+/// Reads every segment of `part` without a key, and counts the recipients in their headers.
+///
+/// For whoever could not decrypt them, and must still say whether they are whole. `plain_bytes` is what the index
+/// says.
+pub async fn headers(archive: &Archive, manifest: &Manifest, part: Part) -> Result<Restored, Error> {
+    let summary = manifest.part(part).ok_or(Error::NoPart { part })?;
+    let (to_count, mut fetched) = mpsc::channel(1);
+    let counted = async {
+        let mut counted = Restored::default();
+        while let Some(Message::Next::<Segment>(segment)) = fetched.recv().await {
+            counted.note_recipients(x25519_stanzas(segment.bytes.as_ref()).unwrap_or(0));
+            counted.segments += 1;
+            counted.plain_bytes += segment.entry.plain;
+        }
+        Ok(counted)
+    };
+    let ((), counted) = try_join!(fetch_all(archive, manifest, summary, to_count), counted)?;
+    Ok(counted)
 }
 
 /// Fetches the segments of a part, several at a time, and hands them on in order.
@@ -220,8 +250,7 @@ fn open_all(
         }
         restored.segments += 1;
         restored.plain_bytes += segment.entry.plain;
-        restored.fewest_recipients =
-            Some(restored.fewest_recipients.map_or(recipients, |fewest| fewest.min(recipients)));
+        restored.note_recipients(recipients);
         progress.send_modify(|progress| progress.add(segment.entry.size, segment.entry.plain));
     }
     Ok(restored)

@@ -188,7 +188,6 @@ pub async fn verify(
             let key = folder.key(DataObject::Page(page.key)).to_string();
             let seen = look(archive, &key, page.version.as_ref(), page.size).await?;
             verifier.verdict.lock = seen.lock(verifier.verdict.lock);
-            seen.covered.into_iter().for_each(|finding| verifier.verdict.covered.push(finding));
             let entries = match archive.page(&folder, page).await {
                 Ok(entries) => entries,
                 Err(Error::Broken(finding)) => {
@@ -197,6 +196,8 @@ pub async fn verify(
                 }
                 Err(error) => return Err(error),
             };
+            // What is gone altogether is not covered: only here is it known to be there.
+            seen.covered.into_iter().for_each(|finding| verifier.verdict.covered.push(finding));
             for entry in entries {
                 let task = match depth {
                     Depth::Full => Task::LookAndRead,
@@ -211,6 +212,23 @@ pub async fn verify(
     let Verifier { mut verdict, strangers, .. } = verifier;
     name_the_swapped(archive, manifest, strangers, &mut verdict.broken).await?;
     Ok(verdict)
+}
+
+/// What lies over the committed `version` of the object at `key`, by the store's word.
+///
+/// For objects of which it is known from elsewhere that the committed version is there: the manifest, pages.
+pub async fn covering(
+    archive: &Archive,
+    key: &str,
+    version: Option<&bucket::Version>,
+) -> Result<Option<Finding>, Error> {
+    let Some(version) = version else { return Ok(None) };
+    let flaw = match head(archive, key, None).await? {
+        Some(meta) if meta.version.as_ref() == Some(version) => return Ok(None),
+        Some(meta) => Flaw::Covered { by: meta.version },
+        None => Flaw::Hidden,
+    };
+    Ok(Some(Finding::of(key, flaw)))
 }
 
 /// What is done with one segment.

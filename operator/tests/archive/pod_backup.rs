@@ -32,23 +32,27 @@ use super::{
     store::{ACCESS_KEY, BUCKET, Keeps, PREFIX, REGION, SECRET_KEY, Store},
 };
 
-const SENTINEL: &str = "00112233445566778899aabbccddeeff";
+pub const SENTINEL: &str = "00112233445566778899aabbccddeeff";
 const ATTEMPT: &str = "0191b6f0-7d3a-7c40-8e0a-1f2e3d4c5b6a";
-const NOTES: u64 = 20_000;
+pub const NOTES: u64 = 20_000;
+
+/// The tenant's own object, with a Secret that it names.
+const TENANT: &str =
+    "kind: JournalTenant\nspec: {journal: {files: [{mountPath: /a, secretName: letters}]}}\n";
 
 /// The user that the pods run as.
-const USER: u32 = 999;
+pub const USER: u32 = 999;
 
 /// A tenant with a running database, attachments, and all that a backup is told.
-struct Tenant {
-    pod: Pod,
-    store: Store,
-    keys: Keys,
+pub struct Tenant {
+    pub pod: Pod,
+    pub store: Store,
+    pub keys: Keys,
     _running: Started,
 }
 
 impl Tenant {
-    async fn start(store: Store) -> Self {
+    pub async fn start(store: Store) -> Self {
         let pod = Pod::new();
         let passwords: BTreeMap<Role, Option<String>> =
             Role::ALL.into_iter().map(|role| (role, Some(password(role)))).collect();
@@ -89,13 +93,15 @@ impl Tenant {
             write(&format!("etc/valv/backup/passwords/{role}"), &password(role));
         }
         write("valv/tenant/..2026/tenant.json", r#"{"kind":"JournalTenant"}"#);
+        write("valv/tenant/..2026/tenant.yaml", TENANT);
+        write("valv/tenant/..2026/secrets/letters/key", "a Secret's value");
         std::os::unix::fs::symlink("..2026", root.join("valv/tenant/..data")).unwrap();
         std::os::unix::fs::symlink("..data/tenant.json", root.join("valv/tenant/tenant.json")).unwrap();
         write("valv/attachments/ab/röntgen.txt", "a picture");
         fs::write(root.join("valv/attachments/large"), mixed(3 << 20, 5)).unwrap();
     }
 
-    fn run_file(&self) -> Value {
+    pub fn run_file(&self) -> Value {
         json!({
             "archive": "ada",
             "slot": "20261122T010000Z",
@@ -126,11 +132,11 @@ impl Tenant {
         })
     }
 
-    async fn connected(&self, role: Role) -> Client {
+    pub async fn connected(&self, role: Role) -> Client {
         self.pod.connected(role.name(), &password(role), "journal").await
     }
 
-    async fn superuser(&self) -> Client {
+    pub async fn superuser(&self) -> Client {
         self.pod.connected("postgres", "", "journal").await
     }
 
@@ -154,7 +160,7 @@ impl Tenant {
         self.start_agent("backup", run, &[&own, args].concat())
     }
 
-    async fn back_up(&self, run: &Value, args: &[&str]) -> Ended {
+    pub async fn back_up(&self, run: &Value, args: &[&str]) -> Ended {
         let started = self.start_backup(run, args);
         let ended = tokio::task::spawn_blocking(|| started.finish()).await.unwrap();
         self.assert_no_secret_in(&ended);
@@ -184,7 +190,7 @@ impl Tenant {
     }
 }
 
-fn password(role: Role) -> String {
+pub fn password(role: Role) -> String {
     format!(r"secret:of\{role}'s")
 }
 
@@ -195,7 +201,7 @@ fn failure(ended: &Ended) -> (&str, &str) {
     (text("reason"), text("message"))
 }
 
-async fn ask(client: &Client, query: &str) -> String {
+pub async fn ask(client: &Client, query: &str) -> String {
     client.query_one(&format!("SELECT ({query})::text"), &[]).await.unwrap().get(0)
 }
 

@@ -11,6 +11,11 @@ use crate::agent::run_file::Nonce;
 /// Rows that are kept.
 const KEPT: i64 = 8;
 
+/// A standby that does not answer holds nothing up: the backup is of this server, and the sentinel goes into its WAL
+/// before it. And neither does a lock that somebody holds.
+const LIMITS: &str = "SET LOCAL synchronous_commit = local; SET LOCAL statement_timeout = '60s'; \
+                      SET LOCAL lock_timeout = '60s'";
+
 /// The statements that make the table, for a superuser in the tenant's database. Running them twice is running
 /// them once.
 pub fn table_sql(writer: &str) -> String {
@@ -53,6 +58,7 @@ pub async fn write(client: &mut Client, user: &str, slot: Slot, nonce: &Nonce) -
     let slot = slot.to_string();
     let written = async {
         let transaction = client.transaction().await?;
+        transaction.batch_execute(LIMITS).await?;
         let insert = "INSERT INTO valv.sentinel (slot, nonce, written) VALUES ($1, $2, clock_timestamp())";
         transaction.execute(insert, &[&slot, &nonce.as_str()]).await?;
         let forget = "DELETE FROM valv.sentinel WHERE ctid <> ALL (ARRAY \

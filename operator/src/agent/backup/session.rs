@@ -6,7 +6,7 @@
 use std::{path::Path, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client, Config, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
@@ -29,6 +29,10 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// How long one try may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one try may take in all: a server that takes the connection and then says nothing must not be waited
+/// for.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// After so much silence it is asked whether the other side still lives. A session lasts as long as the base
 /// backup, and says nothing meanwhile.
@@ -72,6 +76,21 @@ pub enum Error {
         user: String,
         /// Why.
         source: tokio_postgres::Error,
+    },
+    /// The server took the connection, and let nobody in.
+    #[error(
+        "failed to log in to database {name:?} at {host}:{port} as {user}: no answer within {} s",
+        LOGIN_TIMEOUT.as_secs()
+    )]
+    Silent {
+        /// Which database.
+        name: String,
+        /// The server's host.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// As whom.
+        user: String,
     },
 }
 
@@ -129,7 +148,16 @@ pub async fn open(
         .keepalives_retries(3);
     let end = Instant::now() + PATIENCE;
     loop {
-        let source = match config.connect(tls.clone()).await {
+        let connected = timeout(LOGIN_TIMEOUT, config.connect(tls.clone())).await;
+        let Ok(connected) = connected else {
+            if Instant::now() + WAIT >= end {
+                let Database { name, host, port, .. } = database.clone();
+                return Err(Error::Silent { name, host, port, user: user.to_owned() });
+            }
+            warn!("the database took the connection and said nothing, trying again");
+            continue;
+        };
+        let source = match connected {
             Ok((client, connection)) => {
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
@@ -146,5 +174,37 @@ pub async fn open(
         }
         warn!(error = chain(&source), "failed to connect to the database, trying again");
         sleep(WAIT).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_the_connection_and_says_nothing_is_not_waited_for() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let now = "2026-11-22T01:00:00Z".parse().unwrap();
+        let authority = pki::authority("a test", now, Duration::from_secs(3600)).unwrap();
+        let ca_file = folder.path().join("ca.crt");
+        std::fs::write(&ca_file, authority.certificate).unwrap();
+        let database = Database {
+            host: "127.0.0.1".into(),
+            port: listener.local_addr().unwrap().port(),
+            name: "journal".into(),
+            ca_file,
+            replication_user: "journal_replication".into(),
+            check_user: "journal_check".into(),
+        };
+
+        let begun = Instant::now();
+        let opened = open(&database, "journal_check", &SecretString::from("x"), Access::Read).await;
+
+        assert!(opened.is_err());
+        assert!(begun.elapsed() <= PATIENCE + LOGIN_TIMEOUT, "{:?}", begun.elapsed());
+        drop(listener);
     }
 }

@@ -8,8 +8,12 @@
 //! # Guarantees
 //! - No symbolic link is followed, anywhere below the folder, whoever changes the tree meanwhile: each folder
 //!   is opened from the one above it. A link is stored as a link. Sockets, pipes and devices are left out.
-//! - A file whose size or time changes while it is read is an error. One that goes between the listing of its
-//!   folder and its turn is left out.
+//! - A file whose size or time changes while it is read is sent again at once, up to [`TRIES`] times in all: with
+//!   `tar` the last wins. Its length is always that of its header: what grew meanwhile is cut, what shrank is filled
+//!   up with zeros. The inventory has what was sent last. One that goes between the listing of its folder and its
+//!   turn is left out.
+//! - No error and no log line has a name in it: names of attachments are data. An entry is told by its number, in the
+//!   order of the paths.
 //! - Memory: the names of the folders on one path, 256 KiB of each file.
 
 use std::{
@@ -17,12 +21,14 @@ use std::{
     io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::MetadataExt},
+        unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    thread,
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -46,33 +52,55 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Chunks that wait.
 const CHUNKS_WAITING: usize = 2;
 
+/// How often a file that does not stand still is sent.
+const TRIES: u32 = 4;
+
+/// Time between two tries.
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+
 /// Folders within folders: each holds one file descriptor.
 const DEEPEST: usize = 200;
 
 /// A folder cannot be read whole.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// A file or folder.
-    #[error("failed to {doing} {}", path.display())]
-    File {
+    /// The folder itself.
+    #[error("failed to {doing} the folder {}", path.display())]
+    Folder {
         /// What was being done.
         doing: &'static str,
-        /// To which path.
+        /// Which.
         path: PathBuf,
         /// Why it failed.
         source: Arc<io::Error>,
     },
-    /// A file was not the same before and after.
-    #[error("{} changed while it was read", path.display())]
+    /// A file or folder in it.
+    #[error("failed to {doing} entry {entry} of {}, counted in the order of the paths", root.display())]
+    Entry {
+        /// What was being done.
+        doing: &'static str,
+        /// In which folder.
+        root: PathBuf,
+        /// Which entry, from 1.
+        entry: u64,
+        /// Why it failed.
+        source: Arc<io::Error>,
+    },
+    /// A file became something else.
+    #[error("entry {entry} of {} became something else while the folder was read", root.display())]
     Changed {
-        /// Which.
-        path: PathBuf,
+        /// In which folder.
+        root: PathBuf,
+        /// Which entry, from 1.
+        entry: u64,
     },
     /// Folders within folders, without end.
-    #[error("{} lies deeper than {DEEPEST} folders", path.display())]
+    #[error("entry {entry} of {} lies deeper than {DEEPEST} folders", root.display())]
     TooDeep {
-        /// Which.
-        path: PathBuf,
+        /// In which folder.
+        root: PathBuf,
+        /// Which entry, from 1.
+        entry: u64,
     },
     /// A thread of ours ended early.
     #[error("failed to finish reading the folder")]
@@ -164,7 +192,7 @@ impl AsyncRead for TarStream {
 /// # Errors
 /// If the folder itself cannot be listed.
 pub fn estimated_bytes(path: &Path) -> Result<u64, Error> {
-    std::fs::read_dir(path).map_err(|source| Error::File {
+    std::fs::read_dir(path).map_err(|source| Error::Folder {
         doing: "list",
         path: path.to_owned(),
         source: Arc::new(source),
@@ -224,21 +252,25 @@ struct Writer {
     pending: Vec<u8>,
     lines: blake3::Hasher,
     files: u64,
+    /// The entry that is read, counted from 1.
+    entry: u64,
     left_out: u64,
     gone: u64,
+    restless: u64,
 }
 
 impl Writer {
     fn of(root: PathBuf, chunks: mpsc::Sender<Message>) -> Self {
         let pending = Vec::with_capacity(CHUNK_BYTES);
-        Self { root, chunks, pending, lines: blake3::Hasher::new(), files: 0, left_out: 0, gone: 0 }
+        let lines = blake3::Hasher::new();
+        Self { root, chunks, pending, lines, files: 0, entry: 0, left_out: 0, gone: 0, restless: 0 }
     }
 
     /// Writes the whole stream.
     fn all(&mut self) -> Result<Inventory, Stop> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, &self.root, flags, Mode::empty())
-            .map_err(|error| self.failed("open", b"", error.into()))?;
+            .map_err(|error| self.failed("open", error.into()))?;
         self.folder(root, &mut Vec::new(), 0)?;
         self.write(&tar::END)?;
         self.flush()?;
@@ -248,16 +280,23 @@ impl Writer {
         if self.gone > 0 {
             info!(files = self.gone, "left out files that went while the folder was read");
         }
+        if self.restless > 0 {
+            warn!(
+                files = self.restless,
+                "files changed each time that they were read, and are as they were last"
+            );
+        }
         Ok(Inventory { files: self.files, digest: self.lines.finalize().into() })
     }
 
     /// Writes what is in `folder`, whose path is `path`.
     fn folder(&mut self, folder: OwnedFd, path: &mut Vec<u8>, depth: usize) -> Result<(), Stop> {
         if depth > DEEPEST {
-            return Err(Stop::Failed(Error::TooDeep { path: self.full(path) }));
+            return Err(Stop::Failed(Error::TooDeep { root: self.root.clone(), entry: self.entry }));
         }
-        let names = self.names(&folder, path)?;
+        let names = self.names(&folder)?;
         for name in names.iter() {
+            self.entry += 1;
             let length = path.len();
             if length > 0 {
                 path.push(b'/');
@@ -278,8 +317,8 @@ impl Writer {
     }
 
     /// The names in a folder, sorted.
-    fn names(&self, folder: &OwnedFd, path: &[u8]) -> Result<Names, Stop> {
-        let failed = |error: Errno| self.failed("list", path, error.into());
+    fn names(&self, folder: &OwnedFd) -> Result<Names, Stop> {
+        let failed = |error: Errno| self.failed("list", error.into());
         let mut names = Names::default();
         for entry in Dir::read_from(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -314,9 +353,9 @@ impl Writer {
                 self.gone += 1;
                 return Ok(());
             }
-            Err(error) => return Err(self.failed("open", path, error.into())),
+            Err(error) => return Err(self.failed("open", error.into())),
         };
-        let stat = rustix::fs::fstat(&folder).map_err(|error| self.failed("look at", path, error.into()))?;
+        let stat = rustix::fs::fstat(&folder).map_err(|error| self.failed("look at", error.into()))?;
         self.header(path, Kind::Folder, &stat)?;
         self.folder(folder, path, depth + 1)
     }
@@ -328,16 +367,16 @@ impl Writer {
                 self.gone += 1;
                 return Ok(());
             }
-            Err(error) => return Err(self.failed("look at", path, error.into())),
+            Err(error) => return Err(self.failed("look at", error.into())),
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => self.file(folder, name, path),
             FileType::Symlink => {
                 let target = readlinkat(folder, name, Vec::new())
-                    .map_err(|error| self.failed("read the link", path, error.into()))?;
+                    .map_err(|error| self.failed("read the link", error.into()))?;
                 self.header(path, Kind::Link { target: target.as_bytes() }, &stat)
             }
-            FileType::Directory => Err(Stop::Failed(Error::Changed { path: self.full(path) })),
+            FileType::Directory => Err(self.changed()),
             FileType::Fifo
             | FileType::Socket
             | FileType::CharacterDevice
@@ -349,23 +388,48 @@ impl Writer {
         }
     }
 
+    /// Sends a file, again and again while it does not stand still. What was sent last is in the inventory.
     fn file(&mut self, folder: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), Stop> {
+        let mut sent: Option<Blake3> = None;
+        for attempt in 1..=TRIES {
+            match self.file_once(folder, name, path)? {
+                Sent::Still(digest) => {
+                    sent = Some(digest);
+                    break;
+                }
+                Sent::Moving(digest) => {
+                    sent = Some(digest);
+                    if attempt == TRIES {
+                        self.restless += 1;
+                    } else {
+                        thread::sleep(BETWEEN_TRIES);
+                    }
+                }
+                Sent::Gone => break,
+            }
+        }
+        match sent {
+            Some(digest) => {
+                self.files += 1;
+                self.lines.update(&inventory_line(digest, path));
+            }
+            None => self.gone += 1,
+        }
+        Ok(())
+    }
+
+    fn file_once(&mut self, folder: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Sent, Stop> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut file = match openat(folder.as_fd(), name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
-            Err(Errno::NOENT) => {
-                self.gone += 1;
-                return Ok(());
-            }
-            Err(error) => return Err(self.failed("open", path, error.into())),
+            Err(Errno::NOENT) => return Ok(Sent::Gone),
+            Err(error) => return Err(self.failed("open", error.into())),
         };
-        let look = |writer: &Self, file: &File| {
-            file.metadata().map_err(|error| writer.failed("look at", path, error))
-        };
-        let changed = |writer: &Self| Err(Stop::Failed(Error::Changed { path: writer.full(path) }));
+        let look =
+            |writer: &Self, file: &File| file.metadata().map_err(|error| writer.failed("look at", error));
         let before = look(self, &file)?;
         if !before.is_file() {
-            return changed(self);
+            return Err(self.changed());
         }
         self.write(
             &Entry {
@@ -381,27 +445,32 @@ impl Writer {
 
         let mut hasher = blake3::Hasher::new();
         let mut left = before.len();
+        let mut ended = false;
         while left > 0 {
             self.flush_if_full()?;
             let start = self.pending.len();
             let most = left.min((CHUNK_BYTES - start) as u64);
-            let read = (&mut file).take(most).read_to_end(&mut self.pending);
-            let read = read.map_err(|error| self.failed("read", path, error))?;
+            let read = match ended {
+                true => 0,
+                false => (&mut file)
+                    .take(most)
+                    .read_to_end(&mut self.pending)
+                    .map_err(|error| self.failed("read", error))?,
+            };
             if read == 0 {
-                return changed(self);
+                // It became shorter: the header has said how long it is.
+                ended = true;
+                self.pending.resize(start + usize::try_from(most).unwrap_or_default(), 0);
             }
-            hasher.update(self.pending.get(start..).unwrap_or_default());
-            left -= read as u64;
+            let written = self.pending.get(start..).unwrap_or_default();
+            hasher.update(written);
+            left -= written.len() as u64;
         }
         self.write(&vec![0; tar::padding(before.len())])?;
         let after = look(self, &file)?;
         let times = |meta: &std::fs::Metadata| (meta.len(), meta.mtime(), meta.mtime_nsec());
-        if times(&before) != times(&after) {
-            return changed(self);
-        }
-        self.files += 1;
-        self.lines.update(&inventory_line(hasher.finalize().into(), path));
-        Ok(())
+        let digest = hasher.finalize().into();
+        Ok(if times(&before) == times(&after) && !ended { Sent::Still(digest) } else { Sent::Moving(digest) })
     }
 
     fn header(&mut self, path: &[u8], kind: Kind<'_>, stat: &Stat) -> Result<(), Stop> {
@@ -436,13 +505,27 @@ impl Writer {
         self.chunks.blocking_send(Message::Chunk(full.into())).map_err(|_| Stop::Gone)
     }
 
-    fn failed(&self, doing: &'static str, path: &[u8], source: io::Error) -> Stop {
-        Stop::Failed(Error::File { doing, path: self.full(path), source: Arc::new(source) })
+    fn failed(&self, doing: &'static str, source: io::Error) -> Stop {
+        let (root, entry, source) = (self.root.clone(), self.entry, Arc::new(source));
+        Stop::Failed(match entry {
+            0 => Error::Folder { doing, path: root, source },
+            entry => Error::Entry { doing, root, entry, source },
+        })
     }
 
-    fn full(&self, path: &[u8]) -> PathBuf {
-        self.root.join(std::ffi::OsStr::from_bytes(path))
+    fn changed(&self) -> Stop {
+        Stop::Failed(Error::Changed { root: self.root.clone(), entry: self.entry })
     }
+}
+
+/// How a file was sent.
+enum Sent {
+    /// As it was before and after.
+    Still(Blake3),
+    /// It changed meanwhile.
+    Moving(Blake3),
+    /// It was not there any more.
+    Gone,
 }
 
 /// A line of the inventory, as `b3sum` prints it: with a backslash before it where the path has one, or a line
@@ -543,23 +626,86 @@ mod tests {
         let (bytes, stream, error) = read(Path::new("/no/such/folder")).await;
 
         assert!(bytes.is_empty() && error.is_some() && stream.inventory().is_none());
-        assert!(matches!(stream.failure(), Some(Error::File { doing: "open", .. })));
+        assert!(matches!(stream.failure(), Some(Error::Folder { doing: "open", .. })));
+    }
+
+    /// What `tar` extracts from `bytes`, and the digest of the inventory of that.
+    fn extracted(bytes: &[u8]) -> (tempfile::TempDir, String) {
+        let target = tempfile::tempdir().unwrap();
+        let files = tempfile::tempdir().unwrap();
+        let archive = files.path().join("tar");
+        fs::write(&archive, bytes).unwrap();
+        let tar = Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(target.path()).status().unwrap();
+        assert!(tar.success());
+        let list = "find . -type f -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 b3sum | b3sum --no-names";
+        let listed = Command::new("sh").args(["-c", list]).current_dir(target.path()).output().unwrap();
+        (target, String::from_utf8(listed.stdout).unwrap().trim().to_owned())
     }
 
     #[tokio::test]
-    async fn a_file_that_grows_while_it_is_read_is_named() {
+    async fn a_file_that_grows_or_shrinks_while_it_is_read_is_sent_again() {
+        for bytes_after in [9 << 20, 100] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("growing");
+            fs::write(&path, vec![1; 8 * CHUNK_BYTES]).unwrap();
+            fs::write(folder.path().join("later"), "still").unwrap();
+            let mut stream = TarStream::of(folder.path().to_owned());
+            let mut bytes = vec![0; 1024];
+
+            // The reader is held back by what nobody takes.
+            stream.read_exact(&mut bytes).await.unwrap();
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(bytes_after).unwrap();
+            stream.read_to_end(&mut bytes).await.unwrap();
+
+            let (target, digest) = extracted(&bytes);
+            assert_eq!(fs::read(target.path().join("growing")).unwrap(), fs::read(&path).unwrap());
+            assert_eq!(fs::read(target.path().join("later")).unwrap(), b"still");
+            let inventory = stream.inventory().unwrap();
+            assert_eq!((inventory.files, inventory.digest.to_string()), (2, digest));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_never_stands_still_does_not_fail_the_backup() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("growing");
-        fs::write(&path, vec![1; 8 * CHUNK_BYTES]).unwrap();
-        let mut stream = TarStream::of(folder.path().to_owned());
+        let path = folder.path().join("log");
+        fs::write(&path, vec![1; 1 << 20]).unwrap();
+        let appended = path.clone();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let appending = thread::spawn(move || {
+            let mut file = fs::OpenOptions::new().append(true).open(appended).unwrap();
+            while stopped.try_recv().is_err() {
+                io::Write::write_all(&mut file, b"a line\n").unwrap();
+                thread::sleep(Duration::from_micros(50));
+            }
+        });
 
-        // The reader is held back by what nobody takes.
-        stream.read_exact(&mut [0; 1024]).await.unwrap();
-        fs::OpenOptions::new().append(true).open(&path).unwrap().set_len(9 << 20).unwrap();
-        let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
+        let (bytes, stream, error) = read(folder.path()).await;
+        stop.send(()).unwrap();
+        appending.join().unwrap();
 
-        assert!(error.to_string().ends_with("growing changed while it was read"), "{error}");
-        assert!(stream.inventory().is_none());
+        assert!(error.is_none(), "{error:?}");
+        let (target, digest) = extracted(&bytes);
+        let (all, kept) = (fs::read(&path).unwrap(), fs::read(target.path().join("log")).unwrap());
+        assert!(kept.len() >= 1 << 20 && all.starts_with(&kept), "it is the beginning of what is there");
+        assert_eq!(stream.inventory().unwrap().digest.to_string(), digest);
+    }
+
+    #[tokio::test]
+    async fn no_error_has_the_name_of_an_attachment() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep: PathBuf = (0..DEEPEST + 2).map(|_| "19121212-1212").collect();
+        fs::write(folder.path().join("first"), "").unwrap();
+        fs::create_dir_all(folder.path().join("z").join(deep)).unwrap();
+
+        let (_, stream, error) = read(folder.path()).await;
+
+        let text = format!("{} {}", error.unwrap(), crate::error::chain(&stream.failure().unwrap()));
+        assert!(text.contains("lies deeper") && !text.contains("1212"), "{text}");
+        let source = Arc::new(io::Error::from(io::ErrorKind::PermissionDenied));
+        let refused = Error::Entry { doing: "open", root: "/valv/attachments".into(), entry: 17, source };
+        let text = crate::error::chain(&refused);
+        assert!(text.starts_with("failed to open entry 17 of /valv/attachments"), "{text}");
     }
 
     #[test]
