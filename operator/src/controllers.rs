@@ -28,7 +28,7 @@ use crate::{
     http::Health,
     io::{cache::Cache, cluster::Cluster},
     lease::Leadership,
-    metrics::Metrics,
+    metrics::{Metrics, protection::Sources},
     policy,
     settings::Settings,
     signing::Signing,
@@ -108,6 +108,14 @@ pub async fn run(
         Controller::new(Api::<GuardedBackup>::all(runtime.client.clone()), watcher::Config::default());
     let known = Known { tenants: tenants.clone(), stores, backups: backups.store() };
     let (policies, policies_end) = policies(&runtime, known.clone(), stop.clone());
+    runtime.metrics.protection(Sources {
+        tenants: known.tenants.clone(),
+        policies: policies.clone(),
+        stores: known.stores.clone(),
+        backups: known.backups.clone(),
+        drills: None,
+        now: runtime.now,
+    });
     let backups_end = run_backups(&runtime, backups, cache.clone(), known, policies, stop);
     let synced = async {
         cache.synced().await;

@@ -89,6 +89,7 @@ pub fn status(
         } else {
             standing.certificates
         },
+        backup: standing.backup,
         conditions,
     }
 }
