@@ -18,6 +18,7 @@ mod leaks;
 mod lost_secrets;
 mod operator_rights;
 mod operator_surface;
+mod people;
 mod ready;
 mod references;
 mod rotation;
