@@ -370,6 +370,22 @@ mod tests {
         })
     }
 
+    #[test]
+    fn every_reason_of_a_backup_is_explained_for_whoever_is_on_call() {
+        let source = include_str!("../../../crds/src/backup.rs");
+        let runbook = include_str!("../../../docs/operations/backups.md");
+        let (_, reasons) = source.split_once("pub enum BackupReason {").unwrap();
+        let (reasons, _) = reasons.split_once("\n}").unwrap();
+        let reasons: Vec<&str> =
+            reasons.lines().map(str::trim).filter(|line| !line.starts_with('/')).collect();
+
+        assert!(reasons.len() > 20);
+        for reason in reasons.iter().map(|line| line.trim_end_matches(',')).filter(|line| !line.is_empty()) {
+            let is_there = runbook.contains(&format!("\n## {reason}\n")) || runbook.contains(&format!("`{reason}`"));
+            assert!(is_there, "docs/operations/backups.md does not explain {reason}");
+        }
+    }
+
     #[tokio::test]
     async fn a_backup_that_is_asked_for_is_manual_and_has_no_name_of_a_slot() {
         let fake = Fake::new(vec![]);
