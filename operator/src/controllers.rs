@@ -27,6 +27,7 @@ use crate::{
     error::chain,
     http::Health,
     io::{cache::Cache, cluster::Cluster},
+    keys,
     lease::Leadership,
     metrics::{Metrics, protection::Sources},
     policy,
@@ -116,6 +117,18 @@ pub async fn run(
         drills: None,
         now: runtime.now,
     });
+    let keys = keys::run(keys::Context {
+        cluster: runtime.cluster(),
+        cache: cache.clone(),
+        tenants: known.tenants.clone(),
+        policies: policies.clone(),
+        stores: known.stores.clone(),
+        backups: known.backups.clone(),
+        signing: Signing::default(),
+        settings: runtime.settings.clone(),
+        recorder: runtime.recorder(),
+        now: runtime.now,
+    });
     let backups_end = run_backups(&runtime, backups, cache.clone(), known, policies, stop);
     let synced = async {
         cache.synced().await;
@@ -129,6 +142,8 @@ pub async fn run(
     tokio::select! {
         ((), (), (), ()) = ended => Ok(()),
         () = synced => Ok(()),
+        // Ends never, and what it is at may be left in the middle: each look begins anew.
+        () = keys => Ok(()),
     }
 }
 

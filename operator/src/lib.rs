@@ -25,6 +25,7 @@ pub mod error;
 mod fake_api;
 pub mod http;
 pub mod io;
+pub mod keys;
 pub mod lease;
 pub mod log;
 pub mod metrics;

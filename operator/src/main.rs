@@ -32,7 +32,7 @@ use valv::{
     lease::{self, Elector, End, Lost, Timing},
     log,
     metrics::Metrics,
-    plugin::{self, Screen, Surroundings},
+    plugin::{self, Input, Screen, Surroundings},
     settings::Settings,
     store::breakers::Breakers,
     uninstall,
@@ -180,7 +180,10 @@ fn people(command: &plugin::Command, log_filter: &str) -> ExitCode {
         choose_tls()?;
         let mut out = io::stdout();
         let screen = if out.is_terminal() { Screen::Terminal } else { Screen::Lines };
-        let mut surroundings = Surroundings { out: &mut out, screen, now, look_every: plugin::LOOK_EVERY };
+        let mut stdin = io::stdin();
+        let input = if stdin.is_terminal() { Input::Terminal } else { Input::Stream(&mut stdin) };
+        let look_every = plugin::LOOK_EVERY;
+        let mut surroundings = Surroundings { input, out: &mut out, screen, now, look_every };
         Ok(one_thread()?.block_on(async {
             tokio::select! {
                 ended = plugin::run(command, &mut surroundings) => ended,
@@ -385,6 +388,7 @@ mod tests {
             "backup cancel ada ada-x7k2p",
             "drill now ada --backup 20261122T010000Z --store helsinki",
             "drill list ada --kubeconfig file",
+            "keys prove ada",
         ] {
             let words = || line.split(' ');
             assert!(

@@ -8,12 +8,13 @@ pub mod amount;
 pub mod api;
 pub mod backup;
 pub mod drill;
+pub mod keys;
 pub mod status;
 pub mod table;
 pub mod watch;
 
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
     path::PathBuf,
     time::Duration,
 };
@@ -37,6 +38,10 @@ pub enum Command {
     /// Drill a restore now, watch one, list them
     #[command(subcommand)]
     Drill(drill::Command),
+
+    /// Prove that a key is still there
+    #[command(subcommand)]
+    Keys(keys::Command),
 }
 
 /// Which cluster, as whom.
@@ -85,8 +90,18 @@ pub enum Screen {
     Lines,
 }
 
+/// Standard input.
+pub enum Input<'a> {
+    /// A terminal, which would show what is typed.
+    Terminal,
+    /// A file or a pipe.
+    Stream(&'a mut dyn Read),
+}
+
 /// What every command is given.
 pub struct Surroundings<'a> {
+    /// Standard input.
+    pub input: Input<'a>,
     /// Standard output.
     pub out: &'a mut dyn Write,
     /// What that is.
@@ -121,6 +136,10 @@ pub async fn run(command: &Command, surroundings: &mut Surroundings<'_>) -> Resu
         Command::Drill(command) => {
             let api = Api::connect(command.connection()).await?;
             drill::run(&api, command, surroundings).await
+        }
+        Command::Keys(command) => {
+            let api = Api::connect(command.connection()).await?;
+            keys::run(&api, command, surroundings).await
         }
     }
 }

@@ -23,7 +23,10 @@ fn an_auditor_reads_every_kind_of_valv_and_its_events_and_nothing_of_a_journal()
 
         // Positive control: the role is bound, and lets an auditor do the work.
         for readable in [kind::JOURNAL_TENANT, kind::BACKUP_STORE, kind::BACKUP_POLICY, kind::BACKUP] {
-            auditor.list(readable, "", "").await.with_context(|| format!("it cannot list {}", readable.name))?;
+            auditor
+                .list(readable, "", "")
+                .await
+                .with_context(|| format!("it cannot list {}", readable.name))?;
         }
         auditor.list(kind::EVENT, &tenant.namespace, "").await?;
         auditor.get(kind::JOURNAL_TENANT, "", &tenant.name).await?;
@@ -38,7 +41,8 @@ fn an_auditor_reads_every_kind_of_valv_and_its_events_and_nothing_of_a_journal()
             "apiVersion": kind::BACKUP.api_version(), "kind": kind::BACKUP.name,
             "metadata": { "generateName": "audit-" }, "spec": {},
         });
-        refusal(auditor.create(kind::BACKUP, &tenant.namespace, backup).await).context("it makes a backup")?;
+        refusal(auditor.create(kind::BACKUP, &tenant.namespace, backup).await)
+            .context("it makes a backup")?;
         let url = json!({ "status": { "url": "https://elsewhere.example" } });
         refusal(auditor.change_status(kind::JOURNAL_TENANT, &tenant.name, &url).await)
             .context("it writes a status")?;

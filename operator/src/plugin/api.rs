@@ -2,6 +2,7 @@
 
 use std::{fmt::Debug, io, time::Duration};
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Client, Config, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -63,6 +64,9 @@ pub enum Error {
     /// Somebody pressed Ctrl-C.
     #[error("interrupted; what was asked for goes on in the cluster")]
     Interrupted,
+    /// Standard input could not be read.
+    #[error("failed to read standard input")]
+    Read(#[source] io::Error),
     /// Nobody takes what is printed.
     #[error("failed to print")]
     Print(#[source] io::Error),
@@ -229,6 +233,26 @@ impl Api {
         #[expect(clippy::disallowed_methods, reason = "a person makes it, and not the operator")]
         let made = api.create(&params, object).await;
         made.map(|object| object.name_any()).map_err(|source| asked("make", what, source))
+    }
+
+    /// Sets an annotation on `object`, in the version that was read.
+    pub async fn annotate(
+        &self,
+        tenant: &str,
+        object: &ConfigMap,
+        annotation: &str,
+        value: &str,
+    ) -> Result<(), Error> {
+        let (name, namespace) = (object.name_any(), namespace(tenant));
+        let api = kube::Api::<ConfigMap>::namespaced(self.client.clone(), &namespace);
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let what = format!("ConfigMap {namespace}/{name}");
+        let patch = Patch::Merge(json!({ "metadata": {
+            "resourceVersion": object.resource_version(), "annotations": { annotation: value },
+        }}));
+        #[expect(clippy::disallowed_methods, reason = "a person answers, and not the operator")]
+        let annotated = api.patch(&name, &params, &patch).await;
+        annotated.map(drop).map_err(|source| asked("answer on", what, source))
     }
 
     /// Sets `spec.cancel` of `name` in the namespace of `tenant`.

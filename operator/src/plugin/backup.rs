@@ -265,7 +265,7 @@ mod tests {
     use crate::{
         fake_api::{self, refuse, respond},
         overview::tests::{World, complete, condition, failed, noon},
-        plugin::Screen,
+        plugin::{Input, Screen},
     };
 
     /// An API server with one tenant. A backup moves on by one of `versions` at each look.
@@ -337,7 +337,13 @@ mod tests {
 
     async fn told(fake: &Fake, screen: Screen, command: &Command) -> (Result<Verdict, Error>, String) {
         let mut out = vec![];
-        let mut surroundings = Surroundings { out: &mut out, screen, now: noon, look_every: Duration::ZERO };
+        let mut surroundings = Surroundings {
+            input: Input::Terminal,
+            out: &mut out,
+            screen,
+            now: noon,
+            look_every: Duration::ZERO,
+        };
         let verdict = run(&fake.api(), command, &mut surroundings).await;
         (verdict, String::from_utf8(out).unwrap())
     }
@@ -381,7 +387,8 @@ mod tests {
 
         assert!(reasons.len() > 20);
         for reason in reasons.iter().map(|line| line.trim_end_matches(',')).filter(|line| !line.is_empty()) {
-            let is_there = runbook.contains(&format!("\n## {reason}\n")) || runbook.contains(&format!("`{reason}`"));
+            let is_there =
+                runbook.contains(&format!("\n## {reason}\n")) || runbook.contains(&format!("`{reason}`"));
             assert!(is_there, "docs/operations/backups.md does not explain {reason}");
         }
     }

@@ -331,7 +331,7 @@ mod tests {
     use crate::{
         fake_api::{self, refuse, respond},
         overview::tests::{World, condition, failed, noon},
-        plugin::Screen,
+        plugin::{Input, Screen},
     };
 
     /// An API server that has `world`.
@@ -354,6 +354,7 @@ mod tests {
     async fn printed(api: &Api, tenant: Option<&str>, output: Output) -> (Result<Verdict, Error>, String) {
         let mut out = vec![];
         let mut surroundings = Surroundings {
+            input: Input::Terminal,
             out: &mut out,
             screen: Screen::Lines,
             now: noon,
