@@ -11,6 +11,8 @@
 mod backup;
 #[path = "archive/data.rs"]
 mod data;
+#[path = "archive/key_proof.rs"]
+mod key_proof;
 #[path = "archive/memory.rs"]
 mod memory;
 #[path = "agent/pod.rs"]

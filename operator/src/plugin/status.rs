@@ -69,7 +69,9 @@ pub async fn run(
     arguments: &Arguments,
     surroundings: &mut Surroundings<'_>,
 ) -> Result<Verdict, Error> {
-    let status = ask(api, arguments.tenant.as_deref(), (surroundings.now)()).await?;
+    let now = (surroundings.now)();
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let status = ask(api, arguments.tenant.as_deref(), now).await?;
     let text = match (arguments.output, status.tenants.as_slice()) {
         (Output::Json, _) => {
             serde_json::to_string_pretty(&status).map_err(|error| Error::Print(error.into()))?
