@@ -38,7 +38,7 @@ use serde_json::{Value, json};
 use tokio::{task::yield_now, time::sleep};
 use tracing::{info, instrument, warn};
 use valv_crds::{
-    Backup, JournalTenant,
+    Backup, JournalTenant, JournalTenantStatus,
     protection::KeyStatus,
     reference::{NAMESPACE_PREFIX, TENANT_LABEL},
     store::BreakerState,
@@ -374,9 +374,8 @@ pub fn read_config_map(data: &std::collections::BTreeMap<String, String>) -> Opt
     })
 }
 
-/// Dates the proof in the tenant's status. The challenge goes at the next look.
-async fn proven(tenant: &JournalTenant, asked: &Asked, context: &Context) -> Result<(), Error> {
-    let now = (context.now)();
+/// The status of `tenant` with the proof of `asked` at `now`, and otherwise as it stands.
+fn with_proof(tenant: &JournalTenant, asked: &Asked, now: Timestamp) -> JournalTenantStatus {
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let mut status = tenant.status.clone().unwrap_or_default();
     let keys = &mut status.backup.get_or_insert_default().keys;
@@ -387,6 +386,12 @@ async fn proven(tenant: &JournalTenant, asked: &Asked, context: &Context) -> Res
         proven: Some(Time(now)),
     });
     keys.sort_by_key(|key| key.role);
+    status
+}
+
+/// Dates the proof in the tenant's status. The challenge goes at the next look.
+async fn proven(tenant: &JournalTenant, asked: &Asked, context: &Context) -> Result<(), Error> {
+    let status = with_proof(tenant, asked, (context.now)());
     match context.cluster.set_status(Kind::JournalTenant, tenant, &status).await {
         Ok(_) => {}
         // The answer is still there, and is looked at again.
@@ -422,9 +427,10 @@ async fn refuse(
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use valv_crds::protection::KeyRole;
 
     use super::*;
-    use crate::overview::tests::{complete, condition};
+    use crate::overview::tests::{ESCROW_KEY, World, complete, condition, noon};
 
     #[test]
     fn the_newest_complete_backup_of_each_namespace_is_asked_about() {
@@ -449,9 +455,32 @@ mod tests {
     }
 
     #[test]
+    fn a_proof_is_dated_for_the_key_that_was_proven_and_nothing_else_changes() {
+        let tenant: JournalTenant = serde_json::from_value(World::well().tenant).unwrap();
+        let asked = Asked {
+            role: KeyRole::Escrow,
+            recipient: ESCROW_KEY.to_owned(),
+            fingerprint: crate::overview::key_fingerprint(ESCROW_KEY),
+            proven: None,
+            is_due: true,
+        };
+
+        let after = with_proof(&tenant, &asked, noon());
+
+        let before = tenant.status.clone().unwrap();
+        let (old, new) = (before.backup.clone().unwrap().keys, after.backup.clone().unwrap().keys);
+        assert_eq!((&new[0], new.len()), (&old[0], 2));
+        assert_eq!(new[1].proven, Some(Time(noon())));
+        assert_eq!(new[1].fingerprint, old[1].fingerprint);
+        assert_eq!(valv_crds::JournalTenantStatus { backup: before.backup.clone(), ..after }, before);
+        let unseen = JournalTenant { status: None, ..tenant };
+        assert_eq!(with_proof(&unseen, &asked, noon()).backup.unwrap().keys, [new[1].clone()]);
+    }
+
+    #[test]
     fn a_challenge_reads_back_as_it_was_written_and_belongs_to_its_tenant() {
         let asked = Asked {
-            role: valv_crds::protection::KeyRole::Escrow,
+            role: KeyRole::Escrow,
             recipient: "age1x".to_owned(),
             fingerprint: "0123456789abcdef".to_owned(),
             proven: None,
