@@ -218,6 +218,9 @@ pub fn tenants(snapshot: &Snapshot<'_>, now: Timestamp) -> Vec<Overview> {
         snapshot.policies.iter().map(|policy| (policy.name_any(), *policy)).collect();
     let stores: BTreeMap<String, &BackupStore> =
         snapshot.stores.iter().map(|store| (store.name_any(), *store)).collect();
+    // Read once, and not once a tenant.
+    let calendars: BTreeMap<String, Calendars> =
+        snapshot.policies.iter().map(|policy| (policy.name_any(), Calendars::of(policy))).collect();
     let mut backups: BTreeMap<String, Vec<&Backup>> = BTreeMap::new();
     for backup in &snapshot.backups {
         backups.entry(backup.namespace().unwrap_or_default()).or_default().push(backup);
@@ -231,9 +234,11 @@ pub fn tenants(snapshot: &Snapshot<'_>, now: Timestamp) -> Vec<Overview> {
         .iter()
         .map(|tenant| {
             let namespace = format!("{NAMESPACE_PREFIX}{}", tenant.name_any());
+            let named = tenant.spec.backup.as_ref().map(|backup| &backup.policy);
             let seen = Seen {
                 tenant,
-                policy: tenant.spec.backup.as_ref().and_then(|backup| policies.get(&backup.policy)).copied(),
+                policy: named.and_then(|policy| policies.get(policy)).copied(),
+                calendars: named.and_then(|policy| calendars.get(policy)),
                 stores: &stores,
                 backups: backups.get(&namespace).map(Vec::as_slice).unwrap_or_default(),
                 drills: drills.get(&namespace).map(Vec::as_slice).unwrap_or_default(),
@@ -267,10 +272,27 @@ fn store_view(store: &BackupStore) -> StoreView {
     }
 }
 
+/// When a policy's backups and drills are due; absent: it asks for none, or its calendar cannot be read.
+struct Calendars {
+    backups: Option<Schedule>,
+    drills: Option<Schedule>,
+}
+
+impl Calendars {
+    fn of(policy: &BackupPolicy) -> Self {
+        let drill = policy.spec.drill.as_ref();
+        Self {
+            backups: Schedule::try_from(&policy.spec.schedule).ok(),
+            drills: drill.and_then(|drill| Schedule::try_from(&drill.schedule).ok()),
+        }
+    }
+}
+
 /// What was seen of one tenant.
 struct Seen<'a> {
     tenant: &'a JournalTenant,
     policy: Option<&'a BackupPolicy>,
+    calendars: Option<&'a Calendars>,
     stores: &'a BTreeMap<String, &'a BackupStore>,
     backups: &'a [&'a Backup],
     drills: &'a [&'a RestoreDrill],
@@ -396,7 +418,7 @@ impl Seen<'_> {
     /// and one run allow.
     fn backup_due(&self, name: &str, last: Option<&BackupView>) -> Option<Timestamp> {
         let policy = self.policy?;
-        let schedule = Schedule::try_from(&policy.spec.schedule).ok()?;
+        let schedule = self.calendars?.backups.as_ref()?;
         let since = last.map_or_else(
             || self.tenant.creation_timestamp().map(|made| made.0),
             |last| Some(last.slot.time()),
@@ -410,8 +432,7 @@ impl Seen<'_> {
     }
 
     fn drill_due(&self, name: &str) -> Option<Timestamp> {
-        let plan = self.policy?.spec.drill.as_ref()?;
-        let schedule = Schedule::try_from(&plan.schedule).ok()?;
+        let schedule = self.calendars?.drills.as_ref()?;
         let made = self.tenant.creation_timestamp()?.0;
         let last = self.last_drill().map(|drill| drill.ended);
         let next = schedule.next(last.map_or(made, |last| last.max(made)))?;
