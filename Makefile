@@ -73,7 +73,7 @@ demo: root binaries ## a real cluster, Valv on it, one journal, a note that surv
 .PHONY: test
 test: root ## everything that gates a change: 20 min warm
 	@started=$$SECONDS; \
-	if $(SELF) lint unit docs-check chart-check e2e-all ground-first; \
+	if $(SELF) lint unit docs-check chart-check alerts e2e-all ground-first; \
 	then printf '\nmake test: PASSED in %s s\n' "$$((SECONDS - started))"; \
 	else printf '\nmake test: FAILED after %s s\n' "$$((SECONDS - started))"; exit 1; fi
 
@@ -151,6 +151,11 @@ docs-check:
 .PHONY: chart-check
 chart-check: binaries
 	$(call step,the chart,helm="$$($(CLUSTER) programs --path helm)"; charts/valv/check.sh "$$helm")
+
+.PHONY: alerts
+alerts: ## the alert rules: each fires when it should, and does not when it should not
+	$(call step,promtool,$(call debian,/usr/bin/promtool,prometheus))
+	$(call step,alert rules,tests/alerts/check.sh promtool)
 
 .PHONY: axe
 axe: root ## the journal's pages in a browser, checked for accessibility

@@ -64,3 +64,14 @@ grep -q 'valv.eu/role: verification' <<<"$opened" || fail "no wall around what r
 [ "$(grep -c 'cidr: "203.0.113.0/24"' <<<"$opened")" = 2 ] || fail "what reads backups back does not reach the stores"
 grep -q 'concurrent: 16' <<<"$opened" || fail "no limit of backups"
 echo "what reads backups back has a wall, and a way to the stores"
+if grep -q 'kind: PrometheusRule' <<<"$opened"; then fail "alert rules that nobody asked for"; fi
+alerts=$(render --set alerts.enabled=true --set alerts.labels.release=prometheus --set alerts.runbooks=https://docs.example/valv/)
+grep -q 'runbook_url: https://docs.example/valv/alerts.md#valvwatchdog' <<<"$alerts" || fail "no runbook for the watchdog"
+grep -q 'summary: Tenant {{ $labels.tenant }} is not backed up' <<<"$alerts" || fail "the chart has changed the alerts' templates"
+[ "$(grep -c '      - alert: ' <<<"$alerts")" -eq "$(grep -c '      - alert: ' "$chart/files/alerts.yaml")" ] || fail "alerts are missing"
+echo "the alert rules are installed when they are asked for"
+
+auditor=$(render | awk '/^---/ { doc = "" } { doc = doc $0 "\n" } /^  name: valv-auditor$/ { found = 1 } found && /^---/ { exit } found { print }')
+grep -q 'restoredrills' <<<"$auditor" || fail "no role for auditors"
+if grep -Eq 'secrets|configmaps|pods|create|update|patch|delete' <<<"$auditor"; then fail "auditors may more than read: $auditor"; fi
+echo "auditors may read Valv's kinds and events, and nothing else"

@@ -30,8 +30,9 @@ use crate::{
     error::chain,
     http::Health,
     io::{cache::Cache, cluster::Cluster},
+    keys,
     lease::Leadership,
-    metrics::Metrics,
+    metrics::{Metrics, protection::Sources},
     policy,
     settings::Settings,
     signing::Signing,
@@ -121,6 +122,26 @@ pub async fn run(
     let Protection { backups: all_backups, policies: all_policies } = protection;
     let waking = Arc::new(waking);
     let known = Known { tenants: tenants.clone(), stores, backups: all_backups, waking };
+    runtime.metrics.protection(Sources {
+        tenants: known.tenants.clone(),
+        policies: all_policies.clone(),
+        stores: known.stores.clone(),
+        backups: known.backups.clone(),
+        drills: None,
+        now: runtime.now,
+    });
+    let keys = keys::run(keys::Context {
+        cluster: runtime.cluster(),
+        cache: cache.clone(),
+        tenants: known.tenants.clone(),
+        policies: all_policies.clone(),
+        stores: known.stores.clone(),
+        backups: known.backups.clone(),
+        signing: signing.clone(),
+        settings: runtime.settings.clone(),
+        recorder: runtime.recorder(),
+        now: runtime.now,
+    });
     let policies_end = run_policies(&runtime, policies, known.clone(), stop.clone());
     let backups_end = run_backups(&runtime, backups, cache.clone(), known, all_policies, signing, stop);
     let synced = async {
@@ -135,6 +156,8 @@ pub async fn run(
     tokio::select! {
         ((), (), (), ()) = ended => Ok(()),
         () = synced => Ok(()),
+        // Ends never, and what it is at may be left in the middle: each look begins anew.
+        () = keys => Ok(()),
     }
 }
 

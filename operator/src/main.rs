@@ -4,7 +4,9 @@
 //! only one that knows `anyhow`. What it reads it hands down as arguments.
 
 use std::{
+    env,
     future::Future,
+    io::{self, IsTerminal},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -30,6 +32,7 @@ use valv::{
     lease::{self, Elector, End, Lost, Timing},
     log,
     metrics::Metrics,
+    plugin::{self, Input, Screen, Surroundings},
     settings::Settings,
     store::breakers::Breakers,
     uninstall,
@@ -70,9 +73,9 @@ struct Valv {
     #[arg(long, global = true, value_enum, default_value_t)]
     log_format: log::Format,
 
-    /// Which log lines are written, e.g. `info,valv::tenant=debug`
-    #[arg(long, global = true, default_value = "info", env = "VALV_LOG")]
-    log_filter: String,
+    /// Which log lines are written, e.g. `info,valv::tenant=debug`. Absent: `info`; none of commands for people
+    #[arg(long, global = true, env = "VALV_LOG")]
+    log_filter: Option<String>,
 
     #[command(subcommand)]
     command: Command,
@@ -80,6 +83,16 @@ struct Valv {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Cluster(InCluster),
+
+    #[command(flatten)]
+    People(plugin::Command),
+}
+
+/// What runs in the cluster.
+#[derive(Debug, Subcommand)]
+enum InCluster {
     /// Bring every tenant to what it asks for, for as long as this runs
     Operator(Operator),
 
@@ -89,6 +102,14 @@ enum Command {
 
     /// Stop the operator and let go of the tenants, which stay: run before the chart is removed
     Uninstall(Uninstall),
+}
+
+/// See how tenants are backed up and drilled, and take backups and drills now
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-valv", bin_name = "kubectl valv", version, about)]
+struct KubectlValv {
+    #[command(subcommand)]
+    command: plugin::Command,
 }
 
 #[derive(Args, Debug)]
@@ -122,8 +143,16 @@ struct Uninstall {
 }
 
 fn main() -> ExitCode {
+    if is_plugin() {
+        return people(&KubectlValv::parse().command, "off");
+    }
     let Valv { log_format, log_filter, command } = Valv::parse();
-    match log::start(log_format, &log_filter).context("failed to start").and_then(|()| run(command)) {
+    let command = match command {
+        Command::People(command) => return people(&command, log_filter.as_deref().unwrap_or("off")),
+        Command::Cluster(command) => command,
+    };
+    let log_filter = log_filter.as_deref().unwrap_or("info");
+    match log::start(log_format, log_filter).context("failed to start").and_then(|()| run(command)) {
         Ok(code) => code,
         Err(failure) => {
             let error = chain(failure.as_ref());
@@ -138,19 +167,60 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
+/// Whether this binary was started by the name under which kubectl finds it as a plugin.
+fn is_plugin() -> bool {
+    let name = env::args_os().next().map(PathBuf::from);
+    name.as_deref().and_then(Path::file_stem).is_some_and(|name| name == "kubectl-valv")
+}
+
+/// Runs a command of people: errors are sentences on standard error, and the exit code says what came of it.
+fn people(command: &plugin::Command, log_filter: &str) -> ExitCode {
+    let run = || -> anyhow::Result<Result<plugin::Verdict, plugin::Error>> {
+        log::start(log::Format::Text, log_filter).context("failed to start")?;
+        choose_tls()?;
+        let mut out = io::stdout();
+        let screen = if out.is_terminal() { Screen::Terminal } else { Screen::Lines };
+        let mut stdin = io::stdin();
+        let input = if stdin.is_terminal() { Input::Terminal } else { Input::Stream(&mut stdin) };
+        let look_every = plugin::LOOK_EVERY;
+        let mut surroundings = Surroundings { input, out: &mut out, screen, now, look_every };
+        Ok(one_thread()?.block_on(async {
+            tokio::select! {
+                ended = plugin::run(command, &mut surroundings) => ended,
+                // What was asked for goes on in the cluster.
+                _ = tokio::signal::ctrl_c() => Err(plugin::Error::Interrupted),
+            }
+        }))
+    };
+    let error = match run() {
+        Ok(Ok(verdict)) => return ExitCode::from(verdict.exit_code()),
+        // Whoever reads does not any more: there is nobody to tell.
+        Ok(Err(error)) if plugin::is_closed_pipe(&error) => return ExitCode::from(plugin::COULD_NOT_ASK),
+        Ok(Err(error)) => chain(&error),
+        Err(error) => chain(error.as_ref()),
+    };
+    eprintln!("error: {error}");
+    ExitCode::from(plugin::COULD_NOT_ASK)
+}
+
+fn choose_tls() -> anyhow::Result<()> {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         bail!("failed to choose ring for TLS: something else was chosen before");
     }
+    Ok(())
+}
+
+fn run(command: InCluster) -> anyhow::Result<ExitCode> {
+    choose_tls()?;
     match command {
-        Command::Operator(arguments) => {
+        InCluster::Operator(arguments) => {
             let runtime = several_threads()?;
             let code = runtime.block_on(operator(arguments));
             // Whatever still runs was given its time.
             runtime.shutdown_background();
             code
         }
-        Command::Agent(command) => {
+        InCluster::Agent(command) => {
             let runtime = match &command {
                 agent::Command::Backup(_)
                 | agent::Command::Verify(_)
@@ -169,7 +239,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             runtime.shutdown_background();
             Ok(code)
         }
-        Command::Uninstall(arguments) => one_thread()?.block_on(async {
+        InCluster::Uninstall(arguments) => one_thread()?.block_on(async {
             let patience = Duration::from_secs(arguments.patience_seconds.into());
             let report = uninstall::run(&client().await?, &arguments.namespace, patience).await?;
             print!("{report}");
@@ -300,4 +370,40 @@ async fn beat(health: Arc<Health>) {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
 fn now() -> Timestamp {
     Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_plugin_has_the_commands_of_people_and_valv_has_them_too() {
+        KubectlValv::command().debug_assert();
+        Valv::command().debug_assert();
+
+        for line in [
+            "status",
+            "status ada -o json --context x",
+            "backup now ada --wait",
+            "backup watch ada",
+            "backup cancel ada ada-x7k2p",
+            "drill now ada --backup 20261122T010000Z --store helsinki",
+            "drill list ada --kubeconfig file",
+            "keys prove ada",
+        ] {
+            let words = || line.split(' ');
+            assert!(
+                KubectlValv::try_parse_from(["kubectl-valv"].into_iter().chain(words())).is_ok(),
+                "{line}"
+            );
+            assert!(Valv::try_parse_from(["valv"].into_iter().chain(words())).is_ok(), "{line}");
+        }
+        assert!(KubectlValv::try_parse_from(["kubectl-valv", "operator"]).is_err());
+        assert!(
+            KubectlValv::try_parse_from(["kubectl-valv", "drill", "now", "ada", "--backup", "oldest"])
+                .is_err()
+        );
+    }
 }

@@ -1,7 +1,9 @@
 //! What the operator counts, for Prometheus.
 //!
-//! Labels name kinds, results and stores, never a tenant: the number of series does not grow with the number of
-//! tenants, and no name of a care provider leaves the cluster with its metrics.
+//! What is counted here has labels of kinds, results and stores. What is told of each tenant's backups has its object's
+//! name as a label, and no other name: see [`protection`].
+
+pub mod protection;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +29,7 @@ use prometheus_client::{
 };
 
 use crate::lease::Leadership;
+use protection::{Protection, Sources};
 
 /// The `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -74,6 +77,7 @@ pub struct Metrics {
     written: Family<KindLabel, Counter>,
     tenants: Gauge,
     stores: Stores,
+    protection: Protection,
 }
 
 /// What is told of one store.
@@ -111,11 +115,13 @@ impl Metrics {
             "The version of this operator",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
+        let protection = Protection::new(leadership.clone());
+        registry.register_collector(Box::new(protection.clone()));
         registry.register_collector(Box::new(Leader(leadership)));
         registry.register_collector(Box::new(Process));
         let stores = Stores::default();
         registry.register_collector(Box::new(stores.clone()));
-        Self { registry, reconciles, durations, written, tenants, stores }
+        Self { registry, reconciles, durations, written, tenants, stores, protection }
     }
 
     /// A reconciliation of an object of `kind` ended after `took`.
@@ -132,6 +138,11 @@ impl Metrics {
     /// There are so many tenants now.
     pub fn tenants(&self, count: usize) {
         self.tenants.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// From now on `sources` are asked, at each scrape, how tenants are backed up, drilled and proven.
+    pub fn protection(&self, sources: Sources) {
+        self.protection.ask(sources);
     }
 
     /// A store stands like this now.

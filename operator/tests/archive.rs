@@ -13,6 +13,8 @@ mod backup;
 mod data;
 #[path = "archive/drill.rs"]
 mod drill;
+#[path = "archive/key_proof.rs"]
+mod key_proof;
 #[path = "archive/memory.rs"]
 mod memory;
 #[path = "agent/pod.rs"]

@@ -19,6 +19,7 @@ mod lost_secrets;
 mod operator_rights;
 mod operator_surface;
 mod protection;
+mod people;
 mod ready;
 mod references;
 mod rotation;

@@ -14,9 +14,10 @@ use super::{
     envelope::{KeyId, PublicKey},
     finding::{Finding, Findings, Flaw},
     index::{self, Entry, PAGE_LIMIT_BYTES},
-    layout::{ArchiveId, DataObject, Folder},
+    layout::{ArchiveId, DataObject, Folder, Part},
     manifest::{InvalidManifest, MANIFEST_LIMIT_BYTES, Manifest, PageSummary},
     retry::{Retries, RetryRule},
+    segment::SEGMENT_LIMIT_BYTES,
 };
 use crate::{
     error::chain,
@@ -301,6 +302,19 @@ impl Archive {
             }
         }
         Ok(())
+    }
+
+    /// The first segment of `part`, verified by its digest; absent: the part has none.
+    pub async fn first_segment(&self, manifest: &Manifest, part: Part) -> Result<Option<Vec<u8>>, Error> {
+        let folder = manifest.folder();
+        let Some(page) = manifest.part(part).and_then(|part| part.pages.first()) else { return Ok(None) };
+        let entries = self.page(&folder, page).await?;
+        let Some(entry) = entries.into_iter().next() else { return Ok(None) };
+        let key = folder.key(DataObject::Segment(entry.key)).to_string();
+        let version = entry.version.as_ref();
+        self.committed_document(&key, version, entry.size, entry.blake3, SEGMENT_LIMIT_BYTES as u64)
+            .await
+            .map(Some)
     }
 
     /// The entries of one page.

@@ -119,6 +119,11 @@ impl Identities {
         if identities.is_empty() { Err(InvalidIdentity::Empty) } else { Ok(Self(identities.into())) }
     }
 
+    /// One after the other.
+    pub fn each(&self) -> impl Iterator<Item = &x25519::Identity> {
+        self.0.iter()
+    }
+
     /// As age takes them.
     pub(super) fn as_age(&self) -> impl Iterator<Item = &dyn age::Identity> {
         self.0.iter().map(|identity| identity as _)

@@ -1,0 +1,507 @@
+//! Proof that those who hold keys still have them.
+//!
+//! A recipient is public: that its backups are encrypted for the escrow says nothing about whether anybody still has the
+//! escrow's identity. So each holder proves it from time to time, with `kubectl valv keys prove`, without the identity
+//! leaving the terminal (`docs/adr/0015-proving-keys.md`).
+//!
+//! For each key that is to be proven soon, a ConfigMap in the tenant's namespace has a challenge: the header of a segment
+//! of the newest backup, and a nonce for that key alone. The holder's program opens both, and writes the nonce on the
+//! ConfigMap. Here the answer is checked, and dated in the tenant's status.
+//!
+//! | step    | file            | may touch                         |
+//! |---------|-----------------|-----------------------------------|
+//! | plan    | `keys/plan.rs`  | nothing                           |
+//! | proof   | `keys/proof.rs` | nothing (randomness of age)       |
+//! | the rest| here            | the cluster; the store, as reader |
+
+pub mod plan;
+pub mod proof;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{
+    Resource, ResourceExt,
+    core::DynamicObject,
+    runtime::{
+        events::Recorder,
+        reflector::{ObjectRef, Store},
+    },
+};
+use serde_json::{Value, json};
+use tokio::{task::yield_now, time::sleep};
+use tracing::{info, instrument, warn};
+use valv_crds::{
+    Backup, JournalTenant, JournalTenantStatus,
+    protection::KeyStatus,
+    reference::{NAMESPACE_PREFIX, TENANT_LABEL},
+    store::BreakerState,
+};
+
+use self::{
+    plan::{Asked, Standing, Step},
+    proof::{Challenge, Nonce},
+};
+use crate::{
+    archive::{
+        Archive,
+        commit::ManifestRef,
+        envelope::SigningKey,
+        fetch::{self, Options},
+        layout::Part,
+        recipients::x25519_stanzas,
+    },
+    controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
+    error::chain,
+    io::{
+        bucket::{Bucket, SettingsError, Version},
+        cache::Cache,
+        cluster::{self, Cluster},
+        events::{self, News, Tone},
+        kind::{Key, Kind},
+    },
+    overview::find,
+    settings::Settings,
+    signing::{self, Signing},
+    store::{check as store_check, check::Identity, observe as identities},
+};
+
+/// Between two looks at all tenants: a holder waits at a terminal for the answer to be seen.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a tenant is left alone after a failure: a store that is away is asked for nothing that can wait.
+const REST: Duration = Duration::from_secs(120);
+
+/// Annotation on a challenge: the holder's answer.
+pub const ANSWER_ANNOTATION: &str = "valv.eu/key-answer";
+
+/// What the names of challenges begin with; the key's fingerprint follows.
+pub const CHALLENGE_PREFIX: &str = "key-challenge-";
+
+/// What every look shares.
+pub struct Context {
+    /// The cluster, to write to.
+    pub cluster: Cluster,
+    /// What stands in the tenants' namespaces.
+    pub cache: Cache,
+    /// All tenants.
+    pub tenants: Store<Guarded>,
+    /// All policies.
+    pub policies: Store<GuardedPolicy>,
+    /// All stores.
+    pub stores: Store<GuardedStore>,
+    /// All backups.
+    pub backups: Store<GuardedBackup>,
+    /// The operator's key: nonces are made with it, so that nobody must remember them.
+    pub signing: Signing,
+    /// The operator's settings.
+    pub settings: Arc<Settings>,
+    /// Tells people what changed.
+    pub recorder: Recorder,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+}
+
+/// A look at one tenant stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster refused or did not answer.
+    #[error("failed to write a challenge, or that a key was proven")]
+    Cluster(#[source] cluster::Error),
+    /// The operator's key could not be had.
+    #[error("failed to make a challenge")]
+    Signing(#[source] signing::Error),
+    /// The challenge could not be made.
+    #[error("failed to make a challenge")]
+    Proof(#[source] proof::Error),
+    /// The store cannot be asked.
+    #[error("failed to prepare the store {store}")]
+    Settings {
+        /// Which.
+        store: String,
+        /// Why not.
+        source: SettingsError,
+    },
+    /// The store's reader has no credentials.
+    #[error("failed to find the reader's credentials of the store {store}: its own condition says more")]
+    Credentials {
+        /// Which.
+        store: String,
+    },
+    /// The backup could not be read.
+    #[error("failed to read the header of backup {backup}")]
+    Fetch {
+        /// Which.
+        backup: String,
+        /// Why not.
+        source: fetch::Error,
+    },
+    /// The backup's header is not as it was committed to be.
+    #[error("the header of backup {backup} is not as it must be: {what}")]
+    Header {
+        /// Which.
+        backup: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// Looks at all tenants, again and again. Ends never.
+pub async fn run(context: Context) {
+    // What is not known yet is not taken to be absent.
+    context.cache.synced().await;
+    let _ = context.tenants.wait_until_ready().await;
+    let _ = context.policies.wait_until_ready().await;
+    let _ = context.stores.wait_until_ready().await;
+    let _ = context.backups.wait_until_ready().await;
+    // Whose look failed, and when they are looked at again.
+    let mut resting: HashMap<String, Instant> = HashMap::new();
+    loop {
+        let backups = context.backups.state();
+        let newest = newest(backups.iter().filter_map(|backup| backup.0.as_ref().ok()));
+        resting.retain(|_, until| *until > Instant::now());
+        for tenant in context.tenants.state() {
+            let Ok(tenant) = &tenant.0 else { continue };
+            let name = tenant.name_any();
+            if resting.contains_key(&name) {
+                continue;
+            }
+            let newest = newest.get(&format!("{NAMESPACE_PREFIX}{name}")).copied();
+            if let Err(error) = look(tenant, newest, &context).await {
+                warn!(tenant.name = name, error = chain(&error), "failed to look after keys, trying again");
+                resting.insert(name, Instant::now() + REST);
+            }
+            // Ten thousand tenants of whom nothing is asked hold up nobody.
+            yield_now().await;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Offers challenges, checks answers, and takes away what is not needed, for one tenant.
+#[instrument(skip_all, fields(tenant.name = tenant.name_any()))]
+async fn look(tenant: &JournalTenant, newest: Option<&Backup>, context: &Context) -> Result<(), Error> {
+    if tenant.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let name = tenant.name_any();
+    let policy = tenant.spec.backup.as_ref().map(|backup| backup.policy.as_str());
+    let policy = policy.and_then(|policy| context.policies.get(&ObjectRef::new(policy)));
+    let policy = policy.as_ref().and_then(|policy| policy.0.as_ref().ok());
+    let asked = plan::asked(tenant, policy, (context.now)());
+    let objects = context.cache.of(&name);
+    let challenges: Vec<_> = objects
+        .iter()
+        .filter(|(key, _)| key.kind == Kind::ConfigMap && key.name.starts_with(CHALLENGE_PREFIX))
+        .collect();
+    for (key, object) in &challenges {
+        let fingerprint = &key.name[CHALLENGE_PREFIX.len()..];
+        if !asked.iter().any(|asked| asked.fingerprint == fingerprint) {
+            context.cluster.delete(key, object).await.map_err(Error::Cluster)?;
+        }
+    }
+    if asked
+        .iter()
+        .all(|asked| !asked.is_due && !challenges.iter().any(|(key, _)| key.name == asked.object()))
+    {
+        return Ok(());
+    }
+    let slot = newest.and_then(|newest| newest.status.as_ref()?.slot);
+    if newest.is_none() && challenges.is_empty() {
+        return Ok(());
+    }
+    // There is a backup, so there is a key: none is made here that was not made for a commit.
+    let signing = context
+        .signing
+        .key(&context.cluster, &context.settings.operator_namespace)
+        .await
+        .map_err(Error::Signing)?;
+    let mut header = None;
+    for asked in &asked {
+        let object = challenges.iter().find(|(key, _)| key.name == asked.object()).map(|(_, object)| *object);
+        let standing = object.and_then(|object| standing(object));
+        let expected = |slot| nonce(&signing, tenant, asked, slot);
+        match plan::decide(asked, standing.as_ref(), slot, expected).map_err(Error::Proof)? {
+            Step::Nothing => {}
+            Step::Proven => proven(tenant, asked, context).await?,
+            Step::Refuse => refuse(tenant, asked, object, context).await?,
+            Step::Withdraw => {
+                if let Some(object) = object {
+                    let key = Key::new(Kind::ConfigMap, asked.object());
+                    context.cluster.delete(&key, object).await.map_err(Error::Cluster)?;
+                }
+            }
+            Step::Offer(slot) => {
+                let Some(newest) = newest else { continue };
+                let known = match header.take() {
+                    Some(known) => known,
+                    None => header_of(newest, context).await?,
+                };
+                let nonce = nonce(&signing, tenant, asked, slot).map_err(Error::Proof)?;
+                let archive = archive_id(tenant);
+                let challenge = Challenge::make(&archive, slot, &asked.recipient, &known, &nonce)
+                    .map_err(Error::Proof)?;
+                header = Some(known);
+                let key = Key::new(Kind::ConfigMap, asked.object());
+                let wanted = config_map(&name, asked, &challenge);
+                context
+                    .cluster
+                    .apply(&key, &wanted, object.map(AsRef::as_ref))
+                    .await
+                    .map_err(Error::Cluster)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The newest complete backup of each namespace.
+fn newest<'a>(backups: impl Iterator<Item = &'a Backup>) -> HashMap<String, &'a Backup> {
+    let slot = |backup: &Backup| backup.status.as_ref().and_then(|status| status.slot);
+    let is_complete = |backup: &&Backup| {
+        let status = backup.status.as_ref();
+        let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        find(conditions, "Complete").is_some_and(|complete| complete.status == "True")
+    };
+    let mut newest: HashMap<String, &Backup> = HashMap::new();
+    for backup in backups.filter(is_complete) {
+        let standing = newest.entry(backup.namespace().unwrap_or_default()).or_insert(backup);
+        if slot(standing) < slot(backup) {
+            *standing = backup;
+        }
+    }
+    newest
+}
+
+fn archive_id(tenant: &JournalTenant) -> String {
+    tenant.spec.archive_id.clone().unwrap_or_else(|| tenant.name_any())
+}
+
+fn nonce(
+    signing: &SigningKey,
+    tenant: &JournalTenant,
+    asked: &Asked,
+    slot: valv_crds::Slot,
+) -> Result<Nonce, proof::Error> {
+    proof::nonce(signing, &archive_id(tenant), slot, &asked.recipient, asked.proven)
+}
+
+/// What stands in the cluster; absent: it is no challenge, and is made anew.
+fn standing(object: &DynamicObject) -> Option<Standing> {
+    let slot = object.data.pointer("/data/slot")?.as_str()?.parse().ok()?;
+    Some(Standing { slot, answer: object.annotations().get(ANSWER_ANNOTATION).cloned() })
+}
+
+/// The first bytes of the first segment of the newest backup's smallest part: the header, and no payload.
+async fn header_of(backup: &Backup, context: &Context) -> Result<Vec<u8>, Error> {
+    let name = backup.name_any();
+    let broken = |what: &str| Error::Header { backup: name.clone(), what: what.to_owned() };
+    let status = backup.status.as_ref().ok_or_else(|| broken("it has no status"))?;
+    let manifest = status.manifest.as_ref().ok_or_else(|| broken("its status names no manifest"))?;
+    let stores = status.stores.iter().filter(|store| store.commit.is_some());
+    let store = stores
+        .filter_map(|store| context.stores.get(&ObjectRef::new(&store.name)))
+        .filter_map(|store| store.0.as_ref().ok().cloned())
+        .find(|store| store.status.as_ref().is_none_or(|status| status.breaker.state == BreakerState::Closed))
+        .ok_or_else(|| broken("no store that has it can be asked now"))?;
+    let store = store_check::check(Arc::new(store));
+    let namespace = &context.settings.operator_namespace;
+    let credentials =
+        identities::credentials(&store, &context.cluster, namespace).await.map_err(Error::Cluster)?;
+    let credentials = credentials.map_err(|_| Error::Credentials { store: store.name.clone() })?;
+    let settings = store.settings(credentials.of(Identity::Reader).clone());
+    let bucket =
+        Bucket::open(&settings).map_err(|source| Error::Settings { store: store.name.clone(), source })?;
+    let archive = Archive::new(bucket, Options { ahead: 1, ..Options::default() });
+    let fetched = |source| Error::Fetch { backup: name.clone(), source };
+    let version = manifest.version.as_deref().map(Version::new);
+    let size = archive
+        .size_of(&manifest.key, version.as_ref())
+        .await
+        .map_err(|error| fetched(fetch::Error::Store(error)))?;
+    let blake3 = manifest.blake3.parse().map_err(|_| broken("its status names no digest of the manifest"))?;
+    let named = ManifestRef { key: manifest.key.clone(), version, size, blake3 };
+    let manifest = archive.manifest(&named).await.map_err(fetched)?;
+    let segment = archive.first_segment(&manifest, Part::Tenant).await.map_err(fetched)?;
+    let segment = segment.ok_or_else(|| broken("its part tenant is empty"))?;
+    let header = proof::header(&segment).ok_or_else(|| broken("a segment has no age header"))?;
+    match x25519_stanzas(header) {
+        Ok(found) if found >= manifest.recipients.len() => Ok(header.to_vec()),
+        Ok(found) => {
+            let what = format!("it names {found} recipients, and the manifest {}", manifest.recipients.len());
+            Err(broken(&what))
+        }
+        Err(_) => Err(broken("a segment has no age header")),
+    }
+}
+
+/// The challenge, as it stands in the tenant's namespace. Nothing in it is secret.
+fn config_map(tenant: &str, asked: &Asked, challenge: &Challenge) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": asked.object(),
+            "namespace": format!("{NAMESPACE_PREFIX}{tenant}"),
+            "labels": { TENANT_LABEL: tenant, "app.kubernetes.io/managed-by": "valv" },
+        },
+        "data": {
+            "archive": challenge.archive,
+            "slot": challenge.slot.to_string(),
+            "recipient": challenge.recipient,
+            "header": BASE64_STANDARD.encode(&challenge.header),
+            "challenge": BASE64_STANDARD.encode(&challenge.sealed),
+        },
+    })
+}
+
+/// Reads what [`config_map`] wrote.
+pub fn read_config_map(data: &std::collections::BTreeMap<String, String>) -> Option<Challenge> {
+    let text = |name: &str| data.get(name);
+    let bytes = |name: &str| BASE64_STANDARD.decode(data.get(name)?).ok();
+    Some(Challenge {
+        archive: text("archive")?.clone(),
+        slot: text("slot")?.parse().ok()?,
+        recipient: text("recipient")?.clone(),
+        header: bytes("header")?,
+        sealed: bytes("challenge")?,
+    })
+}
+
+/// The status of `tenant` with the proof of `asked` at `now`, and otherwise as it stands.
+fn with_proof(tenant: &JournalTenant, asked: &Asked, now: Timestamp) -> JournalTenantStatus {
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let mut status = tenant.status.clone().unwrap_or_default();
+    let keys = &mut status.backup.get_or_insert_default().keys;
+    keys.retain(|key| key.role != asked.role);
+    keys.push(KeyStatus {
+        role: asked.role,
+        fingerprint: asked.fingerprint.clone(),
+        proven: Some(Time(now)),
+    });
+    keys.sort_by_key(|key| key.role);
+    status
+}
+
+/// Dates the proof in the tenant's status. The challenge goes at the next look.
+async fn proven(tenant: &JournalTenant, asked: &Asked, context: &Context) -> Result<(), Error> {
+    let status = with_proof(tenant, asked, (context.now)());
+    match context.cluster.set_status(Kind::JournalTenant, tenant, &status).await {
+        Ok(_) => {}
+        // The answer is still there, and is looked at again.
+        Err(error) if error.is_conflict() => return Ok(()),
+        Err(error) => return Err(Error::Cluster(error)),
+    }
+    info!(key.role = ?asked.role, key.fingerprint = asked.fingerprint, "a key was proven");
+    let note = format!("the holder of the {:?} key ({}) proved it", asked.role, asked.fingerprint);
+    let news = News { tone: Tone::Normal, reason: "KeyProven".to_owned(), note };
+    events::publish(&context.recorder, &tenant.object_ref(&()), vec![news]).await;
+    Ok(())
+}
+
+/// Takes a wrong answer away, and says so.
+async fn refuse(
+    tenant: &JournalTenant,
+    asked: &Asked,
+    object: Option<&Arc<DynamicObject>>,
+    context: &Context,
+) -> Result<(), Error> {
+    let Some(object) = object else { return Ok(()) };
+    let key = Key::new(Kind::ConfigMap, asked.object());
+    context.cluster.annotate(&key, object, &[(ANSWER_ANNOTATION, None)]).await.map_err(Error::Cluster)?;
+    let note = format!(
+        "an answer for the {:?} key ({}) was wrong: nothing is proven",
+        asked.role, asked.fingerprint
+    );
+    let news = News { tone: Tone::Warning, reason: "KeyAnswerWrong".to_owned(), note };
+    events::publish(&context.recorder, &tenant.object_ref(&()), vec![news]).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use valv_crds::protection::KeyRole;
+
+    use super::*;
+    use crate::overview::tests::{ESCROW_KEY, World, complete, condition, noon};
+
+    #[test]
+    fn the_newest_complete_backup_of_each_namespace_is_asked_about() {
+        let mut running = complete("20261124T010000Z", "2026-11-24T01:10:00Z");
+        running["status"]["conditions"] = json!([condition("Complete", "False", "Running")]);
+        let mut other = complete("20261125T010000Z", "2026-11-25T01:10:00Z");
+        other["metadata"]["namespace"] = json!("journal-bo");
+        let backups: Vec<Backup> = [
+            complete("20261123T010000Z", "2026-11-23T01:10:00Z"),
+            complete("20261122T010000Z", "2026-11-22T01:10:00Z"),
+            running,
+            other,
+        ]
+        .into_iter()
+        .map(|value| serde_json::from_value(value).unwrap())
+        .collect();
+
+        let newest = newest(backups.iter());
+
+        assert_eq!(newest["journal-ada"].name_any(), "ada-20261123t010000z");
+        assert_eq!(newest["journal-bo"].name_any(), "ada-20261125t010000z");
+    }
+
+    #[test]
+    fn a_proof_is_dated_for_the_key_that_was_proven_and_nothing_else_changes() {
+        let tenant: JournalTenant = serde_json::from_value(World::well().tenant).unwrap();
+        let asked = Asked {
+            role: KeyRole::Escrow,
+            recipient: ESCROW_KEY.to_owned(),
+            fingerprint: crate::overview::key_fingerprint(ESCROW_KEY),
+            proven: None,
+            is_due: true,
+        };
+
+        let after = with_proof(&tenant, &asked, noon());
+
+        let before = tenant.status.clone().unwrap();
+        let (old, new) = (before.backup.clone().unwrap().keys, after.backup.clone().unwrap().keys);
+        assert_eq!((&new[0], new.len()), (&old[0], 2));
+        assert_eq!(new[1].proven, Some(Time(noon())));
+        assert_eq!(new[1].fingerprint, old[1].fingerprint);
+        assert_eq!(valv_crds::JournalTenantStatus { backup: before.backup.clone(), ..after }, before);
+        let unseen = JournalTenant { status: None, ..tenant };
+        assert_eq!(with_proof(&unseen, &asked, noon()).backup.unwrap().keys, [new[1].clone()]);
+    }
+
+    #[test]
+    fn a_challenge_reads_back_as_it_was_written_and_belongs_to_its_tenant() {
+        let asked = Asked {
+            role: KeyRole::Escrow,
+            recipient: "age1x".to_owned(),
+            fingerprint: "0123456789abcdef".to_owned(),
+            proven: None,
+            is_due: true,
+        };
+        let challenge = Challenge {
+            archive: "ada".to_owned(),
+            slot: "20261123T010000Z".parse().unwrap(),
+            recipient: "age1x".to_owned(),
+            header: vec![0, 255],
+            sealed: vec![7],
+        };
+
+        let written = config_map("ada", &asked, &challenge);
+
+        assert_eq!(written["metadata"]["name"], "key-challenge-0123456789abcdef");
+        assert_eq!(written["metadata"]["labels"][TENANT_LABEL], "ada");
+        let data = serde_json::from_value(written["data"].clone()).unwrap();
+        assert_eq!(read_config_map(&data), Some(challenge));
+        let object: DynamicObject = serde_json::from_value(written).unwrap();
+        let expected = Standing { slot: "20261123T010000Z".parse().unwrap(), answer: None };
+        assert_eq!(standing(&object), Some(expected));
+    }
+}

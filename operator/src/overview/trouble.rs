@@ -1,0 +1,149 @@
+//! What is wrong with a tenant's protection, the worst first. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use valv_crds::{BackupPolicy, BackupStore, JournalTenant};
+
+use super::{DrillView, Overview, find};
+
+/// Something that is wrong.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trouble {
+    /// One word, for machines.
+    pub code: TroubleCode,
+    /// A sentence, for people.
+    pub message: String,
+}
+
+/// What is wrong, as one word.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum TroubleCode {
+    /// The tenant names no policy: it is not backed up.
+    Unprotected,
+    /// The policy is not there, or cannot be followed.
+    PolicyUnusable,
+    /// Somebody changed what lies in a store.
+    Tampering,
+    /// A store of the policy takes no backups.
+    StoreNotReady,
+    /// No complete backup came in time.
+    BackupOverdue,
+    /// The newest backup failed.
+    BackupFailed,
+    /// The newest drill did not pass.
+    DrillFailed,
+    /// No drill ended in time.
+    DrillOverdue,
+    /// The policy asks for no drills.
+    NotDrilled,
+    /// The newest drill took longer, or would have lost more, than was promised.
+    ObjectivesMissed,
+    /// A key was not proven in time.
+    KeyProofOverdue,
+    /// The journal itself is not as its spec asks.
+    NotReady,
+}
+
+/// What is wrong with the tenant that `seen` is of.
+pub fn troubles(
+    seen: &Overview,
+    tenant: &JournalTenant,
+    policy: Option<&BackupPolicy>,
+    stores: &BTreeMap<String, &BackupStore>,
+    now: Timestamp,
+) -> Vec<Trouble> {
+    let mut found = vec![];
+    let mut say = |code, message: String| found.push(Trouble { code, message });
+    match (&seen.policy, policy) {
+        (None, _) => say(
+            TroubleCode::Unprotected,
+            "it is not backed up: spec.backup names no policy and no recipients".to_owned(),
+        ),
+        (Some(name), None) => {
+            say(TroubleCode::PolicyUnusable, format!("its policy {name} is not there"));
+        }
+        (Some(name), Some(policy)) => {
+            let conditions = policy.status.as_ref().map(|status| status.conditions.as_slice());
+            let ready = find(conditions.unwrap_or_default(), "Ready");
+            if let Some(ready) = ready.filter(|ready| ready.status != "True") {
+                let message = format!("its policy {name} is not ready ({}): {}", ready.reason, ready.message);
+                say(TroubleCode::PolicyUnusable, message);
+            }
+        }
+    }
+    if !seen.tampering.is_empty() {
+        let message =
+            format!("what lies in a store was changed, as these report: {}", seen.tampering.join(", "));
+        say(TroubleCode::Tampering, message);
+    }
+    for name in policy.map(|policy| policy.spec.stores.as_slice()).unwrap_or_default() {
+        let Some(store) = stores.get(name) else { continue };
+        let view = super::store_view(store);
+        if view.ready != "True" {
+            let message = format!("the store {name} is not ready ({}): {}", view.reason, view.message);
+            say(TroubleCode::StoreNotReady, message);
+        }
+    }
+    if let Some(due) = seen.backup_due.filter(|due| *due < now) {
+        let message = match &seen.last_backup {
+            Some(last) => format!("no backup since {}: the next one was due at {due}", last.slot),
+            None => format!("it has no backup: the first one was due at {due}"),
+        };
+        say(TroubleCode::BackupOverdue, message);
+    }
+    if let Some(failed) = &seen.failed_backup {
+        let message = format!("backup {} failed ({}): {}", failed.name, failed.reason, failed.message);
+        say(TroubleCode::BackupFailed, message);
+    }
+    if let Some(drill) = seen.last_drill.as_ref().filter(|drill| is_failed(drill)) {
+        let message = format!("drill {} did not pass: {}", drill.name, drill.reason);
+        say(TroubleCode::DrillFailed, message);
+    }
+    if let Some(due) = seen.drill_due.filter(|due| *due < now) {
+        say(TroubleCode::DrillOverdue, format!("no drill ended in time: one was due at {due}"));
+    }
+    if policy.is_some_and(|policy| policy.spec.drill.is_none()) {
+        say(
+            TroubleCode::NotDrilled,
+            "its policy asks for no drills: nobody knows that its backups can be restored".to_owned(),
+        );
+    }
+    if let Some(message) = missed(seen) {
+        say(TroubleCode::ObjectivesMissed, message);
+    }
+    for key in seen.keys.iter().filter(|key| key.due.is_some_and(|due| due < now)) {
+        let message = match key.proven {
+            Some(proven) => format!("the {:?} key was last proven at {proven}", key.role),
+            None => format!("the {:?} key was never proven to open a backup", key.role),
+        };
+        say(TroubleCode::KeyProofOverdue, message);
+    }
+    let conditions = tenant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    if let Some(ready) = find(conditions, "Ready").filter(|ready| ready.status != "True" && !seen.suspended) {
+        say(TroubleCode::NotReady, format!("the journal is not ready ({}): {}", ready.reason, ready.message));
+    }
+    found
+}
+
+/// A drill that somebody cancelled has no verdict on the backup.
+pub fn is_failed(drill: &DrillView) -> bool {
+    drill.passed != "True" && drill.reason != "Cancelled"
+}
+
+/// What the newest drill that passed measured above what was promised.
+fn missed(seen: &Overview) -> Option<String> {
+    let (promised, drill) = (seen.objectives?, seen.last_drill.as_ref()?);
+    let above = |name: &str, measured: Option<i64>, promised: i64| {
+        let measured = measured.filter(|measured| *measured > promised)?;
+        Some(format!("{name} {measured} s instead of {promised} s"))
+    };
+    let both = [
+        above("recovery time", drill.rto_seconds, promised.rto_seconds),
+        above("recovery point", drill.rpo_seconds, promised.rpo_seconds),
+    ];
+    let both: Vec<String> = both.into_iter().flatten().collect();
+    (!both.is_empty()).then(|| format!("drill {} measured {}", drill.name, both.join(" and ")))
+}
