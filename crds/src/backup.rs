@@ -331,6 +331,8 @@ pub enum BackupReason {
     Tampered,
     /// Retention has deleted it.
     Expired,
+    /// Its commit was in a store and is not there any more, and retention did not delete it.
+    CatalogueRolledBack,
 }
 
 #[cfg(test)]

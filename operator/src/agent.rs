@@ -12,6 +12,7 @@
 //! | `agent database roles`      | Job                                  | [`rotate`]      |
 //! | `agent backup`              | Job, the PostgreSQL image            | [`backup`](mod@backup) |
 //! | `agent verify`              | Job                                  | [`verify`](mod@verify) |
+//! | `agent copy`                | Job in the operator's namespace      | [`copy`](mod@copy) |
 //!
 //! There is no readiness command: the pod's probe is `pg_isready -h <socket folder>`, which speaks only the
 //! start of the protocol, so that a probe needs no role and no password, and adds no log line of ours.
@@ -26,6 +27,7 @@
 #![allow(clippy::doc_markdown, reason = "PostgreSQL and ConfigMap are names, not code")]
 
 pub mod backup;
+pub mod copy;
 pub mod durable;
 mod error;
 pub mod init;
@@ -71,6 +73,8 @@ pub enum Command {
     Backup(backup::Backup),
     /// Read a backup back from its store, and compare it with its manifest
     Verify(verify::Verify),
+    /// Copy a backup to another store, and read the copy back
+    Copy(Box<copy::Copy>),
 }
 
 /// `valv agent database …`.
@@ -128,6 +132,11 @@ pub async fn run(command: Command, now: fn() -> Timestamp) -> Result<(), Error> 
             let outcome = verify::verify(&verify, now).await;
             verify::report(&verify, &outcome);
             outcome.map(drop).map_err(Error::Verify)
+        }
+        Command::Copy(copy) => {
+            let outcome = copy::copy(&copy, now).await;
+            copy::report(&copy, &outcome);
+            outcome.map(drop).map_err(Error::Copy)
         }
     }
 }

@@ -152,7 +152,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Agent(command) => {
             let runtime = match &command {
-                agent::Command::Backup(_) | agent::Command::Verify(_) => several_threads()?,
+                agent::Command::Backup(_) | agent::Command::Verify(_) | agent::Command::Copy(_) => {
+                    several_threads()?
+                }
                 agent::Command::Install { .. } | agent::Command::Database(_) => one_thread()?,
             };
             let code = match runtime.block_on(agent::run(command, now)) {

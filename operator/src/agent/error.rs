@@ -1,6 +1,6 @@
 //! How the agent fails.
 
-use super::{backup, init, install, rotate, run, verify};
+use super::{backup, copy, init, install, rotate, run, verify};
 
 /// Why a command of the agent stopped. Says what was being done; the sources say why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,10 @@ pub enum Error {
     /// `agent verify`.
     #[error("failed to verify the backup")]
     Verify(#[source] verify::Error),
+
+    /// `agent copy`.
+    #[error("failed to copy the backup")]
+    Copy(#[source] copy::Error),
 }
 
 impl Error {
@@ -40,7 +44,8 @@ impl Error {
             | Self::Run(_)
             | Self::Roles(_)
             | Self::Backup(_)
-            | Self::Verify(_) => 1,
+            | Self::Verify(_)
+            | Self::Copy(_) => 1,
         }
     }
 }
