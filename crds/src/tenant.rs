@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     database::{Database, Size},
     journal::Journal,
-    protection::Protection,
+    protection::{Protection, ProtectionStatus},
     reference::{ObjectName, ObjectReference},
 };
 
@@ -320,6 +320,10 @@ pub struct JournalTenantStatus {
     /// The certificates in use.
     #[serde(default)]
     pub certificates: CertificateStatus,
+
+    /// Its backups, drills and keys. It stays when `spec.backup` is taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<ProtectionStatus>,
 
     /// One entry a type.
     #[serde(default)]

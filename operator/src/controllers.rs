@@ -1,6 +1,11 @@
 //! Starts the controllers and what they share.
 
-use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,10 +28,11 @@ use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant};
 
 use crate::{
     backoff::Backoff,
-    backup,
+    backup, copy,
     error::chain,
     http::Health,
     io::{cache::Cache, cluster::Cluster},
+    janitor,
     lease::Leadership,
     metrics::Metrics,
     policy,
@@ -108,6 +114,7 @@ pub async fn run(
         Controller::new(Api::<GuardedBackup>::all(runtime.client.clone()), watcher::Config::default());
     let known = Known { tenants: tenants.clone(), stores, backups: backups.store() };
     let (policies, policies_end) = policies(&runtime, known.clone(), stop.clone());
+    let keeping = keeping(&runtime, known.clone(), policies.clone(), stop.clone());
     let backups_end = run_backups(&runtime, backups, cache.clone(), known, policies, stop);
     let synced = async {
         cache.synced().await;
@@ -121,6 +128,7 @@ pub async fn run(
     tokio::select! {
         ((), (), (), ()) = ended => Ok(()),
         () = synced => Ok(()),
+        () = keeping => Ok(()),
     }
 }
 
@@ -274,6 +282,49 @@ fn policy_error_policy(
     context: Arc<policy::Context>,
 ) -> Action {
     policy::error_policy(&object.name_any(), error, &context)
+}
+
+/// Copies and the janitor, until `stop`. What they are at then is left where it is, and found there again.
+fn keeping(
+    runtime: &Runtime,
+    known: Known,
+    policies: Store<GuardedPolicy>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> impl Future<Output = ()> {
+    let copies = Arc::new(copy::Context {
+        cluster: runtime.cluster(),
+        tenants: known.tenants.clone(),
+        policies: policies.clone(),
+        stores: known.stores.clone(),
+        backups: known.backups.clone(),
+        signing: Signing::default(),
+        settings: runtime.settings.clone(),
+        breakers: runtime.breakers.clone(),
+        recorder: runtime.recorder(),
+        now: runtime.now,
+    });
+    let janitor = Arc::new(janitor::Context {
+        cluster: runtime.cluster(),
+        tenants: known.tenants,
+        policies,
+        stores: known.stores,
+        backups: known.backups,
+        signing: Signing::default(),
+        settings: runtime.settings.clone(),
+        breakers: runtime.breakers.clone(),
+        recorder: runtime.recorder(),
+        memory: Mutex::default(),
+        now: runtime.now,
+    });
+    async move {
+        tokio::select! {
+            () = stop => {}
+            () = copy::run(copies) => {}
+            () = janitor::run(janitor) => {}
+        }
+        // The controllers end by themselves, and with them all of this.
+        std::future::pending::<()>().await;
+    }
 }
 
 /// The backups' controller.

@@ -42,6 +42,7 @@ use self::{
     rounds::{Memory, Turns},
 };
 use crate::{
+    archive::{canonical, catalogue, erase, fetch, lock},
     controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
     error::chain,
     io::{
@@ -105,10 +106,10 @@ pub enum Error {
     Signing(#[source] signing::Error),
     /// The archive could not be read as a whole.
     #[error("failed to read the catalogue")]
-    Catalogue(#[source] Box<crate::archive::catalogue::Error>),
+    Catalogue(#[source] Box<catalogue::Error>),
     /// A manifest could not be read.
     #[error("failed to read what a backup builds on")]
-    Lineage(#[source] Box<crate::archive::fetch::Error>),
+    Lineage(#[source] Box<fetch::Error>),
     /// What there is could not be listed.
     #[error("failed to list the store")]
     List(#[source] bucket::Error),
@@ -121,7 +122,7 @@ pub enum Error {
         /// Of which backup.
         slot: valv_crds::Slot,
         /// Why not.
-        source: Box<crate::archive::lock::Error>,
+        source: Box<lock::Error>,
     },
     /// Something could not be deleted, for another reason than a lock.
     #[error("failed to delete {what}")]
@@ -129,14 +130,14 @@ pub enum Error {
         /// What.
         what: String,
         /// Why not.
-        source: Box<crate::archive::erase::Error>,
+        source: Box<erase::Error>,
     },
     /// The terms could not be written.
     #[error("failed to write the terms")]
     Record(#[source] bucket::Error),
     /// The terms have no canonical form.
     #[error("failed to describe the terms")]
-    Describe(#[source] crate::archive::canonical::Error),
+    Describe(#[source] canonical::Error),
 }
 
 impl Error {
@@ -145,8 +146,11 @@ impl Error {
         match self {
             Self::Catalogue(source) => source.of_store(),
             Self::Lineage(source) => match source.as_ref() {
-                crate::archive::fetch::Error::Store(error) => Some(error),
-                _ => None,
+                fetch::Error::Store(error) => Some(error),
+                fetch::Error::Broken(_)
+                | fetch::Error::Commit { .. }
+                | fetch::Error::Manifest { .. }
+                | fetch::Error::Worker { .. } => None,
             },
             Self::List(error) | Self::Record(error) => Some(error),
             Self::Extend { source, .. } => source.of_store(),

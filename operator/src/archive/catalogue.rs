@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     error::chain,
-    io::bucket::{self, Content, Kind, ListedVersion, Meta, Place, Version},
+    io::bucket::{self, Content, Kind, ListedVersion, Place, Version},
 };
 
 /// The most backups of one archive in one store: a daily one for 50 years.
@@ -264,7 +264,7 @@ impl Archive {
         let mut entry: Option<Entry> = None;
         let mut refused = None;
         for version in &lying.objects {
-            let Some((bytes, meta)) = self.small(&key, version.as_ref(), COMMIT_LIMIT_BYTES).await? else {
+            let Some(bytes) = self.small(&key, version.as_ref(), COMMIT_LIMIT_BYTES).await? else {
                 continue;
             };
             match Commit::open(&bytes, archive, slot, trusted) {
@@ -272,15 +272,17 @@ impl Archive {
                     if entry.as_ref().is_none_or(|entry| commit.committed < entry.commit.committed) =>
                 {
                     let (version, blake3) = (version.clone(), Blake3::of(&bytes));
-                    entry =
-                        Some(Entry { commit, key_id, version, blake3, locked_until: meta.retained_until });
+                    entry = Some(Entry { commit, key_id, version, blake3, locked_until: None });
                 }
                 Ok(_) => {}
                 Err(error) => refused = refused.or_else(|| Some(chain(&error))),
             }
         }
         let mut covered = Vec::new();
-        if let Some(entry) = &entry {
+        if let Some(entry) = &mut entry {
+            // Not every store says so in its answer to a GET.
+            let locked_until = self.locked_until(&key, entry.version.as_ref()).await;
+            entry.locked_until = locked_until.map_err(fetch::Error::Store)?;
             let others = lying.objects.iter().filter(|version| **version != entry.version);
             covered.extend(
                 others.map(|by| Finding { key: key.clone(), flaw: Flaw::Covered { by: by.clone() } }),
@@ -290,14 +292,14 @@ impl Archive {
         Ok(Judged { entry, refused, covered })
     }
 
-    /// A small object and what the store says of it; `None` if it is not there. What is too large is cut one byte beyond
-    /// the limit: it parses as nothing.
+    /// A small object; `None` if it is not there. What is too large is cut one byte beyond the limit: it parses as
+    /// nothing.
     pub(super) async fn small(
         &self,
         key: &str,
         version: Option<&Version>,
         limit_bytes: u64,
-    ) -> Result<Option<(Vec<u8>, Meta)>, fetch::Error> {
+    ) -> Result<Option<Vec<u8>>, fetch::Error> {
         let mut tries = self.retries.begin();
         loop {
             match self.small_once(key, version, limit_bytes).await {
@@ -316,7 +318,7 @@ impl Archive {
         key: &str,
         version: Option<&Version>,
         limit_bytes: u64,
-    ) -> Result<(Vec<u8>, Meta), bucket::Error> {
+    ) -> Result<Vec<u8>, bucket::Error> {
         let mut object = self.bucket.get(key, version).await?;
         let mut bytes = Vec::new();
         while let Some(chunk) = object.chunk().await? {
@@ -326,7 +328,7 @@ impl Archive {
                 break;
             }
         }
-        Ok((bytes, object.meta))
+        Ok(bytes)
     }
 
     /// The folders of data that an archive has, committed or not. What has a name that is none of this format is left

@@ -126,7 +126,7 @@ impl Archive {
         for version in versions {
             let found = self.small(&key, version.as_ref(), TERMS_LIMIT_BYTES).await;
             let found = found.map_err(|source| Error::Read { archive: archive.clone(), source })?;
-            let terms = found.and_then(|(bytes, _)| Terms::open(&bytes, archive, trusted).ok());
+            let terms = found.and_then(|bytes| Terms::open(&bytes, archive, trusted).ok());
             newest = newest.into_iter().chain(terms).max_by_key(|terms| terms.written);
         }
         Ok(newest)

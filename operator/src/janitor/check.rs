@@ -10,6 +10,7 @@ use valv_crds::{
     store::StoreCondition,
 };
 
+use super::rounds::Standing;
 use crate::{
     archive::{layout::ArchiveId, manifest::FORMAT, terms::Terms},
     store::check::Store,
@@ -26,6 +27,10 @@ pub struct Ward {
     pub tenant: Option<Arc<JournalTenant>>,
     /// Whether the store is the first of the tenant's policy: its catalogue is that of the `Backup` objects.
     pub place: Place,
+    /// When the newest backup was committed there, as far as the cluster knows.
+    pub committed: Option<Timestamp>,
+    /// Whether the cluster knows any backup of it.
+    pub standing: Standing,
     /// For how long it is to be kept, as the tenant and its policy say; `None`: as the terms in the archive say.
     pub terms: Option<Terms>,
 }

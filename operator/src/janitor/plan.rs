@@ -147,10 +147,8 @@ fn catalogue(terms: &Terms, seen: &Seen, now: Timestamp) -> retention::Catalogue
     let archived = entries.map(|(slot, entry)| {
         let lineage = seen.lineage.get(slot);
         let held = terms.holds.iter().filter(|hold| hold.slot == *slot);
-        let held = held.map(|hold| Hold {
-            reason: hold.reason.clone(),
-            until: hold.until.as_ref().map(|time| time.0),
-        });
+        let held = held
+            .map(|hold| Hold { reason: hold.reason.clone(), until: hold.until.as_ref().map(|time| time.0) });
         let used = seen.in_use.get(slot).map(|by| Hold { reason: by.clone(), until: Some(in_an_hour) });
         let longest = |hold: &Hold| hold.until.unwrap_or(Timestamp::MAX);
         let archived = Archived {
