@@ -301,6 +301,7 @@ fn keeping(
         settings: runtime.settings.clone(),
         breakers: runtime.breakers.clone(),
         recorder: runtime.recorder(),
+        resting: Mutex::default(),
         now: runtime.now,
     });
     let janitor = Arc::new(janitor::Context {

@@ -23,7 +23,11 @@ pub mod observe;
 pub mod plan;
 pub mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -50,6 +54,12 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Copies that are begun or committed side by side: each asks two stores.
 const AT_ONCE: usize = 4;
 
+/// What this side could not do is tried again after this time.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(60);
+
+/// What lies in a store and is not what it should be seldom changes by itself.
+const AFTER_A_REFUSAL: Duration = Duration::from_secs(3600);
+
 /// What all rounds share.
 pub struct Context {
     /// The cluster, to write to.
@@ -70,8 +80,22 @@ pub struct Context {
     pub breakers: Breakers,
     /// Tells people what changed.
     pub recorder: Recorder,
+    /// Copies that were refused or failed on this side, and when each is tried again. Lost with the process.
+    pub resting: Mutex<BTreeMap<(String, String), Timestamp>>,
     /// The clock, so that a test can hold it.
     pub now: fn() -> Timestamp,
+}
+
+impl Context {
+    /// A panic elsewhere leaves nothing half done in it.
+    fn resting(&self) -> MutexGuard<'_, BTreeMap<(String, String), Timestamp>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rest(&self, copy: &Copy, span: Duration) {
+        let until = (self.now)().saturating_add(span).unwrap_or(Timestamp::MAX);
+        self.resting().insert(copy.key(), until);
+    }
 }
 
 /// Takes rounds. Never ends.
@@ -100,10 +124,17 @@ pub async fn round(context: &Context) -> Result<(), cluster::Error> {
         return Ok(());
     }
     let jobs = observe::observe(context).await?;
-    let steps = plan::plan(copies, &jobs, |store| context.breakers.status(store).state, now);
+    let resting = {
+        let mut resting = context.resting();
+        resting.retain(|_, until| *until > now);
+        resting.clone()
+    };
+    let rests = |copy: &Copy| resting.contains_key(&copy.key());
+    let steps = plan::plan(copies, &jobs, |store| context.breakers.status(store).state, rests, now);
     stream::iter(steps)
         .for_each_concurrent(AT_ONCE, async |(copy, step)| {
             if let Err(error) = step_on(&copy, &step, context, now).await {
+                context.rest(&copy, AFTER_A_FAILURE);
                 warn!(
                     object.kind = "Backup",
                     object.namespace = copy.backup.namespace().unwrap_or_default(),
@@ -127,6 +158,9 @@ pub async fn round(context: &Context) -> Result<(), cluster::Error> {
 async fn step_on(copy: &Copy, step: &Step, context: &Context, now: Timestamp) -> Result<(), apply::Error> {
     debug!(?step, "a copy");
     let outcome = apply::apply(copy, step, context, now).await?;
+    if outcome.refused.is_some() {
+        context.rest(copy, AFTER_A_REFUSAL);
+    }
     status::tell(copy, step, &outcome, context, now).await.map_err(apply::Error::Cluster)?;
     // Only what was told is taken away: a crash before finds the Job again.
     apply::tidy(step, &outcome, context).await

@@ -202,12 +202,13 @@ pub async fn round(context: &Context, turns: Turns) {
     };
     stream::iter(due)
         .for_each_concurrent(AT_ONCE, async |ward| {
+            let subject = rounds::Subject::of(&ward);
             let looked = look(&ward, context).await;
             let ended = (context.now)();
             match looked {
-                Ok(awaits) => context.memory().looked(ward.key(), ended, awaits),
+                Ok(awaits) => context.memory().looked(&subject, ended, awaits),
                 Err(error) => {
-                    context.memory().failed(ward.key(), ended);
+                    context.memory().failed(&subject, ended);
                     warn!(
                         archive = %ward.archive,
                         store.name = ward.store.name,

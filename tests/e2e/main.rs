@@ -20,6 +20,7 @@ mod operator_rights;
 mod operator_surface;
 mod ready;
 mod references;
+mod retention;
 mod rotation;
 mod schema;
 mod segmentation;

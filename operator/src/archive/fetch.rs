@@ -86,6 +86,8 @@ pub struct FoundCommit {
     pub key_id: KeyId,
     /// Which version of its object it is.
     pub version: Option<Version>,
+    /// The digest of its bytes, as they were read.
+    pub blake3: Blake3,
     /// What lies over it, or beside it under the same key.
     pub covered: Findings,
 }
@@ -143,8 +145,9 @@ impl Archive {
                 Ok((commit, key_id))
                     if found.as_ref().is_none_or(|found| commit.committed < found.commit.committed) =>
                 {
-                    let version = version.clone();
-                    found = Some(FoundCommit { commit, key_id, version, covered: Findings::default() });
+                    let (version, blake3) = (version.clone(), Blake3::of(&bytes));
+                    found =
+                        Some(FoundCommit { commit, key_id, version, blake3, covered: Findings::default() });
                 }
                 Ok(_) => {}
                 Err(error) => refused = refused.or(Some(error)),

@@ -11,7 +11,7 @@ use crate::{
     agent::{copy::Arrived, last_words::Verified},
     archive::{
         Archive, canonical,
-        commit::{self, Commit},
+        commit::{self, Commit, ManifestRef},
         copy,
         envelope::SigningKey,
         fetch::{self, FoundCommit},
@@ -19,6 +19,7 @@ use crate::{
         manifest::Manifest,
         verify::Mode,
     },
+    error::chain,
     io::{
         bucket::{self, Bucket, OnExisting, Put, SettingsError},
         cluster::{self, Cluster},
@@ -77,8 +78,6 @@ pub enum Error {
 pub struct Outcome {
     /// The copy's commit, which was put now or was there.
     pub committed: Option<Box<FoundCommit>>,
-    /// Digest of that commit's object.
-    pub blake3: Option<String>,
     /// Why what is there is not committed.
     pub refused: Option<(BackupReason, String)>,
     /// Whether a Job was made.
@@ -99,7 +98,9 @@ pub async fn apply(copy: &Copy, step: &Step, context: &Context, now: Timestamp) 
     match step {
         Step::Begins { number } => begin(copy, *number, context).await,
         Step::Commits { arrived, .. } => commit(copy, arrived, context, now).await,
-        Step::Done | Step::Waits { .. } | Step::Runs { .. } | Step::Failed { .. } => Ok(Outcome::default()),
+        Step::Done | Step::Rests | Step::Waits { .. } | Step::Runs { .. } | Step::Failed { .. } => {
+            Ok(Outcome::default())
+        }
     }
 }
 
@@ -136,7 +137,7 @@ async fn begin(copy: &Copy, number: i32, context: &Context) -> Result<Outcome, E
         Found::Strange(message) => return Ok(refused(BackupReason::SignatureInvalid, message)),
     };
     match found(copy, &copy.target, &target, &key, context).await? {
-        Found::Commit(there) if there.commit.attempt == original.commit.attempt => adopted(&there, &key),
+        Found::Commit(there) if there.commit.attempt == original.commit.attempt => Ok(adopted(there)),
         Found::Commit(there) => {
             let message = format!(
                 "{} has another backup of this slot, of the attempt {}",
@@ -165,10 +166,8 @@ async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestam
             return Ok(refused(BackupReason::CatalogueRolledBack, message));
         }
     };
-    let original_manifest = source.reader.manifest(&original.commit.manifest).await;
-    let original_manifest = noted(context, &copy.source, original_manifest).or_else(broken)?;
-    let arrived_manifest = target.reader.manifest(&arrived.manifest).await;
-    let arrived_manifest = noted(context, &copy.target, arrived_manifest).or_else(broken)?;
+    let original_manifest = manifest(&copy.source, &source, &original.commit.manifest, context).await?;
+    let arrived_manifest = manifest(&copy.target, &target, &arrived.manifest, context).await?;
     let (original_manifest, arrived_manifest) = match (original_manifest, arrived_manifest) {
         (Manifested::Whole(one), Manifested::Whole(other)) => (one, other),
         (Manifested::Broken(why), _) | (_, Manifested::Broken(why)) => {
@@ -209,7 +208,7 @@ async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestam
     match found(copy, &copy.target, &target, &key, context).await? {
         Found::Commit(there) if there.commit.attempt == wanted.attempt => {
             info!(slot = %copy.slot, "committed a copy");
-            adopted(&there, &key)
+            Ok(adopted(there))
         }
         Found::Commit(there) => Ok(refused(
             BackupReason::SlotTaken,
@@ -239,13 +238,8 @@ fn refused(reason: BackupReason, message: String) -> Outcome {
     Outcome { refused: Some((reason, message)), ..Outcome::default() }
 }
 
-fn adopted(there: &FoundCommit, key: &SigningKey) -> Result<Outcome, Error> {
-    let bytes = there.commit.seal(key).map_err(Error::Canonical)?;
-    Ok(Outcome {
-        committed: Some(Box::new(there.clone())),
-        blake3: Some(crate::archive::digest::Blake3::of(&bytes).to_string()),
-        ..Outcome::default()
-    })
+fn adopted(there: Box<FoundCommit>) -> Outcome {
+    Outcome { committed: Some(there), ..Outcome::default() }
 }
 
 /// A manifest that was read, or what is wrong with it.
@@ -254,29 +248,25 @@ enum Manifested {
     Broken(String),
 }
 
-/// A manifest that is not what it should be is no failure of the store.
-fn broken(error: Error) -> Result<Manifested, Error> {
-    match error {
-        Error::Read { store, source } => match *source {
-            fetch::Error::Broken(finding) => Ok(Manifested::Broken(format!("in {store}: {finding}"))),
-            fetch::Error::Manifest { key, .. } => {
-                Ok(Manifested::Broken(format!("in {store}: {key} cannot be read as a manifest")))
-            }
-            other => Err(Error::Read { store, source: Box::new(other) }),
-        },
-        other => Err(other),
-    }
-}
-
-/// Tells the store's breaker what came of a request.
-fn noted(
-    context: &Context,
+/// The manifest that `named` names. One that is not what it should be is no failure of the store.
+async fn manifest(
     store: &Store,
-    read: Result<Manifest, fetch::Error>,
+    access: &Access,
+    named: &ManifestRef,
+    context: &Context,
 ) -> Result<Manifested, Error> {
+    let read = access.reader.manifest(named).await;
     note(context, store, read.as_ref().err());
-    read.map(|manifest| Manifested::Whole(Box::new(manifest)))
-        .map_err(|source| Error::Read { store: store.name.clone(), source: Box::new(source) })
+    match read {
+        Ok(manifest) => Ok(Manifested::Whole(Box::new(manifest))),
+        Err(fetch::Error::Broken(finding)) => Ok(Manifested::Broken(format!("in {}: {finding}", store.name))),
+        Err(error @ fetch::Error::Manifest { .. }) => {
+            Ok(Manifested::Broken(format!("in {}: {}", store.name, chain(&error))))
+        }
+        Err(
+            source @ (fetch::Error::Store(_) | fetch::Error::Commit { .. } | fetch::Error::Worker { .. }),
+        ) => Err(Error::Read { store: store.name.clone(), source: Box::new(source) }),
+    }
 }
 
 fn note(context: &Context, store: &Store, error: Option<&fetch::Error>) {

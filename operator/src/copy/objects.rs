@@ -37,6 +37,9 @@ const OF_ANNOTATION: &str = "valv.eu/of";
 /// Name of the container.
 pub const CONTAINER: &str = "agent";
 
+/// What the name of the pods' ServiceAccount has after the operator's: the chart makes it, without rights.
+const ACCOUNT_SUFFIX: &str = "-copy";
+
 /// Nobody: who copies needs no file of anybody's.
 const UNPRIVILEGED: i64 = 65_532;
 
@@ -106,6 +109,7 @@ fn pod_spec(copy: &Copy, manifest: &ManifestRef, settings: &Settings) -> Value {
         .map(|(name, _)| json!({ "name": name, "mountPath": folder(name), "readOnly": true }))
         .collect();
     let mut spec = pod(None);
+    spec["serviceAccountName"] = json!(format!("{}{ACCOUNT_SUFFIX}", settings.service_account));
     spec["restartPolicy"] = json!("Never");
     spec["securityContext"] = pod_security(UNPRIVILEGED, UNPRIVILEGED);
     spec["volumes"] = json!(volumes);

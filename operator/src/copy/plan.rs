@@ -28,6 +28,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(6 * 3600);
 pub enum Step {
     /// There is none to make: all stores of the policy have it.
     Done,
+    /// The last try was refused, or failed on this side, and the next comes later. What was said of it stands.
+    Rests,
     /// It comes later.
     Waits {
         /// Why.
@@ -66,6 +68,7 @@ pub fn plan(
     copies: Vec<Copy>,
     jobs: &Jobs,
     breaker: impl Fn(&str) -> BreakerState,
+    rests: impl Fn(&Copy) -> bool,
     now: Timestamp,
 ) -> Vec<(Copy, Step)> {
     let mut running: BTreeMap<String, usize> = BTreeMap::new();
@@ -74,7 +77,7 @@ pub fn plan(
     }
     let mut steps = Vec::with_capacity(copies.len());
     for copy in copies {
-        let step = step(&copy, jobs.get(&copy.key()), &breaker, now);
+        let step = if rests(&copy) { Step::Rests } else { step(&copy, jobs.get(&copy.key()), &breaker, now) };
         let step = match step {
             Step::Begins { number } => {
                 let here = running.entry(copy.target.name.clone()).or_default();
@@ -87,7 +90,12 @@ pub fn plan(
                     waits(BackupReason::AtLimit, "as many copies run as may".to_owned())
                 }
             }
-            other => other,
+            step @ (Step::Done
+            | Step::Rests
+            | Step::Waits { .. }
+            | Step::Runs { .. }
+            | Step::Commits { .. }
+            | Step::Failed { .. }) => step,
         };
         steps.push((copy, step));
     }
@@ -166,7 +174,7 @@ mod tests {
 
     fn planned(jobs: &Jobs) -> Vec<Step> {
         let closed = |_: &str| BreakerState::Closed;
-        plan(copies(), jobs, closed, now()).into_iter().map(|(_, step)| step).collect()
+        plan(copies(), jobs, closed, |_| false, now()).into_iter().map(|(_, step)| step).collect()
     }
 
     fn frankfurt(number: i32, standing: Standing) -> Jobs {
@@ -215,16 +223,25 @@ mod tests {
         let other = Seen { name: "copy-y-1".to_owned(), number: 1, standing: Standing::Active };
         let jobs = Jobs::from([(("u2".to_owned(), "frankfurt".to_owned()), other)]);
 
-        let steps = plan(copies, &jobs, |_| BreakerState::Closed, now());
+        let steps = plan(copies, &jobs, |_| BreakerState::Closed, |_| false, now());
 
         assert!(matches!(steps[0].1, Step::Waits { reason: BackupReason::AtLimit, .. }));
         assert_eq!(steps[1].1, Step::Begins { number: 1 });
     }
 
     #[test]
+    fn what_was_refused_rests_and_the_other_store_does_not() {
+        let rests = |copy: &Copy| copy.target.name == "frankfurt";
+
+        let steps = plan(copies(), &Jobs::new(), |_| BreakerState::Closed, rests, now());
+
+        assert_eq!((&steps[0].1, &steps[1].1), (&Step::Rests, &Step::Begins { number: 1 }));
+    }
+
+    #[test]
     fn a_store_that_is_not_ready_or_left_alone_is_waited_for() {
-        let unproven = plan(copies_for(&STORES), &Jobs::new(), |_| BreakerState::Closed, now());
-        let open = plan(copies(), &Jobs::new(), |_| BreakerState::Open, now());
+        let unproven = plan(copies_for(&STORES), &Jobs::new(), |_| BreakerState::Closed, |_| false, now());
+        let open = plan(copies(), &Jobs::new(), |_| BreakerState::Open, |_| false, now());
 
         assert!(matches!(unproven[0].1, Step::Waits { reason: BackupReason::StoreNotReady, .. }));
         assert!(matches!(open[0].1, Step::Waits { reason: BackupReason::StoreUnavailable, .. }));

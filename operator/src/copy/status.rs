@@ -53,7 +53,7 @@ pub fn status(
 }
 
 fn stored(copy: &Copy, outcome: &Outcome) -> Option<StoredIn> {
-    let (found, blake3) = (outcome.committed.as_ref()?, outcome.blake3.as_ref()?);
+    let found = outcome.committed.as_ref()?;
     let Commit { archive, slot, verified, retain_until, committed, .. } = &found.commit;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     Some(StoredIn {
@@ -61,7 +61,7 @@ fn stored(copy: &Copy, outcome: &Outcome) -> Option<StoredIn> {
         commit: Some(ObjectDigest {
             key: Commit::key(archive, *slot).to_string(),
             version: found.version.as_ref().map(|version| version.as_str().to_owned()),
-            blake3: blake3.clone(),
+            blake3: found.blake3.to_string(),
         }),
         committed: Some(Time(*committed)),
         verification: Some(Verified {
@@ -106,7 +106,15 @@ fn said(copy: &Copy, status: &BackupStatus, step: &Step, outcome: &Outcome) -> O
         (Step::Runs { number }, [only]) if only == target => {
             no(BackupReason::Copying, format!("attempt {number} copies it to {target}"))
         }
-        _ => None,
+        (
+            Step::Done
+            | Step::Rests
+            | Step::Waits { .. }
+            | Step::Begins { .. }
+            | Step::Runs { .. }
+            | Step::Commits { .. },
+            _,
+        ) => None,
     }
 }
 

@@ -77,6 +77,7 @@ async fn carry_out(
         let extended = lock::extend(&access.reader, &access.committer, entry, until, mode).await;
         extended.map_err(|source| Error::Extend { slot: *slot, source: Box::new(source) })?;
         info!(%slot, %until, "extended the locks of a backup");
+        history::note_lock(ward, seen, *slot, until, context).await?;
         outcome.extended.insert(*slot, until);
     }
     if let Some(terms) = record {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use valv_crds::{
     BackupPolicy, JournalTenant,
-    reference::{ACKNOWLEDGE_DELETION_ANNOTATION, NAMESPACE_PREFIX},
+    reference::{ACKNOWLEDGE_DELETION_ANNOTATION, LOOK_AFTER_ANNOTATION, NAMESPACE_PREFIX},
     store::StoreCondition,
 };
 
@@ -53,6 +53,11 @@ impl Ward {
     /// The namespace of the tenant's objects.
     pub fn namespace(&self) -> Option<String> {
         self.tenant.as_ref().map(|tenant| format!("{NAMESPACE_PREFIX}{}", tenant.name_any()))
+    }
+
+    /// What somebody asked for a look with.
+    pub fn asked(&self) -> Option<String> {
+        self.tenant.as_ref().and_then(|tenant| tenant.annotations().get(LOOK_AFTER_ANNOTATION).cloned())
     }
 
     /// Digests that somebody acknowledged: on the tenant, or on the store if there is none.

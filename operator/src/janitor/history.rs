@@ -304,6 +304,31 @@ pub async fn let_go(
     Ok(())
 }
 
+/// Says in the object of a backup that its lock in the ward's store is longer.
+///
+/// # Errors
+/// If the cluster refuses. That the object moved on is none: the store knows how long its lock is.
+pub async fn note_lock(
+    ward: &Ward,
+    seen: &Seen,
+    slot: Slot,
+    until: Timestamp,
+    context: &Context,
+) -> Result<(), Error> {
+    for backup in seen.backups.iter().filter(|backup| slot_of(backup) == Some(slot)) {
+        let Some(mut status) = backup.status.clone() else { continue };
+        for stored in status.stores.iter_mut().filter(|stored| stored.name == ward.store.name) {
+            stored.locked_until = Some(Time(until));
+        }
+        match context.cluster.set_status_in_namespace(Kind::Backup, backup, &status).await {
+            Ok(_) => {}
+            Err(error) if error.is_conflict() || error.is_not_found() => {}
+            Err(error) => return Err(Error::Cluster(error)),
+        }
+    }
+    Ok(())
+}
+
 /// The status of `backup` without the ward's store; `None` if it lies nowhere else.
 fn without(ward: &Ward, backup: &Backup, now: Timestamp) -> Option<BackupStatus> {
     let mut status = backup.status.clone()?;

@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use kube::ResourceExt;
+use tracing::{info, warn};
 use valv_crds::{
     Backup, JournalTenant, RestoreDrill, Slot, backup::BackupCondition, reference::NAMESPACE_PREFIX,
 };
@@ -27,6 +28,7 @@ use crate::{
         terms::Terms,
     },
     backup::{check as backup_check, observe::is_over},
+    error::chain,
     io::bucket::Bucket,
     store::{
         check::{self as store_check, Identity, Store},
@@ -318,8 +320,12 @@ fn known(ward: &Ward, backups: &[Backup]) -> BTreeSet<Slot> {
 /// Which backups of the ward's tenant are being restored; and whether that is all of them.
 async fn in_use(ward: &Ward, context: &Context) -> (BTreeMap<Slot, String>, bool) {
     let Some(namespace) = ward.namespace() else { return (BTreeMap::new(), true) };
-    let Ok(drills) = context.cluster.list_in::<RestoreDrill>("RestoreDrills", &namespace, "").await else {
-        return (BTreeMap::new(), false);
+    let drills = match context.cluster.list_in::<RestoreDrill>("RestoreDrills", &namespace, "").await {
+        Ok(drills) => drills,
+        Err(error) => {
+            warn!(error = chain(&error), "failed to list the drills: nothing is deleted this time");
+            return (BTreeMap::new(), false);
+        }
     };
     let mut in_use = BTreeMap::new();
     let mut is_known = true;
@@ -332,7 +338,13 @@ async fn in_use(ward: &Ward, context: &Context) -> (BTreeMap<Slot, String>, bool
             Some(backup) => {
                 in_use.insert(backup.slot, format!("the drill {} restores it", drill.name_any()));
             }
-            None => is_known = false,
+            None => {
+                info!(
+                    object.name = drill.name_any(),
+                    "a drill has not chosen yet: nothing is deleted this time"
+                );
+                is_known = false;
+            }
         }
     }
     (in_use, is_known)

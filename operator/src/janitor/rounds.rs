@@ -32,6 +32,8 @@ pub struct Subject {
     pub committed: Option<Timestamp>,
     /// Digests that somebody acknowledged.
     pub acknowledged: Vec<String>,
+    /// What somebody asked for a look with; another value asks for another.
+    pub asked: Option<String>,
     /// Whether the cluster knows any backup of it.
     pub standing: Standing,
 }
@@ -52,6 +54,7 @@ impl Subject {
             key: ward.key(),
             committed: ward.committed,
             acknowledged: ward.acknowledged(),
+            asked: ward.asked(),
             standing: ward.standing,
         }
     }
@@ -68,18 +71,21 @@ pub struct Memory {
 struct Looked {
     at: Timestamp,
     awaits: Option<String>,
+    asked: Option<String>,
     failed: bool,
 }
 
 impl Memory {
     /// Notes that a ward was looked at, and what it waits for.
-    pub fn looked(&mut self, key: (String, ArchiveId), at: Timestamp, awaits: Option<String>) {
-        self.wards.insert(key, Looked { at, awaits, failed: false });
+    pub fn looked(&mut self, subject: &Subject, at: Timestamp, awaits: Option<String>) {
+        let asked = subject.asked.clone();
+        self.wards.insert(subject.key.clone(), Looked { at, awaits, asked, failed: false });
     }
 
     /// Notes that a look failed.
-    pub fn failed(&mut self, key: (String, ArchiveId), at: Timestamp) {
-        self.wards.insert(key, Looked { at, awaits: None, failed: true });
+    pub fn failed(&mut self, subject: &Subject, at: Timestamp) {
+        let asked = subject.asked.clone();
+        self.wards.insert(subject.key.clone(), Looked { at, awaits: None, asked, failed: true });
     }
 
     /// Notes which archives a store has.
@@ -104,13 +110,14 @@ impl Turns {
     /// Whether it is `subject`'s turn at `now`.
     ///
     /// Once a day at its moment; a while after a backup was committed; at once when somebody acknowledged what it waits
-    /// for; again a while after a failure; and soon if the cluster knows nothing of it.
+    /// for, or for a look; again a while after a failure; and soon if the cluster knows nothing of it.
     pub fn is_due(self, subject: &Subject, now: Timestamp, memory: &Memory) -> bool {
         let looked = memory.wards.get(&subject.key);
         let since = looked.map_or(self.began, |looked| looked.at);
         let is_acknowledged = looked
             .and_then(|looked| looked.awaits.as_ref())
             .is_some_and(|digest| subject.acknowledged.contains(digest));
+        let is_asked = subject.asked.is_some() && looked.is_none_or(|looked| looked.asked != subject.asked);
         let is_failed = looked.is_some_and(|looked| looked.failed) && later(since, AFTER_A_FAILURE) <= now;
         let is_committed = subject
             .committed
@@ -124,7 +131,7 @@ impl Turns {
             .into_iter()
             .filter_map(|day| moment(&subject.key, day))
             .any(|moment| since < moment && moment <= now);
-        is_acknowledged || is_failed || !waits && (is_committed || is_unknown || is_daily)
+        is_acknowledged || is_asked || is_failed || !waits && (is_committed || is_unknown || is_daily)
     }
 
     /// Whether it is time to look which archives `store` has: when nobody knows, and daily.
@@ -163,6 +170,7 @@ mod tests {
             key: ("helsinki".to_owned(), archive.parse().unwrap()),
             committed: None,
             acknowledged: vec![],
+            asked: None,
             standing: Standing::Known,
         }
     }
@@ -192,7 +200,7 @@ mod tests {
                 if turns().is_due(&subject, now, &memory) {
                     turn_count += 1;
                     hours[usize::try_from(minute / 60 % 24).unwrap()] += 1;
-                    memory.looked(subject.key.clone(), now, None);
+                    memory.looked(&subject, now, None);
                 }
             }
             assert!((2..=3).contains(&turn_count), "{turn_count}");
@@ -216,7 +224,7 @@ mod tests {
         let mut memory = Memory::default();
         let mut ada = subject("ada");
         let now = moment(&ada.key, at(BEGAN)).unwrap() + minutes(1);
-        memory.looked(ada.key.clone(), now, Some("d1".to_owned()));
+        memory.looked(&ada, now, Some("d1".to_owned()));
         let soon = now + minutes(20);
         assert!(!turns().is_due(&ada, soon, &memory) || moment(&ada.key, soon).unwrap() > now);
 
@@ -229,8 +237,13 @@ mod tests {
         ada.committed = Some(now + minutes(1));
         assert!(!turns().is_due(&ada, now + minutes(5), &memory));
         assert!(turns().is_due(&ada, now + minutes(12), &memory));
-        memory.looked(ada.key.clone(), now + minutes(12), None);
+        memory.looked(&ada, now + minutes(12), None);
         assert!(!turns().is_due(&ada, now + minutes(13), &memory));
+
+        ada.asked = Some("now".to_owned());
+        assert!(turns().is_due(&ada, now + minutes(13), &memory));
+        memory.looked(&ada, now + minutes(13), None);
+        assert!(!turns().is_due(&ada, now + minutes(14), &memory));
     }
 
     #[test]
@@ -238,7 +251,7 @@ mod tests {
         let mut memory = Memory::default();
         let ada = subject("ada");
         let now = at("2026-11-20T12:00:00Z");
-        memory.failed(ada.key.clone(), now);
+        memory.failed(&ada, now);
 
         assert!(!turns().is_due(&ada, now + minutes(29), &memory));
         assert!(turns().is_due(&ada, now + minutes(30), &memory));

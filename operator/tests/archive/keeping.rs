@@ -321,3 +321,106 @@ async fn of_several_terms_the_last_that_were_signed_count() {
     assert_eq!(archive(&bucket).terms(&ada, &[keys.public()]).await.unwrap(), Some(newer));
     assert!(matches!(key.parse::<Key>(), Ok(Key::Record { .. })));
 }
+
+/// As the agent is called in its pod.
+async fn agent_copies(
+    backup: &Backup,
+    from: &Store,
+    to: &Store,
+) -> Result<valv::agent::copy::Arrived, valv::agent::copy::Error> {
+    use valv::agent::{
+        copy::{Copy, Order},
+        run_file::{self, Retry, Timeouts},
+    };
+
+    let credentials = tempfile::tempdir().unwrap();
+    fs::write(credentials.path().join("accessKeyID"), super::store::ACCESS_KEY).unwrap();
+    fs::write(credentials.path().join("secretAccessKey"), super::store::SECRET_KEY).unwrap();
+    let store = |store: &Store, name: &str| run_file::Store {
+        name: name.to_owned(),
+        endpoint: store.endpoint(),
+        bucket: super::store::BUCKET.to_owned(),
+        prefix: Some(super::store::PREFIX.to_owned()),
+        region: super::store::REGION.to_owned(),
+        addressing: valv_crds::store::Addressing::Path,
+        ca_bundle: Some(store.authority.clone()),
+        proxy: None,
+        timeouts: Timeouts { connect: 5, attempt: 60, stall: 20 },
+        retry: Retry { per_request: 2, per_run: 10 },
+        bytes_per_second: None,
+        lock: None,
+        content_md5: false,
+    };
+    let copy = Copy {
+        order: Order {
+            archive: backup.manifest.archive.clone(),
+            slot: backup.manifest.slot,
+            manifest: backup.named.clone(),
+            source: store(from, "helsinki"),
+            target: store(to, "frankfurt"),
+        },
+        source_reader: credentials.path().to_owned(),
+        target_reader: credentials.path().to_owned(),
+        target_writer: credentials.path().to_owned(),
+        depth: "full".parse().unwrap(),
+        termination_log: credentials.path().join("log"),
+    };
+    valv::agent::copy::copy(&copy, || from_now(0)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_copies_and_reads_back_what_it_copied() {
+    let (helsinki, frankfurt) = (Store::start(Keeps::LockedVersions), Store::start(Keeps::Latest));
+    let keys = Keys::new();
+    let original =
+        kept(&helsinki.bucket(), "ada", "20261122T010000Z", &mixed(40 * MEBIBYTE, 16), &keys, None).await;
+
+    let arrived = agent_copies(&original, &helsinki, &frankfurt).await.unwrap();
+
+    let segments = original.manifest.segments();
+    assert_eq!((arrived.sent, arrived.verified.segments_read), (segments, segments));
+    let manifest = archive(&frankfurt.bucket()).manifest(&arrived.manifest).await.unwrap();
+    let differs = copy::differs(
+        (&archive(&helsinki.bucket()), &original.manifest),
+        (&archive(&frankfurt.bucket()), &manifest),
+    );
+    assert_eq!(differs.await.unwrap(), None);
+    assert_eq!(agent_copies(&original, &helsinki, &frankfurt).await.unwrap().sent, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_copies_no_other_backup_than_it_was_told() {
+    let (helsinki, frankfurt) = (Store::start(Keeps::Latest), Store::start(Keeps::Latest));
+    let keys = Keys::new();
+    let mut bo = kept(&helsinki.bucket(), "bo", "20261122T010000Z", b"data", &keys, None).await;
+    bo.manifest.archive = "ada".parse().unwrap();
+
+    let refused = agent_copies(&bo, &helsinki, &frankfurt).await;
+
+    assert!(matches!(refused, Err(valv::agent::copy::Error::Foreign { .. })), "{refused:?}");
+    assert!(frankfurt.keys().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_with_a_segment_of_another_s_is_no_copy() {
+    let (helsinki, frankfurt) = (Store::start(Keeps::Latest), Store::start(Keeps::Latest));
+    let keys = Keys::new();
+    let (from, to) = (helsinki.bucket(), frankfurt.bucket());
+    let original = kept(&from, "ada", "20261122T010000Z", &mixed(40 * MEBIBYTE, 17), &keys, None).await;
+    let Copied { manifest, .. } = copied(&from, &to, &original.named, None).await;
+    // Whoever can write to the target writes an index that fits what it wrote.
+    let page = manifest.folder().key("index/database-00000.jsonl".parse().unwrap()).to_string();
+    let lines = fs::read_to_string(frankfurt.file(&page)).unwrap();
+    let first = Blake3::of(&fs::read(frankfurt.file(&segment_key(&manifest, 0))).unwrap()).to_string();
+    let forged = lines.replace(&first, &Blake3::of(b"another").to_string());
+    assert_ne!(forged, lines);
+    to.put(&page, Bytes::from(forged.clone().into_bytes()), &Put::default()).await.unwrap();
+    let mut forged_manifest = manifest.clone();
+    forged_manifest.parts[0].pages[0].blake3 = Blake3::of(forged.as_bytes());
+    forged_manifest.parts[0].pages[0].size = forged.len() as u64;
+
+    let differs =
+        copy::differs((&archive(&from), &original.manifest), (&archive(&to), &forged_manifest)).await;
+
+    assert!(differs.unwrap().unwrap().contains("names other segments"));
+}
