@@ -213,9 +213,14 @@ mod tests {
             retain_until: None,
             committed: now(),
         };
-        let found =
-            FoundCommit { commit, key_id: key.public().id(), version: None, covered: Findings::default() };
-        Outcome { committed: Some(Box::new(found)), blake3: Some("0".repeat(64)), ..Outcome::default() }
+        let found = FoundCommit {
+            commit,
+            key_id: key.public().id(),
+            version: None,
+            blake3: Blake3::of(b""),
+            covered: Findings::default(),
+        };
+        Outcome { committed: Some(Box::new(found)), ..Outcome::default() }
     }
 
     fn told(copy: &Copy, step: &Step, outcome: &Outcome) -> Option<BackupStatus> {

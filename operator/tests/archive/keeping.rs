@@ -380,11 +380,9 @@ async fn the_agent_copies_and_reads_back_what_it_copied() {
     let segments = original.manifest.segments();
     assert_eq!((arrived.sent, arrived.verified.segments_read), (segments, segments));
     let manifest = archive(&frankfurt.bucket()).manifest(&arrived.manifest).await.unwrap();
-    let differs = copy::differs(
-        (&archive(&helsinki.bucket()), &original.manifest),
-        (&archive(&frankfurt.bucket()), &manifest),
-    );
-    assert_eq!(differs.await.unwrap(), None);
+    let (from, to) = (archive(&helsinki.bucket()), archive(&frankfurt.bucket()));
+    let differs = copy::differs((&from, &original.manifest), (&to, &manifest)).await;
+    assert_eq!(differs.unwrap(), None);
     assert_eq!(agent_copies(&original, &helsinki, &frankfurt).await.unwrap().sent, 0);
 }
 
