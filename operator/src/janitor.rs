@@ -132,6 +132,14 @@ pub enum Error {
         /// Why not.
         source: Box<erase::Error>,
     },
+    /// The store failed too often lately.
+    #[error("{store} failed too often and is left alone until {until}")]
+    Resting {
+        /// Which store.
+        store: String,
+        /// Until when.
+        until: Timestamp,
+    },
     /// The terms could not be written.
     #[error("failed to write the terms")]
     Record(#[source] bucket::Error),
@@ -156,6 +164,7 @@ impl Error {
             Self::Extend { source, .. } => source.of_store(),
             Self::Erase { source, .. } => source.of_store(),
             Self::Cluster(_)
+            | Self::Resting { .. }
             | Self::Credentials(_)
             | Self::Settings { .. }
             | Self::Signing(_)
@@ -228,8 +237,8 @@ pub async fn round(context: &Context, turns: Turns) {
 #[instrument(name = "janitor", skip_all, fields(archive = %ward.archive, store.name = ward.store.name))]
 pub async fn look(ward: &Ward, context: &Context) -> Result<Option<String>, Error> {
     let now = (context.now)();
-    if let Admission::Wait { .. } = context.breakers.admit(&ward.store.name, now) {
-        return Ok(None);
+    if let Admission::Wait { until } = context.breakers.admit(&ward.store.name, now) {
+        return Err(Error::Resting { store: ward.store.name.clone(), until });
     }
     let looked = look_once(ward, context, now).await;
     let ended = (context.now)();

@@ -116,7 +116,11 @@ pub async fn apply(
 ) -> Result<Outcome, Error> {
     for backup in &seen.backups {
         if let Some(status) = accused(ward, backup, missing, now) {
-            set(context, backup, &status).await?;
+            match set(context, backup, &status).await {
+                // It moved on: the next look says it.
+                Err(Error::Cluster(error)) if error.is_conflict() || error.is_not_found() => {}
+                said => said?,
+            }
         }
     }
     let mut outcome = Outcome::default();
