@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn attempt(number: i64) -> crate::archive::layout::Attempt {
-        format!("00000000-0000-7000-8000-{number:012x}").parse().unwrap()
+        format!("00000000-0000-7000-8000-{:012x}", number.unsigned_abs()).parse().unwrap()
     }
 
     fn folder(days_ago: i64) -> Folder {
