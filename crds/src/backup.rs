@@ -461,6 +461,8 @@ pub enum BackupReason {
     LockTooShort,
     /// The archive is another tenant's, or another cluster's.
     ArchiveTaken,
+    /// Its commit was in a store and is not there any more, and retention did not delete it.
+    CatalogueRolledBack,
 }
 
 #[cfg(test)]

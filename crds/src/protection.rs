@@ -87,11 +87,47 @@ pub struct ProtectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_drill_slot: Option<Slot>,
 
+    /// What is kept of this tenant's backups, by store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["store".into()]))]
+    #[schemars(length(max = 8))]
+    pub kept: Vec<KeptIn>,
+
     /// The keys, and when each was last proven.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["role".into()]))]
     #[schemars(length(max = 3))]
     pub keys: Vec<KeyStatus>,
+}
+
+/// What is kept in one store, as the janitor last saw it.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptIn {
+    /// Name of the `BackupStore`.
+    pub store: String,
+    /// Backups that are committed there.
+    #[serde(default)]
+    pub backups: i32,
+    /// The oldest of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Slot>,
+    /// The newest of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Slot>,
+    /// Backups that retention would delete, and that a lock keeps.
+    #[serde(default)]
+    pub locked: i32,
+    /// When the first of those locks ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Time>,
+    /// Digest of a clean-up that waits for the annotation `valv.eu/acknowledge-deletion` with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits_acknowledgement: Option<String>,
+    /// Backups that should be there and are not: the first few. Nothing is deleted there until somebody has looked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub missing: Vec<Slot>,
 }
 
 /// The newest complete backup.

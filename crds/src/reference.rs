@@ -41,6 +41,16 @@ pub const PAUSED_ANNOTATION: &str = "valv.eu/paused";
 /// API lets it be deleted.
 pub const CONFIRM_DELETION_ANNOTATION: &str = "valv.eu/confirm-deletion";
 
+/// Annotation on a tenant, or on a `BackupStore` for archives whose tenant is gone: digests of clean-ups that are
+/// acknowledged, with commas between. Which digest is asked for stands in the event and in the tenant's status.
+pub const ACKNOWLEDGE_DELETION_ANNOTATION: &str = "valv.eu/acknowledge-deletion";
+
+/// Annotation on a tenant: any new value has its archives looked after soon, instead of at their moment of the day.
+pub const LOOK_AFTER_ANNOTATION: &str = "valv.eu/look-after";
+
+/// Annotation on a `Backup` that was made from the catalogue in the bucket: it was run before, and is not run again.
+pub const FROM_CATALOGUE_ANNOTATION: &str = "valv.eu/from-catalogue";
+
 /// Annotation on what is kept after its tenant was deleted: when that was.
 pub const RETAINED_ANNOTATION: &str = "valv.eu/retained-since";
 

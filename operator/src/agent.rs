@@ -14,6 +14,7 @@
 //! | `agent verify`              | Job                                  | [`verify`](mod@verify) |
 //! | `agent restore`             | Job, the PostgreSQL image            | [`restore`](mod@restore) |
 //! | `agent judge`               | Job, the PostgreSQL image            | [`judge`](mod@judge) |
+//! | `agent copy`                | Job in the operator's namespace      | [`copy`](mod@copy) |
 //!
 //! There is no readiness command: the pod's probe is `pg_isready -h <socket folder>`, which speaks only the
 //! start of the protocol, so that a probe needs no role and no password, and adds no log line of ours.
@@ -29,6 +30,7 @@
 #![allow(clippy::doc_markdown, reason = "PostgreSQL and ConfigMap are names, not code")]
 
 pub mod backup;
+pub mod copy;
 pub mod drill_file;
 pub mod drill_words;
 pub mod durable;
@@ -83,6 +85,8 @@ pub enum Command {
     Restore(restore::Restore),
     /// Start what was brought back, and judge it
     Judge(judge::Judge),
+    /// Copy a backup to another store, and read the copy back
+    Copy(Box<copy::Copy>),
 }
 
 /// `valv agent database …`.
@@ -150,6 +154,11 @@ pub async fn run(command: Command, now: fn() -> Timestamp) -> Result<(), Error> 
             let outcome = judge::judge(&judge).await;
             judge::report(&judge, &outcome);
             outcome.map(drop).map_err(Error::Judge)
+        }
+        Command::Copy(copy) => {
+            let outcome = copy::copy(&copy, now).await;
+            copy::report(&copy, &outcome);
+            outcome.map(drop).map_err(Error::Copy)
         }
     }
 }

@@ -14,6 +14,10 @@
 //! | stream → bucket                             | [`write`](mod@write)                   | the bucket |
 //! | bucket → stream                             | [`fetch`], [`read`]                     | the bucket |
 //! | bucket → verdict, without a key             | [`verify`], [`finding`]                 | the bucket |
+//! | bucket → which backups there are            | [`catalogue`]                           | the bucket |
+//! | bucket → another bucket, without a key      | [`copy`](mod@copy)                      | two buckets |
+//! | longer locks; deletion                      | [`lock`], [`erase`]                     | the bucket |
+//! | how long an archive is kept, signed         | [`terms`]                               | nothing    |
 //!
 //! # Guarantees
 //! Order: segments, then index pages, then the manifest, then the commit; when deleting, the other way round.
@@ -22,20 +26,25 @@
 
 mod buffers;
 pub mod canonical;
+pub mod catalogue;
 pub mod commit;
+pub mod copy;
 pub mod digest;
 pub mod envelope;
+pub mod erase;
 pub mod fetch;
 pub mod finding;
 pub mod frame;
 pub mod index;
 pub mod layout;
+pub mod lock;
 pub mod manifest;
 pub mod progress;
 pub mod read;
 pub mod recipients;
 pub mod retry;
 pub mod segment;
+pub mod terms;
 pub mod verify;
 pub mod write;
 

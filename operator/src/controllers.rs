@@ -1,6 +1,11 @@
 //! Starts the controllers and what they share.
 
-use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::{FutureExt, Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -26,11 +31,11 @@ use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant};
 
 use crate::{
     backoff::Backoff,
-    backup,
+    backup, copy,
     error::chain,
     http::Health,
     io::{cache::Cache, cluster::Cluster},
-    keys,
+    janitor, keys,
     lease::Leadership,
     metrics::{Metrics, protection::Sources},
     policy,
@@ -142,6 +147,7 @@ pub async fn run(
         recorder: runtime.recorder(),
         now: runtime.now,
     });
+    let keeping = keeping(&runtime, known.clone(), all_policies.clone(), signing.clone(), stop.clone());
     let policies_end = run_policies(&runtime, policies, known.clone(), stop.clone());
     let backups_end = run_backups(&runtime, backups, cache.clone(), known, all_policies, signing, stop);
     let synced = async {
@@ -158,6 +164,7 @@ pub async fn run(
         () = synced => Ok(()),
         // Ends never, and what it is at may be left in the middle: each look begins anew.
         () = keys => Ok(()),
+        () = keeping => Ok(()),
     }
 }
 
@@ -338,6 +345,51 @@ fn policy_error_policy(
     context: Arc<policy::Context>,
 ) -> Action {
     policy::error_policy(&object.name_any(), error, &context)
+}
+
+/// Copies and the janitor, until `stop`. What they are at then is left where it is, and found there again.
+fn keeping(
+    runtime: &Runtime,
+    known: Known,
+    policies: Store<GuardedPolicy>,
+    signing: Signing,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> impl Future<Output = ()> {
+    let copies = Arc::new(copy::Context {
+        cluster: runtime.cluster(),
+        tenants: known.tenants.clone(),
+        policies: policies.clone(),
+        stores: known.stores.clone(),
+        backups: known.backups.clone(),
+        signing: signing.clone(),
+        settings: runtime.settings.clone(),
+        breakers: runtime.breakers.clone(),
+        recorder: runtime.recorder(),
+        resting: Mutex::default(),
+        now: runtime.now,
+    });
+    let janitor = Arc::new(janitor::Context {
+        cluster: runtime.cluster(),
+        tenants: known.tenants,
+        policies,
+        stores: known.stores,
+        backups: known.backups,
+        signing,
+        settings: runtime.settings.clone(),
+        breakers: runtime.breakers.clone(),
+        recorder: runtime.recorder(),
+        memory: Mutex::default(),
+        now: runtime.now,
+    });
+    async move {
+        tokio::select! {
+            () = stop => {}
+            () = copy::run(copies) => {}
+            () = janitor::run(janitor) => {}
+        }
+        // The controllers end by themselves, and with them all of this.
+        std::future::pending::<()>().await;
+    }
 }
 
 /// The backups' controller.

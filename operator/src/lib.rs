@@ -18,6 +18,7 @@ pub mod archive;
 pub mod backoff;
 pub mod backup;
 pub mod controllers;
+pub mod copy;
 pub mod digest;
 pub mod error;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub mod error;
 mod fake_api;
 pub mod http;
 pub mod io;
+pub mod janitor;
 pub mod keys;
 pub mod lease;
 pub mod log;

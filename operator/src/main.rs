@@ -224,6 +224,7 @@ fn run(command: InCluster) -> anyhow::Result<ExitCode> {
             let runtime = match &command {
                 agent::Command::Backup(_)
                 | agent::Command::Verify(_)
+                | agent::Command::Copy(_)
                 | agent::Command::Restore(_)
                 | agent::Command::Judge(_) => several_threads()?,
                 agent::Command::Install { .. } | agent::Command::Database(_) => one_thread()?,

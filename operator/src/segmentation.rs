@@ -26,6 +26,8 @@ pub enum Role {
     Backup,
     /// The agent that reads a backup back.
     Verification,
+    /// The agent that copies a backup to another store, in the operator's namespace.
+    Copy,
 }
 
 impl Role {
@@ -38,6 +40,7 @@ impl Role {
             Self::Roles => "database-roles",
             Self::Backup => "backup",
             Self::Verification => "verification",
+            Self::Copy => "copy",
         }
     }
 }

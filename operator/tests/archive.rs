@@ -15,6 +15,8 @@ mod data;
 mod drill;
 #[path = "archive/key_proof.rs"]
 mod key_proof;
+#[path = "archive/keeping.rs"]
+mod keeping;
 #[path = "archive/memory.rs"]
 mod memory;
 #[path = "agent/pod.rs"]

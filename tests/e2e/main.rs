@@ -22,6 +22,7 @@ mod protection;
 mod people;
 mod ready;
 mod references;
+mod retention;
 mod rotation;
 mod schema;
 mod segmentation;

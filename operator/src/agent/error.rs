@@ -1,6 +1,6 @@
 //! How the agent fails.
 
-use super::{backup, init, install, judge, restore, rotate, run, verify};
+use super::{backup, copy, init, install, judge, restore, rotate, run, verify};
 
 /// Why a command of the agent stopped. Says what was being done; the sources say why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,9 @@ pub enum Error {
     /// `agent judge`.
     #[error("failed to judge what was restored")]
     Judge(#[source] judge::Error),
+    /// `agent copy`.
+    #[error("failed to copy the backup")]
+    Copy(#[source] copy::Error),
 }
 
 impl Error {
@@ -50,7 +53,8 @@ impl Error {
             | Self::Backup(_)
             | Self::Verify(_)
             | Self::Restore(_)
-            | Self::Judge(_) => 1,
+            | Self::Judge(_)
+            | Self::Copy(_) => 1,
         }
     }
 }

@@ -322,12 +322,12 @@ impl Store {
 
 impl Lock {
     /// Until when what is put by a run that begins at `now` is locked.
-    fn until(self, now: Timestamp) -> Timestamp {
+    pub(super) fn until(self, now: Timestamp) -> Timestamp {
         let span = SignedDuration::from_hours(24 * i64::from(self.days));
         now.saturating_add(span).unwrap_or(Timestamp::MAX)
     }
 
-    fn bucket_mode(self) -> bucket::LockMode {
+    pub(super) fn bucket_mode(self) -> bucket::LockMode {
         match self.mode {
             LockMode::Compliance => bucket::LockMode::Compliance,
             LockMode::Governance => bucket::LockMode::Governance,

@@ -105,7 +105,7 @@ impl FromStr for Depth {
 }
 
 impl Depth {
-    fn with(self, seed: u32) -> verify::Depth {
+    pub(super) fn with(self, seed: u32) -> verify::Depth {
         match self {
             Self::Full => verify::Depth::Full,
             Self::Sample(segments) => verify::Depth::Sample { segments, seed },

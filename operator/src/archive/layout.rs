@@ -378,6 +378,16 @@ impl Key {
         format!("{FORMAT_FOLDER}/{archive}/commits/")
     }
 
+    /// What the keys of all data of `archive` begin with.
+    pub fn data_prefix(archive: &ArchiveId) -> String {
+        format!("{FORMAT_FOLDER}/{archive}/data/")
+    }
+
+    /// What all keys begin with.
+    pub fn format_prefix() -> String {
+        format!("{FORMAT_FOLDER}/")
+    }
+
     /// Whose it is.
     pub fn archive(&self) -> &ArchiveId {
         match self {

@@ -475,6 +475,39 @@ impl Bucket {
         Keys { bucket: self.clone(), prefix: prefix.to_owned(), next: Next::First }
     }
 
+    /// The names of the folders in `prefix`, which ends with a slash or is empty. As with any listing: they say what to
+    /// look at, and prove nothing.
+    ///
+    /// # Errors
+    /// Code `TooMany` if there are more than `limit`.
+    pub async fn folders(&self, prefix: &str, limit: usize) -> Result<Vec<String>, Error> {
+        let mut folders = Vec::new();
+        let mut token = None;
+        loop {
+            let request = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.place.bucket)
+                .prefix(self.full(prefix))
+                .delimiter("/")
+                .set_continuation_token(token);
+            let answer = self.attempt(Operation::List, prefix, None, request.send()).await?;
+            let names = answer.common_prefixes().iter().filter_map(|folder| {
+                let name = self.below(folder.prefix())?;
+                Some(name.strip_prefix(prefix)?.strip_suffix('/')?.to_owned())
+            });
+            folders.extend(names);
+            if folders.len() > limit {
+                let kind = Kind::Other { status: 200, code: "TooMany".to_owned() };
+                return Err(self.failed(Operation::List, prefix, kind, None));
+            }
+            token = match (answer.is_truncated(), answer.next_continuation_token) {
+                (Some(true), Some(token)) => Some(token),
+                _ => return Ok(folders),
+            };
+        }
+    }
+
     /// The versions of the keys that begin with `prefix`, page by page.
     pub fn list_versions(&self, prefix: &str) -> Versions {
         Versions { bucket: self.clone(), prefix: prefix.to_owned(), next: Next::First }

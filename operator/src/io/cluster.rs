@@ -34,6 +34,8 @@ use crate::{
     metrics::Metrics,
 };
 
+mod kept;
+
 /// Owner of every field that this operator sets. Changing it orphans fields in live clusters.
 pub const FIELD_MANAGER: &str = "valv";
 

@@ -1,0 +1,432 @@
+//! Brings the cluster, and the target, to the next step.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tracing::info;
+use valv_crds::{backup::BackupReason, store::Answer};
+
+use super::{Context, check::Copy, objects, plan::Step};
+use crate::{
+    agent::{copy::Arrived, last_words::Verified},
+    archive::{
+        Archive, canonical,
+        commit::{self, Commit, ManifestRef},
+        copy,
+        envelope::SigningKey,
+        fetch::{self, FoundCommit},
+        finding::{Finding, Flaw},
+        manifest::Manifest,
+        verify::Mode,
+    },
+    error::chain,
+    io::{
+        bucket::{self, Bucket, OnExisting, Put, SettingsError},
+        cluster::{self, Cluster},
+        kind::{Key, Kind},
+    },
+    signing,
+    store::{
+        check::{Identity, Store},
+        observe::{self as identities, Unresolved},
+    },
+};
+
+/// A copy could not be brought further. The next round tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster refused or did not answer.
+    #[error("failed to ask the cluster")]
+    Cluster(#[source] cluster::Error),
+    /// A store's credentials are not there.
+    #[error("failed to find the credentials of {store}")]
+    Credentials {
+        /// Whose.
+        store: String,
+        /// Why not.
+        source: Unresolved,
+    },
+    /// A store's settings cannot be used.
+    #[error("failed to prepare the store {store}")]
+    Settings {
+        /// Which store.
+        store: String,
+        /// Why not.
+        source: SettingsError,
+    },
+    /// The signing key could not be had.
+    #[error("failed to get the signing key")]
+    Signing(#[source] signing::Error),
+    /// A store could not be read.
+    #[error("failed to read {store}")]
+    Read {
+        /// Which store.
+        store: String,
+        /// Why not.
+        source: Box<fetch::Error>,
+    },
+    /// The commit could not be put.
+    #[error("failed to put the commit of the copy")]
+    Put(#[source] bucket::Error),
+    /// The commit has no canonical form.
+    #[error("failed to write the commit of the copy down")]
+    Canonical(#[source] canonical::Error),
+}
+
+/// What became of a step.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The copy's commit, which was put now or was there.
+    pub committed: Option<Box<FoundCommit>>,
+    /// Why what is there is not committed.
+    pub refused: Option<(BackupReason, String)>,
+    /// Whether a Job was made.
+    pub begun: Option<i32>,
+}
+
+/// A store, as the operator asks it.
+struct Access {
+    reader: Archive,
+    committer: Bucket,
+}
+
+/// Takes the step.
+///
+/// # Errors
+/// If the cluster or a store refuses or does not answer.
+pub async fn apply(copy: &Copy, step: &Step, context: &Context, now: Timestamp) -> Result<Outcome, Error> {
+    match step {
+        Step::Begins { number } => begin(copy, *number, context).await,
+        Step::Commits { arrived, .. } => commit(copy, arrived, context, now).await,
+        Step::Done | Step::Rests | Step::Waits { .. } | Step::Runs { .. } | Step::Failed { .. } => {
+            Ok(Outcome::default())
+        }
+    }
+}
+
+/// Takes away the Job whose copy is committed, or cannot be.
+///
+/// # Errors
+/// If the cluster refuses or does not answer.
+pub async fn tidy(step: &Step, outcome: &Outcome, context: &Context) -> Result<(), Error> {
+    let Step::Commits { job, .. } = step else { return Ok(()) };
+    if outcome.committed.is_none() && outcome.refused.is_none() {
+        return Ok(());
+    }
+    let namespace = &context.settings.operator_namespace;
+    let key = Key::new(Kind::Job, job);
+    let found = context.cluster.get::<k8s_openapi::api::batch::v1::Job>(Kind::Job, namespace, job).await;
+    let Some(found) = found.map_err(Error::Cluster)? else { return Ok(()) };
+    let standing = serde_json::to_value(found).and_then(serde_json::from_value);
+    match standing {
+        Ok(standing) => context.cluster.delete(&key, &standing).await.map_err(Error::Cluster),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Makes the Job, unless the target has the copy: a crash, or another cluster before this one, left it.
+async fn begin(copy: &Copy, number: i32, context: &Context) -> Result<Outcome, Error> {
+    let key = signing_key(context).await?;
+    let (source, target) = (open(&copy.source, context).await?, open(&copy.target, context).await?);
+    let original = match found(copy, &copy.source, &source, &key, context).await? {
+        Found::Commit(commit) => commit,
+        Found::Nothing => {
+            let message = format!("its commit is not in {} any more", copy.source.name);
+            return Ok(refused(BackupReason::CatalogueRolledBack, message));
+        }
+        Found::Strange(message) => return Ok(refused(BackupReason::SignatureInvalid, message)),
+    };
+    match found(copy, &copy.target, &target, &key, context).await? {
+        Found::Commit(there) if there.commit.attempt == original.commit.attempt => Ok(adopted(there)),
+        Found::Commit(there) => {
+            let message = format!(
+                "{} has another backup of this slot, of the attempt {}",
+                copy.target.name, there.commit.attempt
+            );
+            Ok(refused(BackupReason::SlotTaken, message))
+        }
+        Found::Strange(message) => Ok(refused(BackupReason::SignatureInvalid, message)),
+        Found::Nothing => {
+            let job = objects::job(copy, &original.commit.manifest, &context.settings, number);
+            context.cluster.apply(&job.key, &job.value, None).await.map_err(Error::Cluster)?;
+            info!(object.kind = "Job", object.name = job.key.name, "began to copy");
+            Ok(Outcome { begun: Some(number), ..Outcome::default() })
+        }
+    }
+}
+
+/// Compares what arrived with the original, and commits it.
+async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestamp) -> Result<Outcome, Error> {
+    let key = signing_key(context).await?;
+    let (source, target) = (open(&copy.source, context).await?, open(&copy.target, context).await?);
+    let original = match found(copy, &copy.source, &source, &key, context).await? {
+        Found::Commit(commit) => commit,
+        Found::Nothing | Found::Strange(_) => {
+            let message = format!("its commit is not in {} any more", copy.source.name);
+            return Ok(refused(BackupReason::CatalogueRolledBack, message));
+        }
+    };
+    let original_manifest = manifest(&copy.source, &source, &original.commit.manifest, context).await?;
+    let arrived_manifest = manifest(&copy.target, &target, &arrived.manifest, context).await?;
+    let (original_manifest, arrived_manifest) = match (original_manifest, arrived_manifest) {
+        (Manifested::Whole(one), Manifested::Whole(other)) => (one, other),
+        (Manifested::Broken(why), _) | (_, Manifested::Broken(why)) => {
+            return Ok(refused(BackupReason::ManifestInvalid, why));
+        }
+    };
+    if let Some(message) = doubt(copy, arrived, &arrived_manifest) {
+        return Ok(refused(BackupReason::ManifestInvalid, message));
+    }
+    let compared = copy::differs((&source.reader, &original_manifest), (&target.reader, &arrived_manifest));
+    match compared.await {
+        Ok(None) => {}
+        Ok(Some(difference)) => return Ok(refused(BackupReason::ManifestInvalid, difference)),
+        Err(fetch::Error::Broken(finding)) => {
+            return Ok(refused(BackupReason::ManifestInvalid, finding.to_string()));
+        }
+        Err(error) => {
+            return Err(Error::Read { store: copy.target.name.clone(), source: Box::new(error) });
+        }
+    }
+    let wanted = commit_of(copy, &original.commit, arrived, now);
+    let sealed = wanted.seal(&key).map_err(Error::Canonical)?;
+    let name = Commit::key(&copy.archive, copy.slot).to_string();
+    let put = Put {
+        on_existing: on_existing(&copy.target),
+        retain_until: lock_of(copy, now),
+        lock_mode: copy.target.claimed_mode().unwrap_or_default(),
+        ..Put::default()
+    };
+    if let Found::Nothing = found(copy, &copy.target, &target, &key, context).await? {
+        leads(&context.cluster)?;
+        match target.committer.put(&name, sealed.into(), &put).await {
+            Ok(_) => {}
+            Err(error) if error.kind == bucket::Kind::PreconditionFailed => {}
+            Err(error) => return Err(Error::Put(error)),
+        }
+    }
+    match found(copy, &copy.target, &target, &key, context).await? {
+        Found::Commit(there) if there.commit.attempt == wanted.attempt => {
+            info!(slot = %copy.slot, "committed a copy");
+            Ok(adopted(there))
+        }
+        Found::Commit(there) => Ok(refused(
+            BackupReason::SlotTaken,
+            format!(
+                "{} has another backup of this slot, of the attempt {}",
+                copy.target.name, there.commit.attempt
+            ),
+        )),
+        Found::Strange(message) => Ok(refused(BackupReason::SignatureInvalid, message)),
+        Found::Nothing => Ok(Outcome::default()),
+    }
+}
+
+/// Whoever was replaced commits nothing more.
+fn leads(cluster: &Cluster) -> Result<(), Error> {
+    cluster.leads().map_err(|source| {
+        Error::Cluster(cluster::Error::Fenced {
+            verb: "commit",
+            key: "a copy".to_owned(),
+            namespace: "a store".to_owned(),
+            source,
+        })
+    })
+}
+
+fn refused(reason: BackupReason, message: String) -> Outcome {
+    Outcome { refused: Some((reason, message)), ..Outcome::default() }
+}
+
+fn adopted(there: Box<FoundCommit>) -> Outcome {
+    Outcome { committed: Some(there), ..Outcome::default() }
+}
+
+/// A manifest that was read, or what is wrong with it.
+enum Manifested {
+    Whole(Box<Manifest>),
+    Broken(String),
+}
+
+/// The manifest that `named` names. One that is not what it should be is no failure of the store.
+async fn manifest(
+    store: &Store,
+    access: &Access,
+    named: &ManifestRef,
+    context: &Context,
+) -> Result<Manifested, Error> {
+    let read = access.reader.manifest(named).await;
+    note(context, store, read.as_ref().err());
+    match read {
+        Ok(manifest) => Ok(Manifested::Whole(Box::new(manifest))),
+        Err(fetch::Error::Broken(finding)) => Ok(Manifested::Broken(format!("in {}: {finding}", store.name))),
+        Err(error @ fetch::Error::Manifest { .. }) => {
+            Ok(Manifested::Broken(format!("in {}: {}", store.name, chain(&error))))
+        }
+        Err(
+            source @ (fetch::Error::Store(_) | fetch::Error::Commit { .. } | fetch::Error::Worker { .. }),
+        ) => Err(Error::Read { store: store.name.clone(), source: Box::new(source) }),
+    }
+}
+
+fn note(context: &Context, store: &Store, error: Option<&fetch::Error>) {
+    let ended = (context.now)();
+    match error {
+        Some(fetch::Error::Store(error)) if error.is_of_the_store() => {
+            context.breakers.failed(&store.name, ended);
+        }
+        Some(_) | None => context.breakers.answered(&store.name, ended),
+    }
+}
+
+/// What lies under the key of the slot's commit.
+enum Found {
+    Commit(Box<FoundCommit>),
+    Nothing,
+    Strange(String),
+}
+
+async fn found(
+    copy: &Copy,
+    store: &Store,
+    access: &Access,
+    key: &SigningKey,
+    context: &Context,
+) -> Result<Found, Error> {
+    let found = access.reader.commit(&copy.archive, copy.slot, &[key.public()]).await;
+    note(context, store, found.as_ref().err());
+    match found {
+        Ok(found) => Ok(Found::Commit(Box::new(found))),
+        Err(fetch::Error::Broken(Finding { flaw: Flaw::Missing, .. })) => Ok(Found::Nothing),
+        Err(fetch::Error::Commit { key, source }) => {
+            Ok(Found::Strange(format!("in {}: {key} is not to be believed: {source}", store.name)))
+        }
+        Err(source) => Err(Error::Read { store: store.name.clone(), source: Box::new(source) }),
+    }
+}
+
+/// What in the pod's words cannot be.
+fn doubt(copy: &Copy, arrived: &Arrived, manifest: &Manifest) -> Option<String> {
+    let Verified { mode, segments_read, segments, .. } = arrived.verified;
+    let all = manifest.segments();
+    if (&manifest.archive, manifest.slot) != (&copy.archive, copy.slot) {
+        return Some("the copy's manifest is of another backup".to_owned());
+    }
+    if segments != all || (mode == Mode::Full && segments_read != all) || segments_read > all {
+        return Some(format!("{segments_read} of {segments} segments were read back, and there are {all}"));
+    }
+    None
+}
+
+/// The commit of the copy: the original's, but for what is another in each store.
+fn commit_of(copy: &Copy, original: &Commit, arrived: &Arrived, now: Timestamp) -> Commit {
+    let Verified { mode, seed, segments_read, segments, .. } = arrived.verified;
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    Commit {
+        manifest: arrived.manifest.clone(),
+        // When, by the operator's clock: the pod's is not trusted.
+        verified: commit::Verified { mode, seed, segments_read, segments, at: now },
+        store: commit::Store {
+            name: copy.target.name.clone(),
+            region: copy.target.location.region.clone(),
+            country: copy.target.location.country.clone(),
+        },
+        retain_until: arrived.locked_until.filter(|_| copy.target.object_lock.is_some()),
+        committed: now,
+        ..original.clone()
+    }
+}
+
+/// Until when the commit is locked.
+fn lock_of(copy: &Copy, now: Timestamp) -> Option<Timestamp> {
+    let days = i64::from(copy.target.object_lock?.days);
+    let until = now.checked_add(SignedDuration::from_hours(24 * days)).ok()?;
+    Timestamp::from_second(until.as_second()).ok()
+}
+
+/// A precondition is relied on only where it was seen to be heeded.
+fn on_existing(store: &Store) -> OnExisting {
+    let status = store.object.status.as_ref();
+    let seen = status.and_then(|status| status.capabilities.conditional_put.as_ref());
+    if seen.is_some_and(|seen| seen.answer == Answer::Yes) { OnExisting::Fail } else { OnExisting::Replace }
+}
+
+async fn signing_key(context: &Context) -> Result<Arc<SigningKey>, Error> {
+    let namespace = &context.settings.operator_namespace;
+    context.signing.key(&context.cluster, namespace).await.map_err(Error::Signing)
+}
+
+async fn open(store: &Store, context: &Context) -> Result<Access, Error> {
+    let namespace = &context.settings.operator_namespace;
+    let found = identities::credentials(store, &context.cluster, namespace).await.map_err(Error::Cluster)?;
+    let found = found.map_err(|source| Error::Credentials { store: store.name.clone(), source })?;
+    let bucket = |identity| {
+        Bucket::open(&store.settings(found.of(identity).clone()))
+            .map_err(|source| Error::Settings { store: store.name.clone(), source })
+    };
+    let options = fetch::Options { ahead: 1, ..fetch::Options::default() };
+    Ok(Access {
+        reader: Archive::new(bucket(Identity::Reader)?, options),
+        committer: bucket(Identity::Committer)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        archive::{digest::Blake3, manifest::FORMAT, manifest::tests::empty},
+        copy::{check::tests::copies_for, observe::tests::arrived},
+    };
+
+    fn copy() -> Copy {
+        copies_for(&["helsinki", "frankfurt"]).remove(0)
+    }
+
+    #[test]
+    fn a_copy_s_commit_is_the_original_s_but_for_what_is_another_in_each_store() {
+        let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
+        let empty = empty();
+        let original = Commit {
+            format: FORMAT,
+            archive: empty.archive.clone(),
+            slot: empty.slot,
+            attempt: empty.attempt.clone(),
+            manifest: arrived().manifest,
+            verified: commit::Verified {
+                mode: Mode::Full,
+                seed: None,
+                segments_read: 3,
+                segments: 3,
+                at: now,
+            },
+            store: commit::Store { name: "helsinki".into(), region: "r".into(), country: "FI".into() },
+            retain_until: Some(now),
+            committed: now,
+        };
+        let mut arrived = arrived();
+        arrived.manifest.blake3 = Blake3::of(b"another");
+        arrived.locked_until = None;
+
+        let copied = commit_of(&copy(), &original, &arrived, now);
+
+        assert_eq!((copied.attempt, copied.slot), (original.attempt, original.slot));
+        assert_eq!((copied.manifest, copied.store.name.as_str()), (arrived.manifest, "frankfurt"));
+        assert_eq!(copied.retain_until, None, "what is not locked is not said to be");
+    }
+
+    #[test]
+    fn what_a_pod_says_of_its_reading_has_to_add_up() {
+        let empty = empty();
+        let mut whole = arrived();
+        (whole.verified.segments, whole.verified.segments_read) = (0, 0);
+        let mut part = whole.clone();
+        part.verified.segments_read = 1;
+
+        assert_eq!(doubt(&copy(), &whole, &empty), None);
+        assert!(doubt(&copy(), &part, &empty).is_some());
+        assert!(doubt(&copy(), &arrived(), &empty).is_some());
+        let other = Manifest { archive: "bo".parse().unwrap(), ..empty };
+        assert!(doubt(&copy(), &whole, &other).is_some());
+    }
+}

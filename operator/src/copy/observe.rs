@@ -1,0 +1,182 @@
+//! Looks how the Jobs that copy stand. Reads only.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::ResourceExt;
+use valv_crds::{backup::BackupReason, reference::ROLE_LABEL};
+
+use super::{Context, objects};
+use crate::{
+    agent::{
+        copy::{Arrived, LastWords},
+        last_words::Failure,
+    },
+    io::cluster::Error,
+    segmentation::Role,
+};
+
+/// The newest Job of each copy, by UID of the backup and name of the store.
+pub type Jobs = BTreeMap<(String, String), Seen>;
+
+/// A Job that copies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Its name.
+    pub name: String,
+    /// Its number; the first is 1.
+    pub number: i32,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// How a Job stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// It runs, or waits to.
+    Active,
+    /// It is there, and read back, as its pod says.
+    Arrived(Arrived),
+    /// It failed.
+    Failed {
+        /// How.
+        failure: Failure,
+        /// When.
+        at: Option<Timestamp>,
+    },
+}
+
+/// Looks: Jobs first, and then pods. A pod has said its last words before its Job is over, so they are seen.
+///
+/// # Errors
+/// If the API server refuses it, or does not answer.
+pub async fn observe(context: &Context) -> Result<Jobs, Error> {
+    let namespace = &context.settings.operator_namespace;
+    let labels = format!("{ROLE_LABEL}={}", Role::Copy.as_str());
+    let jobs = context.cluster.list_in::<Job>("Jobs", namespace, &labels).await?;
+    let pods = context.cluster.list_in::<Pod>("Pods", namespace, &labels).await?;
+    Ok(newest(&jobs, &pods))
+}
+
+/// The newest Job of each copy.
+fn newest(jobs: &[Job], pods: &[Pod]) -> Jobs {
+    let mut newest = Jobs::new();
+    for job in jobs {
+        let label = |name: &str| job.labels().get(name).cloned();
+        let number = label(objects::ATTEMPT_LABEL).and_then(|number| number.parse().ok());
+        let (Some(backup), Some(store), Some(number)) =
+            (label(objects::BACKUP_LABEL), label(objects::STORE_LABEL), number)
+        else {
+            continue;
+        };
+        let key = (backup, store);
+        if newest.get(&key).is_none_or(|seen: &Seen| seen.number < number) {
+            newest.insert(key, Seen { name: job.name_any(), number, standing: standing(job, pods) });
+        }
+    }
+    newest
+}
+
+fn standing(job: &Job, pods: &[Pod]) -> Standing {
+    let status = job.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ended = conditions.iter().find(|condition| {
+        ["Complete", "Failed"].contains(&condition.type_.as_str()) && condition.status == "True"
+    });
+    let Some(ended) = ended else { return Standing::Active };
+    let at = ended.last_transition_time.as_ref().map(|time| time.0);
+    let silent = |message: String| Standing::Failed {
+        failure: Failure { reason: BackupReason::AgentFailed, message },
+        at,
+    };
+    // By its owner's UID: a name can be another's.
+    let is_its =
+        |pod: &&Pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
+    match pods.iter().find(is_its).and_then(last_words) {
+        Some(LastWords::Failure(failure)) => Standing::Failed { failure, at },
+        Some(LastWords::Copied(arrived)) if ended.type_ == "Complete" => Standing::Arrived(arrived),
+        Some(LastWords::Copied(_)) | None => {
+            let why = ended.reason.clone().unwrap_or_default();
+            silent(format!("the copying pod left no result: the Job ended as {} {why}", ended.type_))
+        }
+    }
+}
+
+fn last_words(pod: &Pod) -> Option<LastWords> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let agent = statuses.iter().find(|status| status.name == objects::CONTAINER)?;
+    let message = agent.state.as_ref()?.terminated.as_ref()?.message.as_ref()?;
+    serde_json::from_str(message).ok()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The words of a pod that copied.
+    pub fn arrived() -> Arrived {
+        let blake3 = "0".repeat(64);
+        serde_json::from_value(json!({
+            "manifest": { "key": "k", "version": null, "size": 2, "blake3": blake3 },
+            "sent": 3, "lockedUntil": null,
+            "verified": { "mode": "Full", "segmentsRead": 3, "segments": 3, "at": "2026-11-22T02:00:00Z",
+                "tampered": 0 },
+        }))
+        .unwrap()
+    }
+
+    fn job(number: i32, ended: Option<&str>) -> Job {
+        let conditions = ended.map(
+            |kind| json!([{ "type": kind, "status": "True", "lastTransitionTime": "2026-11-22T02:00:00Z" }]),
+        );
+        serde_json::from_value(json!({
+            "metadata": { "name": format!("copy-x-{number}"), "uid": format!("job-{number}"), "labels": {
+                "valv.eu/backup": "u1", "valv.eu/store": "frankfurt", "valv.eu/attempt": number.to_string() } },
+            "status": { "conditions": conditions },
+        }))
+        .unwrap()
+    }
+
+    fn pod(owner: &str, words: &LastWords) -> Pod {
+        let message = serde_json::to_string(words).unwrap();
+        serde_json::from_value(json!({
+            "metadata": { "name": "p", "ownerReferences": [
+                { "apiVersion": "batch/v1", "kind": "Job", "name": "copy-x-1", "uid": owner }] },
+            "status": { "containerStatuses": [{
+                "name": "agent", "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
+                "state": { "terminated": { "exitCode": 0, "message": message } } }] },
+        }))
+        .unwrap()
+    }
+
+    fn seen(jobs: &[Job], pods: &[Pod]) -> Seen {
+        newest(jobs, pods)[&("u1".to_owned(), "frankfurt".to_owned())].clone()
+    }
+
+    #[test]
+    fn the_newest_attempt_counts_and_its_own_pod_s_words() {
+        let words = LastWords::Copied(arrived());
+        let jobs = [job(1, Some("Failed")), job(2, Some("Complete"))];
+
+        let found = seen(&jobs, &[pod("job-1", &words), pod("job-2", &words)]);
+
+        assert_eq!((found.number, found.standing), (2, Standing::Arrived(arrived())));
+        assert_eq!(seen(&[job(1, None)], &[]).standing, Standing::Active);
+    }
+
+    #[test]
+    fn words_of_another_s_pod_or_of_a_failed_job_are_no_copy() {
+        let words = LastWords::Copied(arrived());
+
+        for (job, pod) in [
+            (job(1, Some("Complete")), pod("another", &words)),
+            (job(1, Some("Failed")), pod("job-1", &words)),
+        ] {
+            let standing = seen(&[job], &[pod]).standing;
+            assert!(matches!(standing, Standing::Failed { .. }), "{standing:?}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The janitor: what is kept, for how long, and what goes. Check, observe, plan, apply, status.
+//!
+//! | step    | file                 | may touch                                        |
+//! |---------|----------------------|--------------------------------------------------|
+//! | rounds  | `janitor/rounds.rs`  | nothing: says whose turn it is                   |
+//! | check   | `janitor/check.rs`   | nothing                                          |
+//! | observe | `janitor/observe.rs` | the store as its reader, the cluster, reading    |
+//! | plan    | `janitor/plan.rs`    | nothing                                          |
+//! | apply   | `janitor/apply.rs`   | locks as committer, deletes as janitor           |
+//! | status  | `janitor/status.rs`  | nothing                                          |
+//!
+//! Its subject is a *ward*: one archive in one store. A tenant's archive is a ward in each store of its policy. An
+//! archive that no tenant has is one too, kept by the [terms](crate::archive::terms) that lie in it. Each ward is looked
+//! at once a day, at a moment that is drawn anew for each day, so that no hour in which the operator is away strikes the
+//! same ones; and soon after a backup was committed there. Nothing needs to be remembered but in the bucket.
+//!
+//! [`history`] is what the catalogue means for the `Backup` objects: old ones go, lost ones come back.
+//!
+//! # Guarantees
+//! - Locks are extended before anything is deleted, and a lock that cannot be extended ends the look.
+//! - Nothing is deleted where the catalogue could not be read as a whole, or lacks what should be in it.
+//! - What was never judged is not deleted: see [`crate::archive::erase`].
+
+pub mod apply;
+pub mod check;
+pub mod history;
+pub mod observe;
+pub mod plan;
+pub mod rounds;
+pub mod status;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use kube::runtime::{events::Recorder, reflector::Store};
+use tokio::time::sleep;
+use tracing::{info, instrument, warn};
+
+use self::{
+    check::Ward,
+    rounds::{Memory, Turns},
+};
+use crate::{
+    archive::{canonical, catalogue, erase, fetch, lock},
+    controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
+    error::chain,
+    io::{
+        bucket::{self, SettingsError, breaker::Admission},
+        cluster::{self, Cluster},
+    },
+    schedule::ScheduleError,
+    settings::Settings,
+    signing::{self, Signing},
+    store::{breakers::Breakers, observe::Unresolved},
+};
+
+/// Wards that are looked at side by side. With a second a look that is four times 10,000 tenants a day in two stores.
+const AT_ONCE: usize = 4;
+
+/// What all looks share.
+pub struct Context {
+    /// The cluster, to write to.
+    pub cluster: Cluster,
+    /// All tenants.
+    pub tenants: Store<Guarded>,
+    /// All policies.
+    pub policies: Store<GuardedPolicy>,
+    /// All stores.
+    pub stores: Store<GuardedStore>,
+    /// All backups.
+    pub backups: Store<GuardedBackup>,
+    /// What commits and terms are signed with.
+    pub signing: Signing,
+    /// The operator's settings.
+    pub settings: Arc<Settings>,
+    /// Whether each store is asked at all.
+    pub breakers: Breakers,
+    /// Tells people what changed.
+    pub recorder: Recorder,
+    /// Whose turn was when. Lost with the process, and needed by nobody else.
+    pub memory: Mutex<Memory>,
+    /// The clock, so that a test can hold it.
+    pub now: fn() -> Timestamp,
+}
+
+/// Why one look stopped. What was done by then stands, and the next look goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster could not be read or written.
+    #[error("failed to ask the cluster")]
+    Cluster(#[source] cluster::Error),
+    /// The store's credentials are not there.
+    #[error("failed to find the store's credentials")]
+    Credentials(#[source] Unresolved),
+    /// The store's settings cannot be used.
+    #[error("failed to prepare the store {store}")]
+    Settings {
+        /// Which store.
+        store: String,
+        /// Why not.
+        source: SettingsError,
+    },
+    /// The signing key could not be had: nobody can say what is a commit.
+    #[error("failed to get the signing key")]
+    Signing(#[source] signing::Error),
+    /// The archive could not be read as a whole.
+    #[error("failed to read the catalogue")]
+    Catalogue(#[source] Box<catalogue::Error>),
+    /// A manifest could not be read.
+    #[error("failed to read what a backup builds on")]
+    Lineage(#[source] Box<fetch::Error>),
+    /// What there is could not be listed.
+    #[error("failed to list the store")]
+    List(#[source] bucket::Error),
+    /// The calendar of the terms.
+    #[error("failed to find the time zone of the terms")]
+    TimeZone(#[source] ScheduleError),
+    /// A lock could not be made longer, so nothing was deleted.
+    #[error("failed to extend the locks of {slot}; nothing was deleted")]
+    Extend {
+        /// Of which backup.
+        slot: valv_crds::Slot,
+        /// Why not.
+        source: Box<lock::Error>,
+    },
+    /// Something could not be deleted, for another reason than a lock.
+    #[error("failed to delete {what}")]
+    Erase {
+        /// What.
+        what: String,
+        /// Why not.
+        source: Box<erase::Error>,
+    },
+    /// The store failed too often lately.
+    #[error("{store} failed too often and is left alone until {until}")]
+    Resting {
+        /// Which store.
+        store: String,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// The terms could not be written.
+    #[error("failed to write the terms")]
+    Record(#[source] bucket::Error),
+    /// The terms have no canonical form.
+    #[error("failed to describe the terms")]
+    Describe(#[source] canonical::Error),
+}
+
+impl Error {
+    /// What the store answered, if it was the store.
+    fn of_store(&self) -> Option<&bucket::Error> {
+        match self {
+            Self::Catalogue(source) => source.of_store(),
+            Self::Lineage(source) => match source.as_ref() {
+                fetch::Error::Store(error) => Some(error),
+                fetch::Error::Broken(_)
+                | fetch::Error::Commit { .. }
+                | fetch::Error::Manifest { .. }
+                | fetch::Error::Worker { .. } => None,
+            },
+            Self::List(error) | Self::Record(error) => Some(error),
+            Self::Extend { source, .. } => source.of_store(),
+            Self::Erase { source, .. } => source.of_store(),
+            Self::Cluster(_)
+            | Self::Resting { .. }
+            | Self::Credentials(_)
+            | Self::Settings { .. }
+            | Self::Signing(_)
+            | Self::TimeZone(_)
+            | Self::Describe(_) => None,
+        }
+    }
+}
+
+/// Looks at each ward when its turn comes. Never ends.
+pub async fn run(context: Arc<Context>) {
+    // Each is dropped only with its controller.
+    let _ = context.tenants.wait_until_ready().await;
+    let _ = context.policies.wait_until_ready().await;
+    let _ = context.stores.wait_until_ready().await;
+    // A backup that runs must not look as if it did not.
+    let _ = context.backups.wait_until_ready().await;
+    let turns = Turns { began: (context.now)() };
+    loop {
+        round(&context, turns).await;
+        sleep(rounds::EVERY).await;
+    }
+}
+
+/// Looks at all whose turn it is.
+pub async fn round(context: &Context, turns: Turns) {
+    let now = (context.now)();
+    for store in observe::stores(context) {
+        if turns.is_stocktaking_due(&store.name, now, &context.memory()) {
+            match observe::archives(context, &store).await {
+                Ok(archives) => context.memory().took_stock(&store.name, archives, now),
+                Err(error) => warn!(
+                    store.name = store.name,
+                    error = chain(&error),
+                    "failed to list the archives of a store, trying again"
+                ),
+            }
+        }
+    }
+    let wards = observe::wards(context, now);
+    let due: Vec<Ward> = {
+        let memory = context.memory();
+        wards.into_iter().filter(|ward| turns.is_due(&rounds::Subject::of(ward), now, &memory)).collect()
+    };
+    stream::iter(due)
+        .for_each_concurrent(AT_ONCE, async |ward| {
+            let subject = rounds::Subject::of(&ward);
+            let looked = look(&ward, context).await;
+            let ended = (context.now)();
+            match looked {
+                Ok(awaits) => context.memory().looked(&subject, ended, awaits),
+                Err(error) => {
+                    context.memory().failed(&subject, ended);
+                    warn!(
+                        archive = %ward.archive,
+                        store.name = ward.store.name,
+                        error = chain(&error),
+                        "failed to look after an archive, trying again"
+                    );
+                }
+            }
+        })
+        .await;
+}
+
+/// Looks at one ward, and brings it to what its terms say. Says what waits to be acknowledged.
+///
+/// # Errors
+/// What was done by then stands.
+#[instrument(name = "janitor", skip_all, fields(archive = %ward.archive, store.name = ward.store.name))]
+pub async fn look(ward: &Ward, context: &Context) -> Result<Option<String>, Error> {
+    let now = (context.now)();
+    if let Admission::Wait { until } = context.breakers.admit(&ward.store.name, now) {
+        return Err(Error::Resting { store: ward.store.name.clone(), until });
+    }
+    let looked = look_once(ward, context, now).await;
+    let ended = (context.now)();
+    match looked.as_ref().err().and_then(Error::of_store) {
+        Some(error) if error.is_of_the_store() => context.breakers.failed(&ward.store.name, ended),
+        Some(_) | None => context.breakers.answered(&ward.store.name, ended),
+    }
+    looked
+}
+
+async fn look_once(ward: &Ward, context: &Context, now: Timestamp) -> Result<Option<String>, Error> {
+    let access = observe::access(ward, context).await?;
+    let seen = observe::observe(ward, &access, context).await?;
+    let Some(terms) = ward.terms.as_ref().or(seen.recorded.as_ref()) else {
+        info!("an archive without a tenant has no terms that this operator signed: it is left alone");
+        return Ok(None);
+    };
+    let plan = plan::plan(terms, &ward.store, &seen, now).map_err(Error::TimeZone)?;
+    let outcome = apply::apply(ward, &access, &seen, &plan, context, now).await;
+    let told = status::tell(ward, &seen, &plan, &outcome, context).await;
+    outcome.failure.map_or(Ok(()), Err)?;
+    told.map_err(Error::Cluster)?;
+    Ok(plan.waits.map(|waits| waits.digest))
+}
+
+impl Context {
+    /// A panic elsewhere leaves nothing half done in it.
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,456 @@
+//! What the catalogue means for the `Backup` objects: old ones go, lost ones come back, and those whose commit is gone
+//! say so. The bucket is the catalogue; of the objects only the newest few stay.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject};
+use tracing::info;
+use valv_crds::{
+    Backup, BackupSpec, Slot,
+    backup::{
+        BackupCondition, BackupReason, BackupSize, BackupStatus, ObjectDigest, Origin, StoredIn, Verified,
+    },
+    condition::Saying,
+    policy::VerificationMode,
+    reference::FROM_CATALOGUE_ANNOTATION,
+    slot,
+};
+
+use super::{
+    Context, Error,
+    check::{Place, Ward},
+    observe::{Access, Seen, is_true, lies_in, slot as slot_of},
+};
+use crate::{
+    archive::{catalogue::Entry, fetch, manifest::Manifest, verify::Mode},
+    backup::observe::is_over,
+    io::{
+        cluster::Error as ClusterError,
+        kind::{Key, Kind},
+    },
+};
+
+/// Objects of backups that are over which a tenant keeps.
+pub const KEPT: usize = 7;
+
+/// Of those that wait for their copies no more are kept: a store that is gone for good must not fill the cluster.
+const MOST_UNCOPIED: usize = 31;
+
+/// Objects that are made from the catalogue where there are none.
+const REBUILT: usize = 3;
+
+/// What became of the objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Objects that are gone; what they stand for stays in the bucket.
+    pub pruned: usize,
+    /// Objects that were made from the catalogue.
+    pub rebuilt: Vec<Slot>,
+}
+
+/// What is done with the objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Objects that go, by name.
+    pub prune: Vec<String>,
+    /// Backups for which an object is made, or was made and has no status yet.
+    pub rebuild: Vec<Slot>,
+}
+
+/// The plan for the objects of one tenant, whose catalogue in the first store of its policy has `committed`.
+///
+/// # Guarantees
+/// An object that is not over stays, so does the newest complete one, and so does one that says that it is complete
+/// while the catalogue does not have it: that is evidence.
+pub fn plan(tenant: &str, backups: &[Backup], committed: &BTreeSet<Slot>) -> Plan {
+    let mut over: Vec<(&Backup, Slot)> = backups
+        .iter()
+        .filter(|backup| is_over(backup) && backup.metadata.deletion_timestamp.is_none())
+        .filter_map(|backup| Some((backup, slot_of(backup)?)))
+        .collect();
+    over.sort_by_key(|(_, slot)| Reverse(*slot));
+    let is_complete = |backup: &Backup| is_true(backup, BackupCondition::Complete);
+    let newest_complete = over.iter().find(|(backup, _)| is_complete(backup)).map(|(_, slot)| *slot);
+    let prune = over.iter().enumerate().filter(|(number, (backup, slot))| {
+        let is_old = *number >= KEPT && Some(*slot) != newest_complete;
+        let is_safe = !is_complete(backup) || committed.contains(slot);
+        let is_copied =
+            !is_complete(backup) || is_true(backup, BackupCondition::Copied) || *number >= MOST_UNCOPIED;
+        is_old && is_safe && is_copied
+    });
+    let prune = prune.map(|(_, (backup, _))| backup.name_any()).collect();
+    let taken: BTreeMap<String, &Backup> = backups.iter().map(|backup| (backup.name_any(), backup)).collect();
+    // Made by an earlier look that came no further.
+    let begun = |slot: &Slot| {
+        taken.get(&slot::name(tenant, *slot)).is_some_and(|backup| {
+            backup.annotations().contains_key(FROM_CATALOGUE_ANNOTATION) && !is_over(backup)
+        })
+    };
+    let newest = committed.iter().rev().take(REBUILT);
+    let rebuild = match newest_complete {
+        Some(_) => newest.filter(|slot| begun(slot)).copied().collect(),
+        None => newest
+            .filter(|slot| begun(slot) || !taken.contains_key(&slot::name(tenant, **slot)))
+            .copied()
+            .collect(),
+    };
+    Plan { prune, rebuild }
+}
+
+/// Brings the objects to what the catalogue says.
+///
+/// # Errors
+/// If the cluster refuses, or a manifest that is to be told of cannot be read.
+pub async fn apply(
+    ward: &Ward,
+    access: &Access,
+    seen: &Seen,
+    missing: &BTreeSet<Slot>,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    for backup in &seen.backups {
+        if let Some(status) = accused(ward, backup, missing, now) {
+            match set(context, backup, &status).await {
+                // It moved on: the next look says it.
+                Err(Error::Cluster(error)) if error.is_conflict() || error.is_not_found() => {}
+                said => said?,
+            }
+        }
+    }
+    let mut outcome = Outcome::default();
+    let is_its_catalogue = ward.place == Place::First && missing.is_empty();
+    let Some(tenant) = ward.tenant.as_ref().filter(|_| is_its_catalogue) else { return Ok(outcome) };
+    if tenant.metadata.deletion_timestamp.is_some() {
+        return Ok(outcome);
+    }
+    let committed = seen.catalogue.entries.keys().copied().collect();
+    let Plan { prune, rebuild } = plan(&tenant.name_any(), &seen.backups, &committed);
+    for backup in seen.backups.iter().filter(|backup| prune.contains(&backup.name_any())) {
+        delete(context, backup).await?;
+        outcome.pruned += 1;
+    }
+    for slot in rebuild {
+        let Some(entry) = seen.catalogue.entries.get(&slot) else { continue };
+        if restore(ward, &tenant.name_any(), entry, access, context, now).await? {
+            outcome.rebuilt.push(slot);
+        }
+    }
+    Ok(outcome)
+}
+
+/// Makes the object of a backup that lies in the bucket; `false` if it is another's, or cannot be told of.
+async fn restore(
+    ward: &Ward,
+    tenant: &str,
+    entry: &Entry,
+    access: &Access,
+    context: &Context,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let Some(namespace) = ward.namespace() else { return Ok(false) };
+    let manifest = match access.reader.manifest(&entry.commit.manifest).await {
+        Ok(manifest) => manifest,
+        Err(fetch::Error::Broken(_) | fetch::Error::Manifest { .. }) => return Ok(false),
+        Err(error) => return Err(Error::Lineage(Box::new(error))),
+    };
+    let name = slot::name(tenant, entry.commit.slot);
+    let object = Backup {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(namespace.clone()),
+            annotations: Some([(FROM_CATALOGUE_ANNOTATION.to_owned(), "true".to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        spec: BackupSpec { origin: Origin::Scheduled, ..BackupSpec::default() },
+        status: None,
+    };
+    match context.cluster.create_backup(&object).await {
+        Ok(()) => {}
+        Err(error) if error.is_conflict() => {}
+        Err(error) => return Err(Error::Cluster(error)),
+    }
+    let standing = context.cluster.get::<Backup>(Kind::Backup, &namespace, &name).await;
+    let Some(standing) = standing.map_err(Error::Cluster)? else { return Ok(false) };
+    if is_over(&standing) || !standing.annotations().contains_key(FROM_CATALOGUE_ANNOTATION) {
+        return Ok(false);
+    }
+    set(context, &standing, &told(ward, entry, &manifest, &standing, now)).await?;
+    info!(object.name = name, slot = %entry.commit.slot, "made a Backup from the catalogue");
+    Ok(true)
+}
+
+/// The status of a backup, as commit and manifest tell it.
+fn told(ward: &Ward, entry: &Entry, manifest: &Manifest, object: &Backup, now: Timestamp) -> BackupStatus {
+    let commit = &entry.commit;
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let sum =
+        |of: fn(&crate::archive::manifest::PartSummary) -> u64| number(manifest.parts.iter().map(of).sum());
+    let version = |version: &Option<crate::io::bucket::Version>| {
+        version.as_ref().map(|version| version.as_str().to_owned())
+    };
+    let verified = &commit.verified;
+    let stored = StoredIn {
+        name: ward.store.name.clone(),
+        commit: Some(ObjectDigest {
+            key: crate::archive::commit::Commit::key(&commit.archive, commit.slot).to_string(),
+            version: version(&entry.version),
+            blake3: entry.blake3.to_string(),
+        }),
+        committed: Some(Time(commit.committed)),
+        verification: Some(Verified {
+            mode: match verified.mode {
+                Mode::Full => VerificationMode::Full,
+                Mode::Sample => VerificationMode::Sample,
+                Mode::Metadata => VerificationMode::Metadata,
+            },
+            segments_read: number(verified.segments_read),
+            segments: number(verified.segments),
+            at: Time(verified.at),
+        }),
+        locked_until: entry.locked_until.map(Time),
+    };
+    let generation = object.metadata.generation;
+    let says = |saying: Saying<BackupCondition, BackupReason>| saying.dated(&[], generation, now);
+    let whose = format!(
+        "committed {} in {}, as the catalogue there says; this object was made from it",
+        commit.committed, ward.store.name
+    );
+    BackupStatus {
+        observed_generation: generation,
+        slot: Some(commit.slot),
+        archive_id: Some(commit.archive.to_string()),
+        taken: Some(Time(manifest.ended)),
+        ended: Some(Time(commit.committed)),
+        size: Some(BackupSize {
+            bytes: sum(|part| part.bytes),
+            plain_bytes: sum(|part| part.plain_bytes),
+            segments: number(manifest.segments()),
+        }),
+        manifest: Some(ObjectDigest {
+            key: commit.manifest.key.clone(),
+            version: version(&commit.manifest.version),
+            blake3: commit.manifest.blake3.to_string(),
+        }),
+        stores: vec![stored],
+        conditions: vec![
+            says(Saying::yes(BackupCondition::Complete, BackupReason::Committed, whose)),
+            says(Saying::no(
+                BackupCondition::Copied,
+                BackupReason::Copying,
+                "the other stores were not looked at yet",
+            )),
+        ],
+        ..BackupStatus::default()
+    }
+}
+
+/// The status of a backup whose commit is missing in the ward's store, or is there again; `None` if it says so already.
+fn accused(ward: &Ward, backup: &Backup, missing: &BTreeSet<Slot>, now: Timestamp) -> Option<BackupStatus> {
+    let standing = backup.status.as_ref()?;
+    let slot = slot_of(backup)?;
+    if !lies_in(backup, &ward.store.name) {
+        return None;
+    }
+    let kind = format!("{:?}", BackupCondition::Intact);
+    let rolled_back = format!("{:?}", BackupReason::CatalogueRolledBack);
+    let found = standing.conditions.iter().find(|condition| condition.type_ == kind);
+    let is_told = found.is_some_and(|condition| {
+        condition.reason == rolled_back && condition.message.contains(&format!(" {} ", ward.store.name))
+    });
+    let saying = match (missing.contains(&slot), is_told) {
+        (true, false) => Saying::no(
+            BackupCondition::Intact,
+            BackupReason::CatalogueRolledBack,
+            format!(
+                "its commit was in {} and is not there any more: find out who took it away; delete this object when you have, and until then nothing is deleted there",
+                ward.store.name
+            ),
+        ),
+        (false, true) => Saying::yes(
+            BackupCondition::Intact,
+            BackupReason::AsAsked,
+            format!("its commit is in {} again", ward.store.name),
+        ),
+        (true, true) | (false, false) => return None,
+    };
+    let mut status = standing.clone();
+    let dated = saying.dated(&standing.conditions, backup.metadata.generation, now);
+    status.conditions.retain(|condition| condition.type_ != kind);
+    status.conditions.push(dated);
+    Some(status)
+}
+
+/// Takes a backup that is about to be deleted in the ward's store out of what its object says; with its last store the
+/// object goes.
+///
+/// # Errors
+/// If the cluster refuses: then nothing is deleted.
+pub async fn let_go(
+    ward: &Ward,
+    seen: &Seen,
+    slot: Slot,
+    context: &Context,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let here = seen.backups.iter().filter(|backup| slot_of(backup) == Some(slot));
+    for backup in here.filter(|backup| lies_in(backup, &ward.store.name)) {
+        match without(ward, backup, now) {
+            Some(status) => set(context, backup, &status).await?,
+            None => delete(context, backup).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Says in the object of a backup that its lock in the ward's store is longer.
+///
+/// # Errors
+/// If the cluster refuses. That the object moved on is none: the store knows how long its lock is.
+pub async fn note_lock(
+    ward: &Ward,
+    seen: &Seen,
+    slot: Slot,
+    until: Timestamp,
+    context: &Context,
+) -> Result<(), Error> {
+    for backup in seen.backups.iter().filter(|backup| slot_of(backup) == Some(slot)) {
+        let Some(mut status) = backup.status.clone() else { continue };
+        for stored in status.stores.iter_mut().filter(|stored| stored.name == ward.store.name) {
+            stored.locked_until = Some(Time(until));
+        }
+        match context.cluster.set_status_in_namespace(Kind::Backup, backup, &status).await {
+            Ok(_) => {}
+            Err(error) if error.is_conflict() || error.is_not_found() => {}
+            Err(error) => return Err(Error::Cluster(error)),
+        }
+    }
+    Ok(())
+}
+
+/// The status of `backup` without the ward's store; `None` if it lies nowhere else.
+fn without(ward: &Ward, backup: &Backup, now: Timestamp) -> Option<BackupStatus> {
+    let mut status = backup.status.clone()?;
+    status.stores.retain(|stored| stored.name != ward.store.name);
+    if !status.stores.iter().any(|stored| stored.commit.is_some()) {
+        return None;
+    }
+    // So that it is not copied there again.
+    let kind = format!("{:?}", BackupCondition::Copied);
+    let message = format!("retention deleted it in {}", ward.store.name);
+    let saying = Saying::yes(BackupCondition::Copied, BackupReason::Expired, message);
+    let dated = saying.dated(&status.conditions, backup.metadata.generation, now);
+    status.conditions.retain(|condition| condition.type_ != kind);
+    status.conditions.push(dated);
+    Some(status)
+}
+
+async fn set(context: &Context, backup: &Backup, status: &BackupStatus) -> Result<(), Error> {
+    match context.cluster.set_status_in_namespace(Kind::Backup, backup, status).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::Cluster(error)),
+    }
+}
+
+async fn delete(context: &Context, backup: &Backup) -> Result<(), Error> {
+    let key = Key::new(Kind::Backup, backup.name_any());
+    let standing = serde_json::to_value(backup).and_then(serde_json::from_value::<DynamicObject>);
+    let Ok(standing) = standing else { return Ok(()) };
+    context.cluster.delete(&key, &standing).await.map_err(|error: ClusterError| Error::Cluster(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slot(day: u32) -> Slot {
+        format!("202611{day:02}T010000Z").parse().unwrap()
+    }
+
+    /// A backup of that day of November, with those conditions true.
+    fn backup(day: u32, conditions: &[&str]) -> Backup {
+        let conditions: Vec<_> = conditions
+            .iter()
+            .map(|kind| {
+                json!({ "type": kind, "status": "True", "reason": "Committed", "message": "",
+                    "lastTransitionTime": "2026-11-22T09:30:05Z" })
+            })
+            .collect();
+        let stored = json!([{ "name": "helsinki", "commit": { "key": "k", "blake3": "0".repeat(64) } }]);
+        serde_json::from_value(json!({
+            "apiVersion": "valv.eu/v1alpha1", "kind": "Backup",
+            "metadata": { "name": slot::name("ada", slot(day)), "namespace": "journal-ada" },
+            "spec": { "origin": "Scheduled" },
+            "status": { "conditions": conditions, "slot": slot(day),
+                "stores": if conditions.is_empty() { json!([]) } else { stored } },
+        }))
+        .unwrap()
+    }
+
+    fn complete(day: u32) -> Backup {
+        backup(day, &["Complete", "Copied"])
+    }
+
+    fn names(days: impl IntoIterator<Item = u32>) -> Vec<String> {
+        days.into_iter().map(|day| slot::name("ada", slot(day))).collect()
+    }
+
+    fn slots(days: impl IntoIterator<Item = u32>) -> BTreeSet<Slot> {
+        days.into_iter().map(slot).collect()
+    }
+
+    #[test]
+    fn the_newest_seven_that_are_over_stay_and_so_does_what_runs() {
+        let mut backups: Vec<Backup> = (1..=10).map(complete).collect();
+        backups.push(backup(11, &[]));
+
+        let plan = plan("ada", &backups, &slots(1..=10));
+
+        assert_eq!(plan, Plan { prune: names([3, 2, 1]), rebuild: vec![] });
+    }
+
+    #[test]
+    fn the_newest_complete_one_stays_however_many_failed_since() {
+        let mut backups = vec![complete(1)];
+        backups.extend((2..=12).map(|day| backup(day, &["Stalled"])));
+
+        assert_eq!(plan("ada", &backups, &slots([1])).prune, names([5, 4, 3, 2]));
+    }
+
+    #[test]
+    fn what_is_complete_and_not_in_the_bucket_is_evidence_and_stays() {
+        let backups: Vec<Backup> = (1..=10).map(complete).collect();
+
+        assert_eq!(plan("ada", &backups, &slots((1..=10).filter(|day| *day != 2))).prune, names([3, 1]));
+    }
+
+    #[test]
+    fn what_waits_for_its_copy_stays() {
+        let mut backups: Vec<Backup> = (2..=10).map(complete).collect();
+        backups.push(backup(1, &["Complete"]));
+
+        assert_eq!(plan("ada", &backups, &slots(1..=10)).prune, names([3, 2]));
+    }
+
+    #[test]
+    fn in_a_new_cluster_the_newest_few_come_back_and_once_they_are_there_no_more() {
+        let committed = slots(1..=10);
+
+        assert_eq!(plan("ada", &[], &committed).rebuild, [slot(10), slot(9), slot(8)]);
+        // One was made and has no status yet; a slot that runs here is not touched.
+        let mut begun = backup(9, &[]);
+        begun.metadata.annotations = Some([(FROM_CATALOGUE_ANNOTATION.to_owned(), "true".to_owned())].into());
+        let running = backup(8, &[]);
+        assert_eq!(plan("ada", &[begun.clone(), running], &committed).rebuild, [slot(10), slot(9)]);
+        assert_eq!(plan("ada", &[complete(10), begun], &committed).rebuild, [slot(9)]);
+        assert_eq!(plan("ada", &[complete(10)], &committed).rebuild, []);
+        assert_eq!(plan("ada", &[], &BTreeSet::new()), Plan::default());
+    }
+}

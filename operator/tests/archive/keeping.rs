@@ -1,0 +1,424 @@
+//! Catalogue, copies, longer locks and deletion, against a real S3 server.
+
+use std::fs;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use valv::{
+    archive::{
+        Writer,
+        commit::{Commit, ManifestRef},
+        copy::{self, Copied, Copier},
+        digest::Blake3,
+        erase::Eraser,
+        layout::{DataObject, Folder, Key, Part, SegmentName},
+        lock,
+        manifest::Manifest,
+        terms::Terms,
+        verify::{Depth, verify},
+    },
+    io::bucket::{Bucket, LockMode, Put},
+};
+
+use super::{
+    backup::{self, Backup, Keys, archive, committed, hurried, manifest, restored},
+    data::mixed,
+    store::{Keeps, Store},
+};
+
+const MEBIBYTE: usize = 1024 * 1024;
+
+/// A committed backup of `name` for `slot`, locked until `until`.
+async fn kept(
+    bucket: &Bucket,
+    name: &str,
+    slot: &str,
+    data: &[u8],
+    keys: &Keys,
+    until: Option<Timestamp>,
+) -> Backup {
+    let attempt = format!("00000000-0000-7000-9000-{}", &Blake3::of(slot.as_bytes()).to_string()[..12]);
+    let folder = Folder {
+        archive: name.parse().unwrap(),
+        slot: slot.parse().unwrap(),
+        attempt: attempt.parse().unwrap(),
+    };
+    let options = valv::archive::write::Options { retain_until: until, ..hurried() };
+    let mut writer = Writer::new(bucket.clone(), folder.clone(), keys.recipients.clone(), options);
+    let part = writer.part(Part::Database, data).await.unwrap();
+    let manifest = manifest(folder, keys.recipients.to_texts(), part);
+    let named = writer.manifest(&manifest).await.unwrap();
+    let backup = Backup { manifest, named };
+    commit(bucket, &backup, keys, until).await;
+    backup
+}
+
+/// Commits `backup`, and locks the commit.
+async fn commit(bucket: &Bucket, backup: &Backup, keys: &Keys, until: Option<Timestamp>) -> Commit {
+    let commit = committed(bucket, backup, keys).await;
+    if let Some(until) = until {
+        let key = Commit::key(&commit.archive, commit.slot).to_string();
+        let version = bucket.head(&key, None).await.unwrap().version;
+        bucket.retain(&key, version.as_ref(), until).await.unwrap();
+    }
+    commit
+}
+
+fn segment_key(manifest: &Manifest, number: u32) -> String {
+    let name = SegmentName::new(Part::Database, number).unwrap();
+    manifest.folder().key(DataObject::Segment(name)).to_string()
+}
+
+/// In so long, in whole seconds: stores keep no fractions.
+#[expect(clippy::disallowed_methods, reason = "the server has a clock of its own, which is this one")]
+fn from_now(seconds: i64) -> Timestamp {
+    let then = Timestamp::now() + SignedDuration::from_secs(seconds);
+    Timestamp::from_second(then.as_second()).unwrap()
+}
+
+async fn copied(from: &Bucket, to: &Bucket, named: &ManifestRef, until: Option<Timestamp>) -> Copied {
+    let options = copy::Options {
+        in_flight: 3,
+        retain_until: until,
+        lock_mode: LockMode::Compliance,
+        bytes_per_second: None,
+        retry: hurried().retry,
+    };
+    let copier = Copier::new(archive(from), archive(to), to.clone(), options);
+    copier.copy(named, &watch::Sender::default()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalogue_has_what_was_signed_whatever_lies_over_it() {
+    let (store, keys) = (Store::start(Keeps::LockedVersions), Keys::new());
+    let bucket = store.bucket();
+    let (ada, slots) = ("ada".parse().unwrap(), ["20261120T010000Z", "20261121T010000Z", "20261122T010000Z"]);
+    for slot in slots {
+        kept(&bucket, "ada", slot, b"data", &keys, None).await;
+    }
+    kept(&bucket, "bo", slots[0], b"data", &keys, None).await;
+    let stranger = Keys::new();
+    kept(&bucket, "ada", "20261119T010000Z", b"forged", &stranger, None).await;
+    let key = |slot: &str| format!("v1/ada/commits/{slot}.json");
+    bucket.delete(&key(slots[0]), None).await.unwrap();
+    bucket.put(&key(slots[1]), Bytes::from_static(b"{}"), &Put::default()).await.unwrap();
+    bucket.put("v1/ada/commits/notes.txt", Bytes::from_static(b"x"), &Put::default()).await.unwrap();
+
+    let catalogue = archive(&bucket).catalogue(&ada, &[keys.public()]).await.unwrap();
+
+    let found: Vec<String> = catalogue.entries.keys().map(ToString::to_string).collect();
+    assert_eq!(found, slots);
+    assert_eq!(catalogue.refused.keys().map(ToString::to_string).collect::<Vec<_>>(), ["20261119T010000Z"]);
+    assert_eq!((catalogue.covered.total, catalogue.strangers), (2, 1), "{:?}", catalogue.covered);
+    let mut archives = archive(&bucket).archives().await.unwrap();
+    archives.sort();
+    assert_eq!(archives.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ada", "bo"]);
+    assert_eq!(archive(&bucket).data_folders(&ada).await.unwrap().len(), 4);
+    // What the catalogue says of a commit is what is signed, of the very bytes that lie there.
+    let entry = &catalogue.entries[&slots[2].parse().unwrap()];
+    assert_eq!(entry.blake3, Blake3::of(&fs::read(store.file(&key(slots[2]))).unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalogue_needs_no_versions() {
+    let (store, keys) = (Store::start(Keeps::Latest), Keys::new());
+    let bucket = store.bucket();
+    kept(&bucket, "ada", "20261122T010000Z", b"data", &keys, None).await;
+
+    let catalogue = archive(&bucket).catalogue(&"ada".parse().unwrap(), &[keys.public()]).await.unwrap();
+
+    assert_eq!(catalogue.entries.len(), 1);
+    assert!(catalogue.entries.values().all(|entry| entry.version.is_none() && entry.locked_until.is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_the_same_backup_in_another_store() {
+    let (helsinki, keys) = (Store::start(Keeps::LockedVersions), Keys::new());
+    let data = mixed(50 * MEBIBYTE, 11);
+    let original = kept(&helsinki.bucket(), "ada", "20261122T010000Z", &data, &keys, None).await;
+    for keeps in [Keeps::Latest, Keeps::LockedVersions] {
+        let frankfurt = Store::start(keeps);
+        let (from, to) = (helsinki.bucket(), frankfurt.bucket());
+
+        let Copied { named, manifest, sent, locked_until } = copied(&from, &to, &original.named, None).await;
+
+        assert_eq!((sent, locked_until), (original.manifest.segments(), None));
+        let copy = Backup { manifest, named };
+        let differs =
+            copy::differs((&archive(&from), &original.manifest), (&archive(&to), &copy.manifest)).await;
+        assert_eq!(differs.unwrap(), None);
+        let verdict =
+            verify(&archive(&to), &copy.manifest, Depth::Full, &watch::Sender::default()).await.unwrap();
+        assert!(verdict.is_whole() && verdict.covered.is_empty(), "{verdict:?}");
+        assert_eq!(verdict.segments_read, sent);
+        assert!(restored(&to, &copy, &keys.tenant).await.unwrap().0 == data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_was_interrupted_sends_only_what_is_not_there_as_it_was_committed() {
+    let (helsinki, keys) = (Store::start(Keeps::Latest), Keys::new());
+    let frankfurt = Store::start(Keeps::LockedVersions);
+    let (from, to) = (helsinki.bucket(), frankfurt.bucket());
+    let original = kept(&from, "ada", "20261122T010000Z", &mixed(70 * MEBIBYTE, 12), &keys, None).await;
+    let until = from_now(3600);
+    copied(&from, &to, &original.named, Some(until)).await;
+    // One has another content of the same size, one is gone.
+    let (altered, gone) = (segment_key(&original.manifest, 0), segment_key(&original.manifest, 1));
+    let mut bytes = fs::read(frankfurt.file(&altered)).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(frankfurt.file(&altered), bytes).unwrap();
+    to.delete(&gone, None).await.unwrap();
+
+    let again = copied(&from, &to, &original.named, Some(until)).await;
+
+    assert_eq!((again.sent, again.locked_until), (2, Some(until)));
+    let verdict =
+        verify(&archive(&to), &again.manifest, Depth::Full, &watch::Sender::default()).await.unwrap();
+    assert!(verdict.is_whole(), "{verdict:?}");
+    // What lies over the earlier try is this one, which the new index names.
+    assert!(verdict.covered.is_empty(), "{verdict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_in_the_source_is_not_copied() {
+    let (helsinki, keys) = (Store::start(Keeps::Latest), Keys::new());
+    let frankfurt = Store::start(Keeps::Latest);
+    let (from, to) = (helsinki.bucket(), frankfurt.bucket());
+    let original = kept(&from, "ada", "20261122T010000Z", &mixed(20 * MEBIBYTE, 13), &keys, None).await;
+    let file = helsinki.file(&segment_key(&original.manifest, 0));
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let options = copy::Options {
+        in_flight: 2,
+        retain_until: None,
+        lock_mode: LockMode::Compliance,
+        bytes_per_second: None,
+        retry: hurried().retry,
+    };
+
+    let copied = Copier::new(archive(&from), archive(&to), to.clone(), options)
+        .copy(&original.named, &watch::Sender::default())
+        .await;
+
+    assert!(matches!(copied, Err(copy::Error::Source(_))), "{copied:?}");
+    assert!(!frankfurt.keys().iter().any(|key| key.ends_with("manifest.json")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_backup_is_locked_as_a_whole_and_cannot_be_deleted_before_that_ends() {
+    let (store, keys) = (Store::start(Keeps::LockedVersions), Keys::new());
+    let bucket = store.bucket();
+    let slot = "20261122T010000Z";
+    let backup = kept(&bucket, "ada", slot, &mixed(20 * MEBIBYTE, 14), &keys, Some(from_now(600))).await;
+    let reader = archive(&bucket);
+    let ada = "ada".parse().unwrap();
+    let entry = async || {
+        let catalogue = reader.catalogue(&ada, &[keys.public()]).await.unwrap();
+        catalogue.entries[&slot.parse().unwrap()].clone()
+    };
+    let until = from_now(3600);
+
+    let looked_at =
+        lock::extend(&reader, &bucket, &entry().await, until, LockMode::Compliance).await.unwrap();
+
+    // Segments, one page, the manifest, the commit.
+    assert_eq!(looked_at, backup.manifest.segments() + 3);
+    for key in store.keys() {
+        assert_eq!(bucket.head(&key, None).await.unwrap().retained_until, Some(until), "{key}");
+    }
+    assert_eq!(entry().await.locked_until, Some(until));
+
+    let eraser = Eraser { reader: &reader, janitor: &bucket, now: from_now(0) };
+    let version = entry().await.version;
+    let erased = eraser.backup(&backup.manifest.folder(), version.as_ref()).await.unwrap();
+    assert_eq!(erased.versions, 0);
+    assert_eq!(erased.kept.unwrap().until, Some(until));
+    assert_eq!(store.keys().len(), usize::try_from(looked_at).unwrap(), "nothing is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_backup_is_gone_in_all_versions_and_its_neighbours_are_not() {
+    for keeps in [Keeps::Latest, Keeps::LockedVersions] {
+        let (store, keys) = (Store::start(keeps), Keys::new());
+        let bucket = store.bucket();
+        let doomed = kept(&bucket, "ada", "20261121T010000Z", &mixed(20 * MEBIBYTE, 15), &keys, None).await;
+        let stays = kept(&bucket, "ada", "20261122T010000Z", b"data", &keys, None).await;
+        let stranger = format!("{}notes.txt", doomed.manifest.folder());
+        bucket.put(&stranger, Bytes::from_static(b"x"), &Put::default()).await.unwrap();
+        let reader = archive(&bucket);
+        let ada = "ada".parse().unwrap();
+        let commit = format!("v1/ada/commits/{}.json", doomed.manifest.slot);
+        let version = bucket.head(&commit, None).await.unwrap().version;
+        if keeps == Keeps::LockedVersions {
+            // Somebody lays a marker and a younger version over it.
+            bucket.delete(&segment_key(&doomed.manifest, 0), None).await.unwrap();
+            bucket.put(&commit, Bytes::from_static(b"{}"), &Put::default()).await.unwrap();
+        }
+
+        let eraser = Eraser { reader: &reader, janitor: &bucket, now: from_now(0) };
+        let erased = eraser.backup(&doomed.manifest.folder(), version.as_ref()).await.unwrap();
+
+        assert_eq!((erased.kept, erased.strangers), (None, 1));
+        let mut left = Vec::new();
+        let mut pages = bucket.list_versions("");
+        while let Some(page) = pages.page().await.unwrap() {
+            left.extend(page.into_iter().map(|line| line.key));
+        }
+        left.retain(|key| key.contains("20261121"));
+        assert_eq!(left, [stranger]);
+        let catalogue = reader.catalogue(&ada, &[keys.public()]).await.unwrap();
+        assert_eq!(catalogue.entries.keys().collect::<Vec<_>>(), [&stays.manifest.slot]);
+        assert!(restored(&bucket, &stays, &keys.tenant).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_is_asked_for_its_commit_right_before_it_goes() {
+    let (store, keys) = (Store::start(Keeps::LockedVersions), Keys::new());
+    let bucket = store.bucket();
+    let reader = archive(&bucket);
+    let good = kept(&bucket, "ada", "20261122T010000Z", b"data", &keys, None).await;
+    let garbage = backup::back_up(&bucket, "ada", b"left by a crash", &keys).await;
+    let strangers = Keys::new();
+    let theirs = kept(&bucket, "ada", "20261120T010000Z", b"data", &strangers, None).await;
+    let eraser = Eraser { reader: &reader, janitor: &bucket, now: from_now(0) };
+    let trusted = [keys.public()];
+
+    let of = async |backup: &Backup| eraser.garbage(&backup.manifest.folder(), &trusted).await.unwrap();
+
+    assert_eq!(of(&good).await, None);
+    assert_eq!(of(&theirs).await, None, "who signed it is not known, and it may be somebody's backup");
+    assert!(of(&garbage).await.unwrap().versions >= 3);
+    assert!(!store.keys().iter().any(|key| key.starts_with(&garbage.manifest.folder().to_string())));
+    assert!(restored(&bucket, &good, &keys.tenant).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_terms_the_last_that_were_signed_count() {
+    let (store, keys) = (Store::start(Keeps::LockedVersions), Keys::new());
+    let bucket = store.bucket();
+    let ada = "ada".parse().unwrap();
+    let terms = |days: i32, written: &str| -> Terms {
+        serde_json::from_value(serde_json::json!({
+            "format": 1, "archive": "ada", "policy": "default", "timeZone": "Europe/Stockholm",
+            "retention": { "floor": { "days": days, "reason": "decided in a test" } },
+            "deadlineSeconds": 7200, "holds": [], "written": written,
+        }))
+        .unwrap()
+    };
+    let key = Terms::key(&ada).unwrap().to_string();
+    let (older, newer) = (terms(1, "2026-11-21T00:00:00Z"), terms(35, "2026-11-22T00:00:00Z"));
+    let forged = terms(1, "2026-11-23T00:00:00Z").seal(&Keys::new().signing).unwrap();
+    assert_eq!(archive(&bucket).terms(&ada, &[keys.public()]).await.unwrap(), None);
+
+    for sealed in [newer.seal(&keys.signing).unwrap(), older.seal(&keys.signing).unwrap(), forged] {
+        bucket.put(&key, Bytes::from(sealed), &Put::default()).await.unwrap();
+    }
+
+    assert_eq!(archive(&bucket).terms(&ada, &[keys.public()]).await.unwrap(), Some(newer));
+    assert!(matches!(key.parse::<Key>(), Ok(Key::Record { .. })));
+}
+
+/// As the agent is called in its pod.
+async fn agent_copies(
+    backup: &Backup,
+    from: &Store,
+    to: &Store,
+) -> Result<valv::agent::copy::Arrived, valv::agent::copy::Error> {
+    use valv::agent::{
+        copy::{Copy, Order},
+        run_file::{self, Retry, Timeouts},
+    };
+
+    let credentials = tempfile::tempdir().unwrap();
+    fs::write(credentials.path().join("accessKeyID"), super::store::ACCESS_KEY).unwrap();
+    fs::write(credentials.path().join("secretAccessKey"), super::store::SECRET_KEY).unwrap();
+    let store = |store: &Store, name: &str| run_file::Store {
+        name: name.to_owned(),
+        endpoint: store.endpoint(),
+        bucket: super::store::BUCKET.to_owned(),
+        prefix: Some(super::store::PREFIX.to_owned()),
+        region: super::store::REGION.to_owned(),
+        addressing: valv_crds::store::Addressing::Path,
+        ca_bundle: Some(store.authority.clone()),
+        proxy: None,
+        timeouts: Timeouts { connect: 5, attempt: 60, stall: 20 },
+        retry: Retry { per_request: 2, per_run: 10 },
+        bytes_per_second: None,
+        lock: None,
+        content_md5: false,
+    };
+    let copy = Copy {
+        order: Order {
+            archive: backup.manifest.archive.clone(),
+            slot: backup.manifest.slot,
+            manifest: backup.named.clone(),
+            source: store(from, "helsinki"),
+            target: store(to, "frankfurt"),
+        },
+        source_reader: credentials.path().to_owned(),
+        target_reader: credentials.path().to_owned(),
+        target_writer: credentials.path().to_owned(),
+        depth: "full".parse().unwrap(),
+        termination_log: credentials.path().join("log"),
+    };
+    valv::agent::copy::copy(&copy, || from_now(0)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_copies_and_reads_back_what_it_copied() {
+    let (helsinki, frankfurt) = (Store::start(Keeps::LockedVersions), Store::start(Keeps::Latest));
+    let keys = Keys::new();
+    let original =
+        kept(&helsinki.bucket(), "ada", "20261122T010000Z", &mixed(40 * MEBIBYTE, 16), &keys, None).await;
+
+    let arrived = agent_copies(&original, &helsinki, &frankfurt).await.unwrap();
+
+    let segments = original.manifest.segments();
+    assert_eq!((arrived.sent, arrived.verified.segments_read), (segments, segments));
+    let manifest = archive(&frankfurt.bucket()).manifest(&arrived.manifest).await.unwrap();
+    let (from, to) = (archive(&helsinki.bucket()), archive(&frankfurt.bucket()));
+    let differs = copy::differs((&from, &original.manifest), (&to, &manifest)).await;
+    assert_eq!(differs.unwrap(), None);
+    assert_eq!(agent_copies(&original, &helsinki, &frankfurt).await.unwrap().sent, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_copies_no_other_backup_than_it_was_told() {
+    let (helsinki, frankfurt) = (Store::start(Keeps::Latest), Store::start(Keeps::Latest));
+    let keys = Keys::new();
+    let mut bo = kept(&helsinki.bucket(), "bo", "20261122T010000Z", b"data", &keys, None).await;
+    bo.manifest.archive = "ada".parse().unwrap();
+
+    let refused = agent_copies(&bo, &helsinki, &frankfurt).await;
+
+    assert!(matches!(refused, Err(valv::agent::copy::Error::Foreign { .. })), "{refused:?}");
+    assert!(frankfurt.keys().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_with_a_segment_of_another_s_is_no_copy() {
+    let (helsinki, frankfurt) = (Store::start(Keeps::Latest), Store::start(Keeps::Latest));
+    let keys = Keys::new();
+    let (from, to) = (helsinki.bucket(), frankfurt.bucket());
+    let original = kept(&from, "ada", "20261122T010000Z", &mixed(40 * MEBIBYTE, 17), &keys, None).await;
+    let Copied { manifest, .. } = copied(&from, &to, &original.named, None).await;
+    // Whoever can write to the target writes an index that fits what it wrote.
+    let page = manifest.folder().key("index/database-00000.jsonl".parse().unwrap()).to_string();
+    let lines = fs::read_to_string(frankfurt.file(&page)).unwrap();
+    let first = Blake3::of(&fs::read(frankfurt.file(&segment_key(&manifest, 0))).unwrap()).to_string();
+    let forged = lines.replace(&first, &Blake3::of(b"another").to_string());
+    assert_ne!(forged, lines);
+    to.put(&page, Bytes::from(forged.clone().into_bytes()), &Put::default()).await.unwrap();
+    let mut forged_manifest = manifest.clone();
+    forged_manifest.parts[0].pages[0].blake3 = Blake3::of(forged.as_bytes());
+    forged_manifest.parts[0].pages[0].size = forged.len() as u64;
+
+    let differs =
+        copy::differs((&archive(&from), &original.manifest), (&archive(&to), &forged_manifest)).await;
+
+    assert!(differs.unwrap().unwrap().contains("names other segments"));
+}

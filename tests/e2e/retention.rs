@@ -1,0 +1,315 @@
+//! What becomes of a backup: its copy in another country, its end, and its return after the cluster forgot it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use age::x25519;
+use anyhow::{Context, Result, ensure};
+use harness::store::{BackupStore, stores};
+use harness::test::unique;
+use harness::{Seen, Tenant, Test, eventually, kind, run};
+use serde_json::{Value, json};
+use valv_cluster::Identity;
+use valv_crds::backup::{BackupCondition, BackupReason};
+use valv_crds::reference::{FROM_CATALOGUE_ANNOTATION, LOOK_AFTER_ANNOTATION};
+use valv_crds::store::{StoreCondition, StoreReason};
+
+/// A backup, a Job that copies it, two commits.
+const COPIED: Duration = Duration::from_secs(240);
+
+/// A round of the janitor, and a look.
+const LOOKED: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_backup_gets_a_committed_copy_of_its_ciphertext_in_the_other_country() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        let name = world.back_up().await?;
+        world.says(&name, BackupCondition::Copied, "True", BackupReason::Committed).await?;
+
+        let status = world.backup(&name).await?["status"].clone();
+        let names: Vec<_> = status["stores"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|stored| stored["name"].as_str())
+            .collect();
+        ensure!(names == [world.helsinki.name.as_str(), world.frankfurt.name.as_str()], "{names:?}");
+        let slot = status["slot"].as_str().context("it has a slot")?;
+        let [here, there] = [&world.helsinki, &world.frankfurt].map(|store| world.archive(store));
+        for archive in [&here, &there] {
+            ensure!(archive.join(format!("commits/{slot}.json")).is_file(), "no commit in {archive:?}");
+        }
+        let (ours, copies) = (segments(&here.join("data"))?, segments(&there.join("data"))?);
+        ensure!(!ours.is_empty() && ours == copies, "the ciphertexts differ");
+        let commits = [&here, &there].map(|archive| fs::read(archive.join(format!("commits/{slot}.json"))));
+        let [Ok(first), Ok(second)] = commits else { anyhow::bail!("a commit cannot be read") };
+        ensure!(first != second, "each store has a commit of its own");
+        Ok(())
+    });
+}
+
+#[test]
+fn backup_objects_that_were_lost_come_back_from_the_bucket_and_are_not_run_again() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        let name = world.back_up().await?;
+        world.says(&name, BackupCondition::Copied, "True", BackupReason::Committed).await?;
+        let slot = world.backup(&name).await?["status"]["slot"].clone();
+        world.tenant.remove(kind::BACKUP, &name).await?;
+
+        world.look_after("after the loss").await?;
+
+        let found = eventually("the Backup comes back", LOOKED, async || {
+            let all = world.tenant.list(kind::BACKUP, "").await?;
+            let back = all.iter().find(|backup| {
+                backup["status"]["slot"] == slot
+                    && backup["metadata"]["annotations"][FROM_CATALOGUE_ANNOTATION] == "true"
+            });
+            Ok(Seen::when(back.cloned(), format!("{} Backups", all.len())))
+        })
+        .await?;
+        let name = found["metadata"]["name"].as_str().context("it has a name")?;
+        world.says(name, BackupCondition::Complete, "True", BackupReason::Committed).await?;
+        world.says(name, BackupCondition::Copied, "True", BackupReason::Committed).await?;
+        let jobs = world.tenant.list(kind::JOB, "").await?;
+        let again = jobs.iter().filter(|job| {
+            let uid = &found["metadata"]["uid"];
+            job["metadata"]["labels"]["valv.eu/backup"] == *uid
+        });
+        ensure!(again.count() == 0, "it was run again");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_commit_that_was_taken_away_is_said_and_nothing_more_is_deleted() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        let name = world.back_up().await?;
+        world.says(&name, BackupCondition::Copied, "True", BackupReason::Committed).await?;
+        let slot = world.backup(&name).await?["status"]["slot"].as_str().unwrap_or_default().to_owned();
+        let archive = world.archive(&world.frankfurt);
+
+        // Frankfurt has no versions: the janitor's credentials would be enough.
+        fs::remove_file(archive.join(format!("commits/{slot}.json")))?;
+        world.look_after("after the theft").await?;
+
+        world.says(&name, BackupCondition::Intact, "False", BackupReason::CatalogueRolledBack).await?;
+        ensure!(!segments(&archive.join("data"))?.is_empty(), "its data are gone too");
+        Ok(())
+    });
+}
+
+#[test]
+fn retention_deletes_what_is_old_and_unlocked_commit_first_and_leaves_the_rest() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        let name = world.back_up().await?;
+        world.says(&name, BackupCondition::Copied, "True", BackupReason::Committed).await?;
+        let status = world.backup(&name).await?["status"].clone();
+        let slot = status["slot"].as_str().context("it has a slot")?;
+        let archive = world.archive(&world.frankfurt);
+        // Old enough for the floor, and in no period that has not ended: the policy keeps the newest only.
+        world.plant(&archive, slot, "20200101T010000Z").await?;
+
+        world.look_after("after two years").await?;
+
+        eventually("the old one is gone", LOOKED, async || {
+            let left = archive.join("commits/20200101T010000Z.json").exists()
+                || !segments(&archive.join("data/20200101T010000Z"))?.is_empty();
+            Ok(Seen::when((!left).then_some(()), "it is there"))
+        })
+        .await?;
+        ensure!(archive.join(format!("commits/{slot}.json")).is_file(), "the newest is gone");
+        ensure!(!segments(&archive.join("data").join(slot))?.is_empty(), "the newest's data are gone");
+        ensure!(archive.join("records/terms.json").is_file(), "the archive has no terms");
+        Ok(())
+    });
+}
+
+/// A tenant that is backed up to Helsinki, with copies to Frankfurt.
+struct World<'a> {
+    test: &'a Test,
+    helsinki: BackupStore<'a>,
+    frankfurt: BackupStore<'a>,
+    tenant: Tenant,
+}
+
+impl<'a> World<'a> {
+    async fn bring(test: &'a Test) -> Result<Option<Self>> {
+        let Some([helsinki, frankfurt]) = stores(test)? else { return Ok(None) };
+        let helsinki = BackupStore::of(test, &helsinki, "helsinki")?;
+        let frankfurt = BackupStore::of(test, &frankfurt, "frankfurt")?;
+        for store in [&helsinki, &frankfurt] {
+            store.bring_secrets(&Identity::ALL).await?;
+            store.apply(json!({})).await?;
+        }
+        for store in [&helsinki, &frankfurt] {
+            store.says(StoreCondition::Ready, "True", StoreReason::AsAsked).await?;
+        }
+        let policy = unique("policy");
+        test.made(kind::BACKUP_POLICY, "", &policy);
+        let object = json!({
+            "apiVersion": kind::BACKUP_POLICY.api_version(),
+            "kind": kind::BACKUP_POLICY.name,
+            "metadata": { "name": policy },
+            "spec": {
+                "schedule": { "cron": "0 1 1 1 *", "timeZone": "Europe/Stockholm" },
+                "stores": [helsinki.name, frankfurt.name],
+                "verification": { "mode": "Full" },
+                "retention": {
+                    "last": 1, "daily": 0, "weekly": 0, "monthly": 0, "yearly": 0,
+                    "floor": { "days": 1, "reason": "decided for a test" },
+                },
+                "objectives": { "rpo": "24h", "rto": "4h" },
+            },
+        });
+        test.world.admin.apply(kind::BACKUP_POLICY, "", &object).await?;
+        let recipient = || x25519::Identity::generate().to_public();
+        let tenant = test.tenant("kept")?.with(&format!(
+            "backup: {{policy: {policy}, recipients: {{tenant: {}, escrow: {}}}}}",
+            recipient(),
+            recipient()
+        ))?;
+        tenant.up().await?;
+        Ok(Some(Self { test, helsinki, frankfurt, tenant }))
+    }
+
+    /// The tenant's archive in a store, on the machine that it runs on.
+    fn archive(&self, store: &BackupStore<'_>) -> PathBuf {
+        store.server.objects().join(&store.name).join("v1").join(&self.tenant.name)
+    }
+
+    async fn back_up(&self) -> Result<String> {
+        let name = unique("by-hand");
+        let object = json!({
+            "apiVersion": kind::BACKUP.api_version(),
+            "kind": kind::BACKUP.name,
+            "metadata": { "name": name },
+            "spec": {},
+        });
+        self.test.world.admin.create(kind::BACKUP, &self.tenant.namespace, object).await?;
+        Ok(name)
+    }
+
+    async fn backup(&self, name: &str) -> Result<Value> {
+        self.tenant.get(kind::BACKUP, name).await
+    }
+
+    /// Asks for a look now, instead of once a day.
+    async fn look_after(&self, why: &str) -> Result<()> {
+        self.tenant.annotate(LOOK_AFTER_ANNOTATION, Some(why)).await
+    }
+
+    async fn says(
+        &self,
+        name: &str,
+        condition: BackupCondition,
+        status: &str,
+        reason: BackupReason,
+    ) -> Result<()> {
+        let (kind, wanted) = (format!("{condition:?}"), format!("{reason:?}"));
+        eventually(format!("{name} says {kind} {status} {wanted}"), COPIED, async || {
+            let object = self.backup(name).await?;
+            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let said = conditions.iter().find(|said| said["type"] == kind.as_str());
+            let is_so =
+                said.is_some_and(|said| said["status"] == status && said["reason"] == wanted.as_str());
+            Ok(Seen::when(is_so.then_some(()), object["status"].to_string()))
+        })
+        .await
+    }
+
+    /// Puts a copy of the backup of `slot` into `archive`, as if it had been made at `old`: with a manifest that fits, and
+    /// a commit that the operator's own key signs. In a store without versions objects are files.
+    async fn plant(&self, archive: &Path, slot: &str, old: &str) -> Result<()> {
+        let attempts = archive.join("data").join(slot);
+        let attempt = fs::read_dir(&attempts)?.next().context("an attempt")??.file_name();
+        let attempt = attempt.to_string_lossy().into_owned();
+        let folder = archive.join("data").join(old).join(&attempt);
+        fs::create_dir_all(folder.parent().context("a folder")?)?;
+        done(Command::new("cp").arg("-r").arg(attempts.join(&attempt)).arg(&folder))?;
+        let manifest = fs::read_to_string(folder.join("manifest.json"))?.replace(slot, old);
+        fs::write(folder.join("manifest.json"), &manifest)?;
+        let digest = done(Command::new("b3sum").arg("--no-names").arg(folder.join("manifest.json")))?;
+        let digest = String::from_utf8(digest)?.trim().to_owned();
+
+        let scratch = tempfile::tempdir()?;
+        let envelope: Value =
+            serde_json::from_slice(&fs::read(archive.join(format!("commits/{slot}.json")))?)?;
+        let encoded = envelope["payload"].as_str().context("a payload")?;
+        let payload = piped(Command::new("openssl").args(["base64", "-d", "-A"]), encoded.as_bytes())?;
+        let mut payload: BTreeMap<String, Value> = serde_json::from_slice(&payload)?;
+        payload.insert("slot".into(), json!(old));
+        payload.insert("committed".into(), json!("2020-01-01T01:10:00Z"));
+        let named = payload.get_mut("manifest").context("a manifest")?;
+        named["key"] = json!(named["key"].as_str().unwrap_or_default().replace(slot, old));
+        named["size"] = json!(manifest.len());
+        named["blake3"] = json!(digest);
+        // Keys of a map are sorted, as canonical JSON has them.
+        let payload = serde_json::to_vec(&payload)?;
+        let kind_of = "application/vnd.valv.commit.v1+json";
+        let signed =
+            [format!("DSSEv1 {} {kind_of} {} ", kind_of.len(), payload.len()).as_bytes(), &payload].concat();
+        let secret = self.test.world.admin.get(kind::SECRET, "valv-system", "valv-signing-key").await?;
+        let key = secret["data"]["signing.key"].as_str().context("the signing key")?;
+        let key = piped(Command::new("openssl").args(["base64", "-d", "-A"]), key.as_bytes())?;
+        fs::write(scratch.path().join("key"), key)?;
+        fs::write(scratch.path().join("signed"), signed)?;
+        let signature = done(
+            Command::new("openssl")
+                .args(["pkeyutl", "-sign", "-rawin", "-inkey"])
+                .arg(scratch.path().join("key"))
+                .arg("-in")
+                .arg(scratch.path().join("signed")),
+        )?;
+        let base64 = |bytes: &[u8]| -> Result<String> {
+            let text = piped(Command::new("openssl").args(["base64", "-A"]), bytes)?;
+            Ok(String::from_utf8(text)?)
+        };
+        let commit = json!({
+            "payload": base64(&payload)?, "payloadType": kind_of,
+            "signatures": [{ "keyid": envelope["signatures"][0]["keyid"], "sig": base64(&signature)? }],
+        });
+        fs::write(archive.join(format!("commits/{old}.json")), serde_json::to_vec(&commit)?)?;
+        Ok(())
+    }
+}
+
+/// What a program printed, if it ended well.
+fn done(command: &mut Command) -> Result<Vec<u8>> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.stdout)
+}
+
+/// What a program made of its input.
+fn piped(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), input)?;
+    done(command.stdin(Stdio::from(fs::File::open(file.path())?)))
+}
+
+/// Digests of the segments below a folder, by their path in the attempt.
+fn segments(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&next) else { continue };
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "age") {
+                let digest = done(Command::new("b3sum").arg("--no-names").arg(&path))?;
+                let name: PathBuf = path.components().rev().take(2).collect();
+                found.insert(name.to_string_lossy().into_owned(), digest);
+            }
+        }
+    }
+    Ok(found)
+}
