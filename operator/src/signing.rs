@@ -65,7 +65,8 @@ pub enum Error {
 /// The key that signs, and those that signed before it.
 #[derive(Debug)]
 pub struct Keys {
-    signing: Arc<SigningKey>,
+    /// That of now.
+    pub signing: Arc<SigningKey>,
     /// Older ones, by their public halves.
     older: Vec<PublicKey>,
 }
@@ -144,7 +145,11 @@ impl Signing {
         Ok(self.keys(cluster, namespace).await?.trusted())
     }
 
-    async fn keys(&self, cluster: &Cluster, namespace: &str) -> Result<Arc<Keys>, Error> {
+    /// Both.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key).
+    pub async fn keys(&self, cluster: &Cluster, namespace: &str) -> Result<Arc<Keys>, Error> {
         let mut memory = self.seen.lock().await;
         if matches!(*memory, Memory::Nothing) {
             memory.look(cluster, namespace, &[], WhereNone::Leave).await?;

@@ -189,14 +189,14 @@ enum Answer<T> {
 /// What a visit needs.
 struct Means {
     credentials: Identities<Credentials>,
-    key: Arc<SigningKey>,
+    keys: Arc<Keys>,
     cluster: String,
 }
 
 impl Means {
     fn visitor<'a>(&'a self, context: &'a Context, now: Timestamp) -> Visitor<'a> {
         let Self { credentials, key, cluster } = self;
-        Visitor { credentials, key, cluster, parsing: &context.parsing, now }
+        Visitor { credentials, keys, cluster, parsing: &context.parsing, now }
     }
 }
 
@@ -211,8 +211,8 @@ impl Visit<'_> {
             Err(error) => return Err(unasked(BackupReason::ClusterRefused, chain(&error))),
         };
         let namespace = &context.settings.operator_namespace;
-        let key = context.signing.key(&context.cluster, namespace).await;
-        let key = key.map_err(|error| unasked(BackupReason::SignatureInvalid, chain(&error)))?;
+        let keys = context.signing.keys(&context.cluster, namespace).await;
+        let keys = keys.map_err(|error| unasked(BackupReason::SignatureInvalid, chain(&error)))?;
         let cluster = cluster_id(context).await;
         let cluster = cluster.map_err(|error| unasked(BackupReason::ClusterRefused, chain(&error)))?;
         if let Admission::Wait { until } = context.breakers.admit(&store.name, now) {
@@ -220,7 +220,7 @@ impl Visit<'_> {
                 format!("the store {} failed too often, and is left alone until {until}", store.name);
             return Err(unasked(BackupReason::StoreUnavailable, message));
         }
-        Ok(Means { credentials, key, cluster })
+        Ok(Means { credentials, keys, cluster })
     }
 
     /// Tells the breaker what came of the visit.

@@ -89,8 +89,8 @@ pub struct Commission {
 pub struct Visitor<'a> {
     /// Who may ask.
     pub credentials: &'a Identities<bucket::Credentials>,
-    /// What is signed with.
-    pub key: &'a SigningKey,
+    /// What is signed with, and whose signatures count.
+    pub keys: &'a Keys,
     /// UID of the namespace `kube-system`.
     pub cluster: &'a str,
     /// The turn to read a manifest: one can take a hundred megabytes while it is parsed.
@@ -274,7 +274,7 @@ impl Search {
     /// [`Error::SlotTaken`] if it has another's.
     pub async fn look_for_commit(&self, visitor: &Visitor<'_>) -> Result<Option<Committed>, Error> {
         let reader = self.reader(visitor)?;
-        match reader.commit(&self.archive, self.slot, &[visitor.key.public()]).await {
+        match reader.commit(&self.archive, self.slot, &&visitor.keys.signings.trusted()).await {
             Ok(found) => {
                 let turn = visitor.parsing.acquire().await.map_err(Error::Turn)?;
                 let manifest = reader.manifest(&found.commit.manifest).await.map_err(Error::Fetch)?;
@@ -295,7 +295,7 @@ impl Search {
         let me = self.owner(visitor);
         let key = Owner::key(&self.archive).map(|key| key.to_string()).unwrap_or_default();
         let reader = self.reader(visitor)?;
-        let trusted = [visitor.key.public()];
+        let trusted = &visitor.keys.signings.trusted();
         let taken = |by: String| Error::ArchiveTaken { archive: self.archive.clone(), by };
         let found = reader.latest_document(&key, LIMIT_BYTES).await.map_err(Error::Fetch)?;
         let found = found.as_ref().map(|found| found.bytes.as_slice());
@@ -305,7 +305,7 @@ impl Search {
             Claim::Free => (self.on_existing(), None),
             Claim::TakenOver { from } => (OnExisting::Replace, Some(from)),
         };
-        let bytes = me.seal(visitor.key).map_err(Error::Canonical)?;
+        let bytes = me.seal(&visitor.keys.signing).map_err(Error::Canonical)?;
         let put = Put { on_existing, ..Put::default() };
         let committer = self.open(visitor, Identity::Committer)?;
         match committer.put(&key, bytes.into(), &put).await {
@@ -330,7 +330,7 @@ impl Search {
             tenant_uid: self.tenant_uid.clone(),
             cluster: visitor.cluster.to_owned(),
             system_identifier: self.system_identifier.clone(),
-            key_id: visitor.key.public().id().to_string(),
+            key_id: &visitor.keys.signings.signing.public().id().to_string(),
             since: whole_seconds(visitor.now),
         }
     }
@@ -464,7 +464,7 @@ impl Commission {
         let manifest = reader.manifest(&self.manifest).await.map_err(Error::Fetch)?;
         self.compare(&manifest, visitor.now)?;
         let commit = self.commit(visitor.now);
-        let bytes = commit.seal(visitor.key).map_err(Error::Canonical)?;
+        let bytes = commit.seal(&visitor.keys.signing).map_err(Error::Canonical)?;
         let put = Put {
             on_existing: search.on_existing(),
             retain_until: commit.retain_until.filter(|_| search.store.object_lock.is_some()),
@@ -479,7 +479,7 @@ impl Commission {
             Err(error) if error.kind == bucket::Kind::PreconditionFailed => {}
             Err(source) => return Err(Error::Put { what: "the commit", source }),
         }
-        let trusted = [visitor.key.public()];
+        let trusted = &visitor.keys.signings.trusted();
         let found = reader.commit(&search.archive, search.slot, &trusted).await.map_err(Error::Fetch)?;
         if found.commit.attempt != self.folder.attempt {
             return Err(Error::SlotTaken(found.commit.attempt));

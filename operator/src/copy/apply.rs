@@ -126,9 +126,9 @@ pub async fn tidy(step: &Step, outcome: &Outcome, context: &Context) -> Result<(
 
 /// Makes the Job, unless the target has the copy: a crash, or another cluster before this one, left it.
 async fn begin(copy: &Copy, number: i32, context: &Context) -> Result<Outcome, Error> {
-    let key = signing_key(context).await?;
+    let keys = signing_keys(context).await?;
     let (source, target) = (open(&copy.source, context).await?, open(&copy.target, context).await?);
-    let original = match found(copy, &copy.source, &source, &key, context).await? {
+    let original = match found(copy, &copy.source, &source, &keys, context).await? {
         Found::Commit(commit) => commit,
         Found::Nothing => {
             let message = format!("its commit is not in {} any more", copy.source.name);
@@ -136,7 +136,7 @@ async fn begin(copy: &Copy, number: i32, context: &Context) -> Result<Outcome, E
         }
         Found::Strange(message) => return Ok(refused(BackupReason::SignatureInvalid, message)),
     };
-    match found(copy, &copy.target, &target, &key, context).await? {
+    match found(copy, &copy.target, &target, &keys, context).await? {
         Found::Commit(there) if there.commit.attempt == original.commit.attempt => Ok(adopted(there)),
         Found::Commit(there) => {
             let message = format!(
@@ -157,9 +157,9 @@ async fn begin(copy: &Copy, number: i32, context: &Context) -> Result<Outcome, E
 
 /// Compares what arrived with the original, and commits it.
 async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestamp) -> Result<Outcome, Error> {
-    let key = signing_key(context).await?;
+    let keys = signing_keys(context).await?;
     let (source, target) = (open(&copy.source, context).await?, open(&copy.target, context).await?);
-    let original = match found(copy, &copy.source, &source, &key, context).await? {
+    let original = match found(copy, &copy.source, &source, &keys, context).await? {
         Found::Commit(commit) => commit,
         Found::Nothing | Found::Strange(_) => {
             let message = format!("its commit is not in {} any more", copy.source.name);
@@ -197,7 +197,7 @@ async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestam
         lock_mode: copy.target.claimed_mode().unwrap_or_default(),
         ..Put::default()
     };
-    if let Found::Nothing = found(copy, &copy.target, &target, &key, context).await? {
+    if let Found::Nothing = found(copy, &copy.target, &target, &keys, context).await? {
         leads(&context.cluster)?;
         match target.committer.put(&name, sealed.into(), &put).await {
             Ok(_) => {}
@@ -205,7 +205,7 @@ async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestam
             Err(error) => return Err(Error::Put(error)),
         }
     }
-    match found(copy, &copy.target, &target, &key, context).await? {
+    match found(copy, &copy.target, &target, &keys, context).await? {
         Found::Commit(there) if there.commit.attempt == wanted.attempt => {
             info!(slot = %copy.slot, "committed a copy");
             Ok(adopted(there))
@@ -290,10 +290,10 @@ async fn found(
     copy: &Copy,
     store: &Store,
     access: &Access,
-    key: &SigningKey,
+    keys: &Keys,
     context: &Context,
 ) -> Result<Found, Error> {
-    let found = access.reader.commit(&copy.archive, copy.slot, &[key.public()]).await;
+    let found = access.reader.commit(&copy.archive, copy.slot, &keys.trusted()).await;
     note(context, store, found.as_ref().err());
     match found {
         Ok(found) => Ok(Found::Commit(Box::new(found))),
@@ -351,9 +351,9 @@ fn on_existing(store: &Store) -> OnExisting {
     if seen.is_some_and(|seen| seen.answer == Answer::Yes) { OnExisting::Fail } else { OnExisting::Replace }
 }
 
-async fn signing_key(context: &Context) -> Result<Arc<SigningKey>, Error> {
+async fn signing_keys(context: &Context) -> Result<Arc<Keys>, Error> {
     let namespace = &context.settings.operator_namespace;
-    context.signing.key(&context.cluster, namespace).await.map_err(Error::Signing)
+    context.signing.keys(&context.cluster, namespace).await.map_err(Error::Signing)
 }
 
 async fn open(store: &Store, context: &Context) -> Result<Access, Error> {

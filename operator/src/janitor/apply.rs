@@ -102,7 +102,7 @@ async fn carry_out(
             Some(kept) => outcome.kept.push(kept),
         }
     }
-    let trusted = [access.key.public()];
+    let trusted = access.keys.trusted();
     for folder in garbage {
         if !still_leads(context) {
             return Ok(());
@@ -136,7 +136,7 @@ fn still_leads(context: &Context) -> bool {
 /// Puts the terms into the archive.
 async fn write_down(terms: &Terms, access: &Access) -> Result<(), Error> {
     let Some(key) = Terms::key(&terms.archive) else { return Ok(()) };
-    let bytes = terms.seal(&access.key).map_err(Error::Describe)?;
+    let bytes = terms.seal(&access.keys.signing).map_err(Error::Describe)?;
     access.committer.put(&key.to_string(), bytes.into(), &Put::default()).await.map_err(Error::Record)?;
     info!(policy = terms.policy, holds = terms.holds.len(), "wrote the terms of the archive down");
     Ok(())

@@ -44,8 +44,8 @@ pub struct Access {
     pub committer: Bucket,
     /// Deletes.
     pub janitor: Bucket,
-    /// Signs, and says whose commits count.
-    pub key: Arc<SigningKey>,
+    /// Sign, and say whose commits count.
+    pub keys: Arc<Keys>,
 }
 
 /// What was seen of a ward.
@@ -209,7 +209,7 @@ async fn open(store: &Store, context: &Context) -> Result<Access, Error> {
     let namespace = &context.settings.operator_namespace;
     let credentials = identities::credentials(store, &context.cluster, namespace).await;
     let credentials = credentials.map_err(Error::Cluster)?.map_err(Error::Credentials)?;
-    let key = context.signing.key(&context.cluster, namespace).await.map_err(Error::Signing)?;
+    let keys = context.signing.keys(&context.cluster, namespace).await.map_err(Error::Signing)?;
     let bucket = |identity| {
         Bucket::open(&store.settings(credentials.of(identity).clone()))
             .map_err(|source| Error::Settings { store: store.name.clone(), source })
@@ -219,7 +219,7 @@ async fn open(store: &Store, context: &Context) -> Result<Access, Error> {
         reader: Archive::new(bucket(Identity::Reader)?, fetch::Options { ahead: 1, retry }),
         committer: bucket(Identity::Committer)?,
         janitor: bucket(Identity::Janitor)?,
-        key,
+        keys,
     })
 }
 
@@ -232,7 +232,7 @@ async fn open(store: &Store, context: &Context) -> Result<Access, Error> {
 pub async fn observe(ward: &Ward, access: &Access, context: &Context) -> Result<Seen, Error> {
     let backups = backups(ward, context);
     let (in_use, is_use_known) = in_use(ward, context).await;
-    let trusted = [access.key.public()];
+    let trusted = access.keys.trusted();
     let catalogue = access.reader.catalogue(&ward.archive, &trusted).await;
     let catalogue = catalogue.map_err(|error| Error::Catalogue(Box::new(error)))?;
     let mut lineage = BTreeMap::new();
