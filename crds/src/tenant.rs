@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     database::{Database, Size},
     journal::Journal,
-    protection::Protection,
+    protection::{Protection, ProtectionStatus},
     reference::{ObjectName, ObjectReference},
 };
 
@@ -233,6 +233,13 @@ pub struct Attachments {
     /// Whether pods on several nodes may use it at once.
     #[serde(default)]
     pub access_mode: AccessMode,
+
+    /// One query whose rows are all attachments that the database names: a path below the folder, and the SHA-256 of
+    /// the file in hexadecimal. A drill asks it of the restored database, read-only, and looks for each file.
+    /// Absent: nobody can say which there should be, and drills say so.
+    #[serde(default, rename = "inventorySQL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 4096))]
+    pub inventory_sql: Option<String>,
 }
 
 /// Who may use a volume at once. `ReadWriteOncePod` is not among them: a backup reads beside the journal.
@@ -320,6 +327,10 @@ pub struct JournalTenantStatus {
     /// The certificates in use.
     #[serde(default)]
     pub certificates: CertificateStatus,
+
+    /// Its backups, drills and keys. It stays when `spec.backup` is taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<ProtectionStatus>,
 
     /// One entry a type.
     #[serde(default)]

@@ -26,6 +26,8 @@
 #![allow(clippy::doc_markdown, reason = "PostgreSQL and ConfigMap are names, not code")]
 
 pub mod backup;
+pub mod drill_file;
+pub mod drill_words;
 pub mod durable;
 mod error;
 pub mod init;

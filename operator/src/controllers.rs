@@ -19,11 +19,11 @@ use serde_json::json;
 use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant};
+use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill};
 
 use crate::{
     backoff::Backoff,
-    backup,
+    backup, drill,
     error::chain,
     http::Health,
     io::{cache::Cache, cluster::Cluster},
@@ -47,6 +47,9 @@ pub type GuardedPolicy = DeserializeGuard<BackupPolicy>;
 
 /// A backup as it was read.
 pub type GuardedBackup = DeserializeGuard<Backup>;
+
+/// A drill as it was read.
+pub type GuardedDrill = DeserializeGuard<RestoreDrill>;
 
 /// Stores that are looked at side by side: more than a cluster has.
 const STORES_AT_ONCE: u16 = 16;
@@ -106,8 +109,12 @@ pub async fn run(
     let (stores, stores_end) = stores(&runtime, stop.clone());
     let backups =
         Controller::new(Api::<GuardedBackup>::all(runtime.client.clone()), watcher::Config::default());
-    let known = Known { tenants: tenants.clone(), stores, backups: backups.store() };
+    let drills =
+        Controller::new(Api::<GuardedDrill>::all(runtime.client.clone()), watcher::Config::default());
+    let known = Known { tenants: tenants.clone(), stores, backups: backups.store(), drills: drills.store() };
     let (policies, policies_end) = policies(&runtime, known.clone(), stop.clone());
+    let drills_end =
+        run_drills(&runtime, drills, cache.clone(), known.clone(), policies.clone(), stop.clone());
     let backups_end = run_backups(&runtime, backups, cache.clone(), known, policies, stop);
     let synced = async {
         cache.synced().await;
@@ -117,9 +124,9 @@ pub async fn run(
         runtime.health.caches_synced();
         std::future::pending::<()>().await;
     };
-    let ended = async { futures::join!(tenants_end, stores_end, policies_end, backups_end) };
+    let ended = async { futures::join!(tenants_end, stores_end, policies_end, backups_end, drills_end) };
     tokio::select! {
-        ((), (), (), ()) = ended => Ok(()),
+        ((), (), (), (), ()) = ended => Ok(()),
         () = synced => Ok(()),
     }
 }
@@ -208,12 +215,13 @@ fn stores(
     (stores, ended)
 }
 
-/// What the controllers of policies and backups know of others.
+/// What the controllers of policies, backups and drills know of others.
 #[derive(Clone)]
 struct Known {
     tenants: Store<Guarded>,
     stores: Store<GuardedStore>,
     backups: Store<GuardedBackup>,
+    drills: Store<GuardedDrill>,
 }
 
 /// The policies' controller, and what is known of them.
@@ -231,6 +239,7 @@ fn policies(
         tenants: known.tenants,
         stores: known.stores,
         backups: known.backups,
+        drills: known.drills,
         recorder: runtime.recorder(),
         backoff: Backoff::default(),
         now: runtime.now,
@@ -254,6 +263,7 @@ async fn reconcile_policy(
     let _ = context.stores.wait_until_ready().await;
     // A slot that was taken on must not look as if it was not.
     let _ = context.backups.wait_until_ready().await;
+    let _ = context.drills.wait_until_ready().await;
     match &object.0 {
         Ok(policy) => policy::reconcile(Arc::new(policy.clone()), context).await,
         Err(invalid) => {
@@ -340,6 +350,80 @@ fn backup_error_policy(
     context: Arc<backup::Context>,
 ) -> Action {
     backup::error_policy(&object.namespace().unwrap_or_default(), &object.name_any(), error, &context)
+}
+
+/// The drills' controller, and the sweeper of what drills left whose object is gone.
+fn run_drills(
+    runtime: &Runtime,
+    controller: Controller<GuardedDrill>,
+    cache: Cache,
+    known: Known,
+    policies: Store<GuardedPolicy>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> impl Future<Output = ()> {
+    let config = Config::default().concurrency(runtime.settings.reconcile.concurrency);
+    let controller = controller.with_config(config).graceful_shutdown_on(stop);
+    let context = Arc::new(drill::Context {
+        cluster: runtime.cluster(),
+        cache,
+        tenants: known.tenants,
+        policies,
+        stores: known.stores,
+        backups: known.backups,
+        drills: known.drills,
+        signing: Signing::default(),
+        settings: runtime.settings.clone(),
+        recorder: runtime.recorder(),
+        backoff: Backoff::default(),
+        now: runtime.now,
+    });
+    let sweeping = context.clone();
+    let working = controller.run(reconcile_drill, drill_error_policy, context).for_each(|result| {
+        if let Err(error) = result {
+            debug!(error = chain(&error), "reconciliation ended");
+        }
+        async {}
+    });
+    async move {
+        tokio::select! {
+            () = working => {}
+            () = drill::sweep::sweep(&sweeping) => {}
+        }
+    }
+}
+
+/// Reconciles a drill that could be read, once everything is known that it rests on.
+async fn reconcile_drill(
+    object: Arc<GuardedDrill>,
+    context: Arc<drill::Context>,
+) -> Result<Action, drill::Error> {
+    context.cache.synced().await;
+    // Each store is dropped only with its controller.
+    let _ = context.tenants.wait_until_ready().await;
+    let _ = context.stores.wait_until_ready().await;
+    let _ = context.policies.wait_until_ready().await;
+    let _ = context.backups.wait_until_ready().await;
+    match &object.0 {
+        Ok(drill) => drill::reconcile(Arc::new(drill.clone()), context).await,
+        Err(invalid) => {
+            error!(
+                object.kind = "RestoreDrill",
+                object.namespace = object.namespace().unwrap_or_default(),
+                object.name = object.name_any(),
+                error = %invalid,
+                "failed to read a drill: it was written by a newer version, or past the schema; it is left alone"
+            );
+            Ok(Action::await_change())
+        }
+    }
+}
+
+fn drill_error_policy(
+    object: Arc<GuardedDrill>,
+    error: &drill::Error,
+    context: Arc<drill::Context>,
+) -> Action {
+    drill::error_policy(&object.namespace().unwrap_or_default(), &object.name_any(), error, &context)
 }
 
 /// Forgets stores that are gone: nobody reconciles them any more.

@@ -8,7 +8,7 @@
 //! | apply   | `tenant/apply.rs`   | the cluster          |
 //! | status  | `tenant/status.rs`  | nothing              |
 //!
-//! `store` has the same five.
+//! `store`, `backup` and `drill` have the same five.
 //!
 //! All clients are in [`io`]; the clock and the environment are read in `main.rs` only. What runs inside the
 //! tenants' pods is [`agent`]: the same binary, and nothing of the rest.
@@ -19,12 +19,14 @@ pub mod backoff;
 pub mod backup;
 pub mod controllers;
 pub mod digest;
+pub mod drill;
 pub mod error;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "only tests use it, and they fail by panicking")]
 mod fake_api;
 pub mod http;
 pub mod io;
+pub mod keyholder;
 pub mod lease;
 pub mod log;
 pub mod metrics;

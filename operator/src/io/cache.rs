@@ -2,10 +2,12 @@
 //!
 //! One watch a kind, for all tenants, of objects that carry the label `valv.eu/tenant`; indexed by the tenant in
 //! whose namespace they are, so that a reconciliation reads its own objects only, whatever the number of tenants.
+//! What a drill restored into its own namespace is a copy's, and never among the tenant's.
 //! The label says what is watched, never whose it is: anybody who may write somewhere can write a label. Secrets
 //! are not here.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
@@ -23,7 +25,7 @@ use tokio::{
     time::sleep,
 };
 use tracing::{info, warn};
-use valv_crds::reference::{NAMESPACE_PREFIX, TENANT_LABEL};
+use valv_crds::reference::{DRILL_NAMESPACE_PREFIX, NAMESPACE_PREFIX, TENANT_LABEL};
 
 use super::kind::{Key, Kind};
 use crate::error::chain;
@@ -106,6 +108,16 @@ impl Cache {
         self.read().of(tenant)
     }
 
+    /// The objects of the drill that restores into `namespace`: the namespace, and what is labelled in it.
+    pub fn of_drill(&self, namespace: &str) -> Objects {
+        self.read().of(&drill_home(namespace))
+    }
+
+    /// The namespaces of all drills, whatever has become of their drills.
+    pub fn drill_namespaces(&self) -> Vec<Arc<DynamicObject>> {
+        self.read().drill_namespaces()
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,7 +168,7 @@ impl Cache {
                     vec![]
                 }
             };
-            for tenant in touched {
+            for tenant in touched.into_iter().filter(|home| !home.starts_with(DRILL)) {
                 // Nobody listens any more only when the operator stops.
                 let _ = changed.send(tenant);
             }
@@ -200,9 +212,15 @@ impl Index {
         self.tenants.get(tenant).cloned().unwrap_or_default()
     }
 
+    fn drill_namespaces(&self) -> Vec<Arc<DynamicObject>> {
+        let drills = self.tenants.iter().filter(|(home, _)| home.starts_with(DRILL));
+        let namespaces = drills.flat_map(|(_, objects)| objects);
+        namespaces.filter(|(key, _)| key.kind == Kind::Namespace).map(|(_, object)| object.clone()).collect()
+    }
+
     /// Takes `object` in, and says where. What is in nobody's namespace is not taken in.
     fn put(&mut self, kind: Kind, mut object: DynamicObject) -> Option<(String, Key)> {
-        let tenant = home(kind, &object)?.to_owned();
+        let tenant = home(kind, &object)?.into_owned();
         object.metadata.managed_fields = None;
         // The items of a list come without their kind, those of a watch with it.
         object.types = Some(TypeMeta { api_version: kind.api_version(), kind: kind.as_str().to_owned() });
@@ -214,13 +232,13 @@ impl Index {
     /// Drops `object`, and says whose it was.
     fn remove(&mut self, kind: Kind, object: &DynamicObject) -> Option<String> {
         let tenant = home(kind, object)?;
-        if let Some(objects) = self.tenants.get_mut(tenant) {
+        if let Some(objects) = self.tenants.get_mut(tenant.as_ref()) {
             objects.remove(&Key::new(kind, object.name_any()));
             if objects.is_empty() {
-                self.tenants.remove(tenant);
+                self.tenants.remove(tenant.as_ref());
             }
         }
-        Some(tenant.to_owned())
+        Some(tenant.into_owned())
     }
 
     /// Drops what a new list no longer has, and says whose it was.
@@ -238,11 +256,24 @@ impl Index {
     }
 }
 
-/// The tenant in whose namespace `object` is, or whose namespace it is: by names, which nobody can change.
-fn home(kind: Kind, object: &DynamicObject) -> Option<&str> {
+/// What stands before the namespace of a drill where tenants have their names: no tenant's name has it.
+const DRILL: char = '/';
+
+/// Where the objects of the drill that restores into `namespace` are kept.
+fn drill_home(namespace: &str) -> String {
+    format!("{DRILL}{namespace}")
+}
+
+/// The tenant in whose namespace `object` is, or whose namespace it is, or the drill: by names, which nobody can
+/// change.
+fn home(kind: Kind, object: &DynamicObject) -> Option<Cow<'_, str>> {
     let metadata = &object.metadata;
     let namespace = if kind == Kind::Namespace { &metadata.name } else { &metadata.namespace };
-    namespace.as_deref()?.strip_prefix(NAMESPACE_PREFIX)
+    let namespace = namespace.as_deref()?;
+    if namespace.starts_with(DRILL_NAMESPACE_PREFIX) {
+        return Some(Cow::Owned(drill_home(namespace)));
+    }
+    namespace.strip_prefix(NAMESPACE_PREFIX).map(Cow::Borrowed)
 }
 
 #[cfg(test)]

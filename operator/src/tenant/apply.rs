@@ -203,7 +203,11 @@ fn as_dynamic(secret: &Secret) -> Option<DynamicObject> {
     serde_json::from_value(value).ok()
 }
 
-async fn fulfil(
+/// Makes the Secret that `order` asks for.
+///
+/// # Errors
+/// If the cluster refuses it, or a certificate cannot be made.
+pub async fn fulfil(
     tenant: &Tenant,
     order: &Order,
     cluster: &Cluster,
