@@ -27,6 +27,7 @@ use valv::{
     agent, controllers,
     error::chain,
     http::{self, Health},
+    keyholder,
     lease::{self, Elector, End, Lost, Timing},
     log,
     metrics::Metrics,
@@ -87,6 +88,9 @@ enum Command {
     #[command(subcommand)]
     Agent(agent::Command),
 
+    /// Bring the keys of unattended drills, for as long as this runs
+    Keyholder(Keyholder),
+
     /// Stop the operator and let go of the tenants, which stay: run before the chart is removed
     Uninstall(Uninstall),
 }
@@ -108,6 +112,13 @@ struct Operator {
     /// Where health and metrics are served
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+}
+
+#[derive(Args, Debug)]
+struct Keyholder {
+    /// The namespace of the keys, in which it runs
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: String,
 }
 
 #[derive(Args, Debug)]
@@ -166,6 +177,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             runtime.shutdown_background();
             Ok(code)
         }
+        Command::Keyholder(arguments) => one_thread()?.block_on(async {
+            let stop = asked_to_stop()?;
+            keyholder::run(client().await?, arguments.namespace, stop).await;
+            info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }),
         Command::Uninstall(arguments) => one_thread()?.block_on(async {
             let patience = Duration::from_secs(arguments.patience_seconds.into());
             let report = uninstall::run(&client().await?, &arguments.namespace, patience).await?;

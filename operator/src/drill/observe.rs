@@ -1,6 +1,9 @@
 //! Looks at what a decision about a drill rests on. Reads only.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
@@ -203,14 +206,15 @@ async fn inside(subject: &Subject, context: &Context, observed: &mut Observed) -
         Err(error) => return Err(error),
     }
     observed.key = cluster.get::<Secret>(Kind::Secret, &subject.into, names::KEY_SECRET).await?;
-    if !observed.objects.contains_key(&Key::new(Kind::ConfigMap, names::CONFIG)) {
+    let config = Key::new(Kind::ConfigMap, names::CONFIG);
+    if let Entry::Vacant(vacant) = observed.objects.entry(config.clone()) {
         // It may have been made a moment ago.
         let found = cluster.get::<ConfigMap>(Kind::ConfigMap, &subject.into, names::CONFIG).await?;
         if let Some(found) = found.and_then(dynamic) {
-            observed.objects.insert(Key::new(Kind::ConfigMap, names::CONFIG), Arc::new(found));
+            vacant.insert(Arc::new(found));
         }
     }
-    let config = observed.objects.get(&Key::new(Kind::ConfigMap, names::CONFIG));
+    let config = observed.objects.get(&config);
     let chosen = config.and_then(|config| config.data.pointer("/data/chosen.json")?.as_str());
     observed.chosen = chosen.and_then(|text| serde_json::from_str(text).ok());
     let Some(tenant) = &observed.tenant else { return Ok(()) };

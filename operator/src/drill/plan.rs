@@ -253,7 +253,12 @@ fn first_half(
             let late = format!("it did not end within {} s; it was so far: {message}", deadline.as_secs());
             Plan::ends(DrillReason::DeadlineExceeded, late)
         }
-        _ => next,
+        Step::Over
+        | Step::Refused { .. }
+        | Step::Waits { .. }
+        | Step::Runs { .. }
+        | Step::Ends(_)
+        | Step::Closes => next,
     }
 }
 

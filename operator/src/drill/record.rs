@@ -161,7 +161,7 @@ pub enum Error {
         /// With which object.
         key: String,
         /// Why it failed.
-        source: bucket::Error,
+        source: Box<bucket::Error>,
     },
     /// Something else lies there.
     #[error("{key} holds something else than the record that was put there: somebody wrote over it")]
@@ -276,7 +276,7 @@ pub async fn write(
     };
     let failed = |doing: &'static str| {
         let key = name.clone();
-        move |source| Error::Store { doing, key, source }
+        move |source| Error::Store { doing, key, source: Box::new(source) }
     };
     let days = store.object_lock.map(|lock| i64::from(lock.days));
     let put = Put {

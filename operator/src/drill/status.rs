@@ -186,7 +186,7 @@ fn ends(
     status.ended = Some(time(now));
     let passed = passed(status, ending);
     let objectives = policy.map(|policy| policy.spec.objectives);
-    let objectives = objectives_met(status, passed.is_true(), objectives);
+    let objectives = objectives_met(status, &passed, objectives);
     let stalled = (!passed.is_true())
         .then(|| Said::yes(DrillCondition::Stalled, passed.reason, passed.message.clone()));
     let mut said = vec![
@@ -225,10 +225,10 @@ fn passed(status: &RestoreDrillStatus, ending: &Ending) -> Said {
     }
 }
 
-fn objectives_met(status: &RestoreDrillStatus, passed: bool, promised: Option<Objectives>) -> Said {
+fn objectives_met(status: &RestoreDrillStatus, passed: &Said, promised: Option<Objectives>) -> Said {
     let unknown = |message| Said::unknown(DrillCondition::ObjectivesMet, DrillReason::NotReached, message);
     match promised {
-        _ if !passed => unknown("a drill that did not pass shows no recovery"),
+        _ if !passed.is_true() => unknown("a drill that did not pass shows no recovery"),
         None => unknown("the policy is gone, and with it what was promised"),
         Some(promised) => measure::objectives(&status.measured.clone().unwrap_or_default(), promised),
     }

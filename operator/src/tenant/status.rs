@@ -89,6 +89,7 @@ pub fn status(
         } else {
             standing.certificates
         },
+        backup: tenant.object.status.as_ref().and_then(|status| status.backup.clone()),
         conditions,
     }
 }
