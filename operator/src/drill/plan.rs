@@ -591,3 +591,6 @@ fn closes(run: &Run, subject: &Subject, observed: &Observed, settings: &Settings
 pub fn preparation(asked: Timestamp, started: Timestamp) -> PhaseTime {
     measure::phase(Phase::Prepare, asked, started)
 }
+
+#[cfg(test)]
+mod tests;

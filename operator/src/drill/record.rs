@@ -323,3 +323,117 @@ fn heeds_preconditions(store: &Store) -> bool {
     let seen = status.and_then(|status| status.capabilities.conditional_put.as_ref());
     seen.is_some_and(|seen| seen.answer == Answer::Yes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::drill::check::{check, tests::drill};
+
+    const PAGE: &str = include_str!("../../../docs/drill-record.md");
+
+    fn example() -> Value {
+        let (_, rest) = PAGE.split_once("```json\n").unwrap();
+        serde_json::from_str(rest.split_once("```").unwrap().0).unwrap()
+    }
+
+    /// Names of all fields in `value`, but those that only some verdicts have.
+    fn fields(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields_of) => {
+                for (name, part) in fields_of {
+                    found.insert(name.clone());
+                    fields(part, found);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| fields(item, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    fn key() -> SigningKey {
+        SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_example_of_the_page_is_a_record_with_every_field_and_each_is_explained() {
+        let record: Record = serde_json::from_value(example()).unwrap();
+
+        assert_eq!(serde_json::to_value(&record).unwrap(), example());
+        let mut names = BTreeSet::new();
+        fields(&example(), &mut names);
+        let (_, table) = PAGE.split_once("| field |").unwrap();
+        for name in names {
+            assert!(table.contains(&name), "{name} is not explained");
+        }
+        let key = record.key().unwrap().to_string();
+        assert_eq!(key, "v1/ostra-vardcentralen/records/drill-20261122T040000Z.json");
+    }
+
+    #[test]
+    fn a_record_opens_for_who_trusts_its_key_and_its_bytes_are_always_the_same() {
+        let record: Record = serde_json::from_value(example()).unwrap();
+        let (own, other) = (key(), key());
+
+        let sealed = record.seal(&own).unwrap();
+
+        assert_eq!(record.seal(&own).unwrap(), sealed);
+        assert_eq!(Record::open(&sealed, &[own.public()]).unwrap(), record);
+        assert!(Record::open(&sealed, &[other.public()]).is_err());
+        let forged = String::from_utf8(sealed).unwrap().replace("eyJ", "eyI");
+        assert!(Record::open(forged.as_bytes(), &[own.public()]).is_err());
+    }
+
+    #[test]
+    fn a_drill_that_came_to_nothing_has_a_record_that_says_so() {
+        let object = drill("journal-ada", "ada-20261122t050000z", serde_json::json!({ "origin": "Scheduled" }));
+        let run = check(Arc::new(object));
+        let subject = run.subject.clone().unwrap();
+        let store = crate::store::check::tests::store();
+
+        let record =
+            record(&run, &subject, &RestoreDrillStatus::default(), &"ada".parse().unwrap(), &store, None);
+
+        assert!(!record.passed);
+        assert_eq!((record.backup.clone(), record.objectives.clone()), (None, None));
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!(written["backup"], Value::Null);
+        assert_eq!(written["measured"]["rtoSeconds"], Value::Null);
+    }
+
+    #[test]
+    fn the_commands_of_the_page_verify_a_record_with_openssl_and_jq() {
+        let record: Record = serde_json::from_value(example()).unwrap();
+        let key = key();
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        put("record.json", &record.seal(&key).unwrap());
+        put("valv-signing.pub", key.public().to_pem().as_bytes());
+        let (_, rest) = PAGE.split_once("```sh\n").unwrap();
+        let script = rest.split_once("```").unwrap().0;
+        let run = || {
+            let shell = std::process::Command::new("bash")
+                .args(["-euo", "pipefail", "-c", script])
+                .current_dir(folder.path())
+                .output();
+            shell.unwrap()
+        };
+
+        let verified = run();
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+        let said = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert!(said.contains("Signature Verified Successfully") && said.contains("\"passed\": true"), "{said}");
+
+        let mut altered = record.clone();
+        altered.passed = false;
+        let payload = canonical::to_vec(&altered).unwrap();
+        let sealed = key.sign(RECORD_TYPE, &payload);
+        let mut forged: Value = serde_json::from_slice(&record.seal(&key).unwrap()).unwrap();
+        forged["payload"] = serde_json::to_value(&sealed).unwrap()["payload"].clone();
+        put("record.json", forged.to_string().as_bytes());
+        assert!(!run().status.success(), "a forged record verified");
+    }
+}

@@ -144,7 +144,7 @@ pub(super) mod tests {
     pub fn ended(objects: &mut Objects, job: &str, message: &str) {
         put(objects, Kind::Job, job, json!({}));
         let terminated = json!({ "exitCode": 0, "reason": "Completed", "message": message,
-            "startedAt": "2026-11-22T05:01:00Z", "finishedAt": "2026-11-22T05:03:00Z" });
+            "startedAt": "2026-11-22T09:31:00Z", "finishedAt": "2026-11-22T09:33:00Z" });
         put(
             objects,
             Kind::Pod,

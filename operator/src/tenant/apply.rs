@@ -226,7 +226,7 @@ pub async fn fulfil(
 }
 
 /// The Secret that `order` asks for, and the one that it replaces.
-pub(super) fn make<'a>(
+pub fn make<'a>(
     tenant: &Tenant,
     order: &'a Order,
     settings: &Settings,
