@@ -33,6 +33,7 @@ use crate::{
     backoff::Backoff,
     error::chain,
     io::events::{self, News, Tone},
+    tenant::observe::Access,
 };
 
 /// Between two looks at a drill that restores: nothing tells of its end but itself.
@@ -152,6 +153,8 @@ pub struct Seen {
     pub drill: Option<valv_crds::RestoreDrill>,
     /// The drill's tenant.
     pub tenant: Option<valv_crds::JournalTenant>,
+    /// Whether the operator has let the key holder in.
+    pub access: Access,
     /// The Secret with the key in the drill's namespace, whoever brought it: its data were thrown away.
     pub brought: Option<k8s_openapi::api::core::v1::Secret>,
 }

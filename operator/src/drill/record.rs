@@ -389,7 +389,8 @@ mod tests {
 
     #[test]
     fn a_drill_that_came_to_nothing_has_a_record_that_says_so() {
-        let object = drill("journal-ada", "ada-20261122t050000z", serde_json::json!({ "origin": "Scheduled" }));
+        let object =
+            drill("journal-ada", "ada-20261122t050000z", serde_json::json!({ "origin": "Scheduled" }));
         let run = check(Arc::new(object));
         let subject = run.subject.clone().unwrap();
         let store = crate::store::check::tests::store();
@@ -425,7 +426,10 @@ mod tests {
         let verified = run();
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
         let said = String::from_utf8_lossy(&verified.stdout).into_owned();
-        assert!(said.contains("Signature Verified Successfully") && said.contains("\"passed\": true"), "{said}");
+        assert!(
+            said.contains("Signature Verified Successfully") && said.contains("\"passed\": true"),
+            "{said}"
+        );
 
         let mut altered = record.clone();
         altered.passed = false;

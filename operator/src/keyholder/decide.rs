@@ -14,10 +14,13 @@ use valv_crds::{
 };
 
 use super::Seen;
-use crate::drill::{
-    check,
-    names::{ARCHIVE_ANNOTATION, KEY_FILE, OBJECT_ANNOTATION},
-    verdicts,
+use crate::{
+    drill::{
+        check,
+        names::{ARCHIVE_ANNOTATION, KEY_FILE, OBJECT_ANNOTATION},
+        verdicts,
+    },
+    tenant::observe::Access,
 };
 
 /// Who manages the Secrets that the key holder makes.
@@ -99,7 +102,7 @@ pub fn decide(namespace: &Namespace, seen: &Seen) -> Decision {
     if own != *archive {
         return refuse(format!("the tenant {tenant_name} has the archive {own}, and not {archive}"));
     }
-    if seen.brought.is_some() || status.started.is_none() {
+    if seen.brought.is_some() || status.started.is_none() || seen.access == Access::Denied {
         return Decision::Wait;
     }
     Decision::Bring(Request {
@@ -189,6 +192,7 @@ mod tests {
         Seen {
             drill: serde_json::from_value(drill).unwrap(),
             tenant: serde_json::from_value(tenant).unwrap(),
+            access: Access::Granted,
             brought: None,
         }
     }
@@ -225,6 +229,13 @@ mod tests {
             let seen = seen(|drill, _| drill.pointer_mut(parent).unwrap()[field] = value);
             assert_eq!(decide(&namespace(), &seen), Decision::Nothing, "{path}");
         }
+    }
+
+    #[test]
+    fn a_drill_whose_namespace_is_being_made_is_looked_at_again() {
+        let early = Seen { access: Access::Denied, ..seen(|_, _| {}) };
+
+        assert_eq!(decide(&namespace(), &early), Decision::Wait);
     }
 
     #[test]

@@ -22,7 +22,10 @@ use super::{
     Seen,
     decide::{MANAGED_BY, MANAGER, Request},
 };
-use crate::drill::names::{KEY_FILE, KEY_PREFIX, KEY_SECRET, OBJECT_ANNOTATION};
+use crate::{
+    drill::names::{KEY_FILE, KEY_PREFIX, KEY_SECRET, OBJECT_ANNOTATION},
+    tenant::observe::Access,
+};
 
 /// The cluster refused or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +66,12 @@ impl Vault {
         let into = namespace.name_any();
         match self.secrets(&into).get_opt(KEY_SECRET).await {
             Ok(brought) => {
+                seen.access = Access::Granted;
                 seen.brought = brought.map(|brought| Secret { data: None, string_data: None, ..brought });
                 Ok(seen)
             }
             // The operator has not let it in: nobody asks for a key there, or not yet.
-            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen { drill: None, ..seen }),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(seen),
             Err(error) => Err(failed(format!("look for {KEY_SECRET} in {into}"))(error)),
         }
     }
