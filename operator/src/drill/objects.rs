@@ -317,17 +317,12 @@ pub fn restore(
 
 /// The Job that judges. It has no key, no credentials, and reaches nobody.
 pub fn judge(run: &Run, guest: &Tenant, settings: &Settings, left: Duration) -> Wanted {
-    let mut mounts = vec![
-        json!({ "name": "scratch", "mountPath": "/valv/scratch" }),
-        json!({ "name": "shared-memory", "mountPath": "/dev/shm" }),
-    ];
+    let mut mounts = vec![json!({ "name": "shared-memory", "mountPath": "/dev/shm" })];
     if guest.attachments.is_some() {
         mounts.push(read("attachments", ATTACHMENTS));
     }
-    let volumes = vec![
-        json!({ "name": "scratch", "emptyDir": { "medium": "Memory", "sizeLimit": "16Mi" } }),
-        json!({ "name": "shared-memory", "emptyDir": { "medium": "Memory", "sizeLimit": "256Mi" } }),
-    ];
+    let volumes =
+        vec![json!({ "name": "shared-memory", "emptyDir": { "medium": "Memory", "sizeLimit": "256Mi" } })];
     job(
         run,
         guest,

@@ -250,7 +250,10 @@ fn first_half(
             format!("{message}; it did not come until the deadline of {} s", deadline.as_secs()),
         ),
         Step::Waits { message, .. } | Step::Runs { message, .. } if is_late => {
-            let late = format!("it did not end within {} s; it was so far: {message}", deadline.as_secs());
+            // What was told last may be what the API server refused.
+            let told = run.status().conditions.into_iter().find(|said| said.type_ == "Passed");
+            let so_far = told.map_or(message, |said| said.message);
+            let late = format!("it did not end within {} s; it was so far: {so_far}", deadline.as_secs());
             Plan::ends(DrillReason::DeadlineExceeded, late)
         }
         Step::Over

@@ -366,6 +366,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_drill_restored_is_not_among_the_tenants_own() {
+        let into = "drill-ada-20261122t050000z";
+        let mut index = Index::default();
+
+        index.put(Kind::Namespace, object(None, into, "ada"));
+        index.put(Kind::PersistentVolumeClaim, object(Some(into), "database-0", "ada"));
+        // A tenant may be called so.
+        index.put(Kind::Service, object(Some(&format!("journal-{into}")), "journal", into));
+
+        assert_eq!(keys(&index, "ada"), []);
+        assert_eq!(keys(&index, into), [Key::new(Kind::Service, "journal")]);
+        let restored = [Key::new(Kind::Namespace, into), Key::new(Kind::PersistentVolumeClaim, "database-0")];
+        assert_eq!(keys(&index, &drill_home(into)), restored);
+        assert_eq!(index.drill_namespaces().len(), 1);
+    }
+
+    #[test]
     fn a_namespace_is_known_by_its_own_name() {
         let mut index = Index::default();
 

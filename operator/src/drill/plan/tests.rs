@@ -10,7 +10,7 @@ use valv_crds::{JournalTenant, RestoreDrill, drill::DrillCondition, reference::D
 use super::*;
 use crate::{
     drill::{
-        apply::Outcome,
+        apply::Outcome as Applied,
         check::{check, tests::drill},
         choose::Refusal,
         names::{CONFIG, KEYHOLDER_BINDING},
@@ -121,11 +121,11 @@ keyholder: {namespace: valv-keys, serviceAccount: valv-keyholder, deliveryRole: 
     /// One look, carried out.
     fn look(&mut self) -> Plan {
         let plan = self.plan();
-        self.carry_out(&plan, &Outcome::default());
+        self.carry_out(&plan, &Applied::default());
         plan
     }
 
-    fn carry_out(&mut self, plan: &Plan, outcome: &Outcome) {
+    fn carry_out(&mut self, plan: &Plan, outcome: &Applied) {
         let run = check(Arc::new(self.drill.clone()));
         if let Some(namespace) = &plan.namespace {
             self.put(Kind::Namespace, &namespace.name_any(), &json!(namespace));
@@ -518,7 +518,7 @@ fn the_record_is_written_before_anything_is_torn_down_but_not_waited_for_for_eve
     assert_eq!(first.record, Record::Now);
     assert!(first.teardown.is_none());
 
-    let failed = Outcome { not_recorded: Some("the store does not answer".into()), ..Outcome::default() };
+    let failed = Applied { not_recorded: Some("the store does not answer".into()), ..Applied::default() };
     world.carry_out(&first, &failed);
     assert_eq!(world.says(DrillCondition::Recorded).1, "RecordFailed");
     world.now = at("2026-11-22T09:36:00Z");
@@ -548,7 +548,7 @@ fn a_drill_is_let_go_when_nothing_is_left_and_its_record_lies_in_the_store() {
         },
         written: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now),
     };
-    world.carry_out(&plan, &Outcome { record: Some(record), ..Outcome::default() });
+    world.carry_out(&plan, &Applied { record: Some(record), ..Applied::default() });
     assert_eq!(world.plan().record, Record::NotNow);
     assert_eq!(world.plan().finalizer, None);
 
