@@ -11,6 +11,8 @@
 mod backup;
 #[path = "archive/data.rs"]
 mod data;
+#[path = "archive/drills.rs"]
+mod drills;
 #[path = "archive/memory.rs"]
 mod memory;
 #[path = "agent/pod.rs"]

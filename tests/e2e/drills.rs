@@ -2,6 +2,7 @@
 //! when it should.
 
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,7 +78,6 @@ fn a_bit_that_was_flipped_in_a_segment_fails_the_drill() {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         // In place: the store keeps what it knows of an object beside its file.
-        use std::io::{Seek, SeekFrom, Write};
         let mut file = fs::OpenOptions::new().write(true).open(&segment)?;
         file.seek(SeekFrom::Start(u64::try_from(middle)?))?;
         file.write_all(&bytes[middle..=middle])?;

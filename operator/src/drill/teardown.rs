@@ -61,9 +61,6 @@ pub async fn look(namespace: &str, seen: &NamespaceSeen, cluster: &Cluster) -> R
     let object =
         cluster.get_cluster_scoped::<k8s_openapi::api::core::v1::Namespace>("Namespace", namespace).await?;
     left.object = object.and_then(dynamic);
-    if let Some(object) = &mut left.object {
-        object.types.get_or_insert_default().kind = Kind::Namespace.as_str().to_owned();
-    }
     let noted = left.object.as_ref().and_then(|object| object.annotations().get(VOLUMES_ANNOTATION).cloned());
     let mut volumes: Vec<String> = split(noted.as_deref().unwrap_or_default());
     let claims = cluster.list_in::<PersistentVolumeClaim>(Kind::PersistentVolumeClaim, namespace).await?;
@@ -192,9 +189,12 @@ pub async fn carry_out(next: &Next, left: &Left, cluster: &Cluster) -> Result<()
 
 #[cfg(test)]
 mod tests {
+    use ::http::{Method, Request, Response, StatusCode};
+    use kube::client::Body;
     use serde_json::json;
 
     use super::*;
+    use crate::fake_api;
 
     fn object(value: Value) -> DynamicObject {
         serde_json::from_value(value).unwrap()
@@ -271,5 +271,123 @@ mod tests {
         let foreign = Left { namespace: NamespaceSeen::Foreign, ..left("") };
 
         assert!(matches!(next(&foreign), Next::Gone));
+    }
+
+    /// An API server with one drill's namespace in it. What is deleted is gone; a claim takes its volume along.
+    #[derive(Clone, Default)]
+    struct FakeCluster(std::sync::Arc<std::sync::Mutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        objects: std::collections::BTreeMap<String, Value>,
+        deleted: Vec<String>,
+    }
+
+    const NAMESPACE: &str = "/api/v1/namespaces/drill-ada-20261122t050000z";
+
+    impl FakeCluster {
+        fn with_a_restored_journal() -> Self {
+            let named = |name: &str| json!({ "metadata": { "name": name, "namespace": "drill-ada-20261122t050000z", "uid": name } });
+            let mut claim = named("database-0");
+            claim["spec"] = json!({ "volumeName": "pv-1" });
+            let volume = json!({ "metadata": { "name": "pv-1" }, "spec": {
+                "persistentVolumeReclaimPolicy": "Delete",
+                "claimRef": { "namespace": "drill-ada-20261122t050000z", "name": "database-0" },
+            }});
+            let objects = [
+                (
+                    NAMESPACE.to_owned(),
+                    json!({ "metadata": { "name": "drill-ada-20261122t050000z", "uid": "n" } }),
+                ),
+                (format!("{NAMESPACE}/persistentvolumeclaims/database-0"), claim),
+                (format!("{NAMESPACE}/pods/database-0"), named("database-0")),
+                ("/api/v1/persistentvolumes/pv-1".to_owned(), volume),
+                (
+                    "/apis/apps/v1/namespaces/drill-ada-20261122t050000z/statefulsets/database".to_owned(),
+                    named("database"),
+                ),
+                (
+                    "/apis/batch/v1/namespaces/drill-ada-20261122t050000z/jobs/restore".to_owned(),
+                    named("restore"),
+                ),
+            ];
+            Self(std::sync::Arc::new(std::sync::Mutex::new(State {
+                objects: objects.into(),
+                deleted: vec![],
+            })))
+        }
+
+        fn cluster(&self) -> Cluster {
+            let server = self.clone();
+            fake_api::cluster(fake_api::client(move |request| std::future::ready(server.serve(&request))))
+        }
+
+        fn serve(&self, request: &Request<Value>) -> Response<Body> {
+            let mut state = self.0.lock().unwrap();
+            let path = request.uri().path().to_owned();
+            if *request.method() == Method::DELETE {
+                state.deleted.push(path.rsplit('/').take(2).collect::<Vec<_>>().join(" "));
+                state.objects.remove(&path);
+                let goes_along = match () {
+                    () if path.contains("statefulsets") => format!("{NAMESPACE}/pods/database-0"),
+                    () if path.contains("persistentvolumeclaims") => {
+                        "/api/v1/persistentvolumes/pv-1".to_owned()
+                    }
+                    () => {
+                        return fake_api::respond(
+                            StatusCode::OK,
+                            &json!({ "kind": "Status", "status": "Success" }),
+                        );
+                    }
+                };
+                state.objects.remove(&goes_along);
+                return fake_api::respond(StatusCode::OK, &json!({ "kind": "Status", "status": "Success" }));
+            }
+            if *request.method() == Method::PATCH {
+                let object = state.objects.get_mut(&path).unwrap();
+                object["metadata"]["annotations"] = request.body()["metadata"]["annotations"].clone();
+                return fake_api::respond(StatusCode::OK, object);
+            }
+            if let Some(object) = state.objects.get(&path) {
+                return fake_api::respond(StatusCode::OK, object);
+            }
+            let is_one = path == NAMESPACE || path.contains("/persistentvolumes/");
+            if is_one {
+                return fake_api::refuse(StatusCode::NOT_FOUND, "NotFound");
+            }
+            let folder = format!("{path}/");
+            let items: Vec<_> = state
+                .objects
+                .iter()
+                .filter(|(at, _)| at.starts_with(&folder))
+                .map(|(_, object)| object.clone())
+                .collect();
+            fake_api::respond(StatusCode::OK, &json!({ "metadata": {}, "items": items }))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_restored_journal_is_taken_away_to_the_last_volume_and_its_namespace_last() {
+        let server = FakeCluster::with_a_restored_journal();
+        let cluster = server.cluster();
+        let mut seen = NamespaceSeen::Ours;
+
+        for _ in 0..10 {
+            let left = look("drill-ada-20261122t050000z", &seen, &cluster).await.unwrap();
+            let next = next(&left);
+            if matches!(next, Next::Gone) {
+                break;
+            }
+            carry_out(&next, &left, &cluster).await.unwrap();
+            if !server.0.lock().unwrap().objects.contains_key(NAMESPACE) {
+                seen = NamespaceSeen::Absent;
+            }
+        }
+
+        assert_eq!(seen, NamespaceSeen::Absent);
+        let state = server.0.lock().unwrap();
+        assert!(state.objects.is_empty(), "{:?}", state.objects.keys());
+        assert_eq!(state.deleted.last().unwrap(), "drill-ada-20261122t050000z namespaces");
+        assert!(state.deleted.contains(&"database-0 persistentvolumeclaims".to_owned()));
     }
 }
