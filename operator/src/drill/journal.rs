@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
-use super::observe::Observed;
+use super::{observe::Observed, words};
 use crate::{
     digest,
     io::kind::{Key, Kind},
@@ -91,9 +91,14 @@ fn standing(guest: &Tenant, view: &observe::Observed) -> Standing {
         return Standing::Starting(database.message);
     }
     let is_complete = view.rollout(Kind::Deployment, "journal").is_complete();
-    match super::words::ready_since(&view.objects, Role::Journal.as_str()).filter(|_| is_complete) {
+    match words::ready_since(&view.objects, Role::Journal.as_str()).filter(|_| is_complete) {
         Some(since) => Standing::Answers(since),
-        None => Standing::Starting(workload::journal(guest, view).message),
+        // Not in the words of its container, which may be a line of its log: they would stand in the record.
+        None => {
+            let trouble = words::trouble_of(&view.objects, Role::Journal.as_str());
+            let why = trouble.map(|why| format!(": {why}")).unwrap_or_default();
+            Standing::Starting(format!("no pod of {} is ready{why}", guest.journal.image))
+        }
     }
 }
 

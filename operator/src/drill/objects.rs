@@ -91,7 +91,14 @@ fn image_of(tenant: &Tenant, serving: &str, backed_up: &str) -> String {
     let digest = status.and_then(|status| status.journal.image_digest.clone());
     let now = digest.map_or_else(|| serving.to_owned(), |digest| format!("{serving}@{digest}"));
     let is_same = now == backed_up || serving == backed_up;
-    if is_same { serving.to_owned() } else { backed_up.to_owned() }
+    if is_same {
+        return serving.to_owned();
+    }
+    // What was asked for by its digest has the digest that ran behind it: they are one.
+    match backed_up.split_once('@') {
+        Some((name, digests)) => format!("{name}@{}", digests.split('@').next().unwrap_or_default()),
+        None => backed_up.to_owned(),
+    }
 }
 
 /// The drill's namespace, to create: everything in it is walled before anything is.
@@ -439,4 +446,29 @@ fn read(name: &str, path: &str) -> Value {
 /// Name of the record of the drill for `slot`.
 pub fn record_name(slot: Slot) -> String {
     format!("drill-{slot}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn the_image_that_was_backed_up_is_named_so_that_a_node_finds_it() {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "valv.eu/v1alpha1", "kind": "JournalTenant", "metadata": { "name": "ada" },
+            "spec": { "host": "h", "journal": { "image": "r.example/j:2" }, "database": { "size": "1Gi" } },
+            "status": { "journal": { "image": "r.example/j:2", "imageDigest": "sha256:22" }, "database": {},
+                "certificates": {}, "conditions": [] },
+        }))
+        .unwrap();
+        let tenant = crate::tenant::check::check(Arc::new(object)).unwrap();
+        let image = |backed_up: &str| image_of(&tenant, "r.example/j:2", backed_up);
+
+        assert_eq!(image("r.example/j:2@sha256:22"), "r.example/j:2");
+        assert_eq!(image("r.example/j:2"), "r.example/j:2");
+        assert_eq!(image("r.example/j:2@sha256:11"), "r.example/j:2@sha256:11");
+        assert_eq!(image("r.example/j@sha256:11@sha256:11"), "r.example/j@sha256:11");
+    }
 }

@@ -102,6 +102,24 @@ fn trouble(pod: &DynamicObject) -> Option<String> {
     unscheduled.or(waiting).map(|words| words.chars().take(500).collect())
 }
 
+/// What keeps the pods of `role` from being ready, as the scheduler or the kubelet says it; of a container that ended
+/// its exit code, and none of its own words.
+pub fn trouble_of(objects: &Objects, role: &str) -> Option<String> {
+    let pods = objects.iter().filter(|(key, _)| key.kind == Kind::Pod).map(|(_, pod)| pod.as_ref());
+    let mut of_role =
+        pods.filter(|pod| pod.labels().get(valv_crds::reference::ROLE_LABEL).is_some_and(|its| its == role));
+    of_role.find_map(|pod| {
+        let statuses = pod.data.pointer("/status/containerStatuses").and_then(Value::as_array);
+        let ended = statuses.into_iter().flatten().find_map(|status| {
+            let states = ["/state/terminated", "/lastState/terminated"];
+            let ended = states.iter().find_map(|state| status.pointer(state))?;
+            Some(format!("{} ended with exit code {}", status["name"].as_str()?, ended["exitCode"]))
+        });
+        let all: Vec<String> = [ended, trouble(pod)].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    })
+}
+
 /// When the newest pod of `role` became ready.
 pub fn ready_since(objects: &Objects, role: &str) -> Option<Timestamp> {
     let pods = objects.iter().filter(|(key, _)| key.kind == Kind::Pod).map(|(_, pod)| pod);
@@ -164,6 +182,26 @@ pub(super) mod tests {
         let Stood::Silent { how } = stood(&objects, "restore") else { panic!("it said something") };
 
         assert_eq!(how, "Completed, exit code 0");
+    }
+
+    #[test]
+    fn a_journal_that_crashes_is_told_by_its_exit_code_and_not_by_its_log() {
+        let mut objects = Objects::default();
+        let terminated = json!({ "exitCode": 101, "message": "panicked at Anna Andersson" });
+        let waiting =
+            json!({ "reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container" });
+        let pod = json!({
+            "metadata": { "labels": { "valv.eu/role": "journal" } },
+            "status": { "containerStatuses": [
+                { "name": "journal", "state": { "waiting": waiting }, "lastState": { "terminated": terminated } },
+            ]},
+        });
+        put(&mut objects, Kind::Pod, "journal-x", pod);
+
+        let trouble = trouble_of(&objects, "journal").unwrap();
+
+        assert_eq!(trouble, "journal ended with exit code 101, back-off 10s restarting failed container");
+        assert_eq!(trouble_of(&objects, "database"), None);
     }
 
     #[test]
