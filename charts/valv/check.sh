@@ -75,3 +75,15 @@ auditor=$(render | awk '/^---/ { doc = "" } { doc = doc $0 "\n" } /^  name: valv
 grep -q 'restoredrills' <<<"$auditor" || fail "no role for auditors"
 if grep -Eq 'secrets|configmaps|pods|create|update|patch|delete' <<<"$auditor"; then fail "auditors may more than read: $auditor"; fi
 echo "auditors may read Valv's kinds and events, and nothing else"
+grep -q 'restoredrills/status' <<<"$opened" || fail "nobody writes the status of drills"
+
+# The keys of drills lie where the operator has no right, whatever the values say.
+refused "the keys in the operator's own namespace" "keys.namespace is the operator's own" --set keys.namespace=valv-system
+refused "the keys in a namespace like a drill's" "keys.namespace begins like" --set keys.namespace=drill-keys
+without=$(render --set keys.keyholder=false)
+grep -q 'valv-keys' <<<"$(grep -v '^ *#' <<<"$without" | grep -v "orValue('')")" && fail "something of the key holder is there without it"
+# A binding in the namespace of the keys is for the key holder alone.
+subjects=$(render | awk '/^---/ { kind = ""; place = "" } /^kind:/ { kind = $2 } /^  namespace:/ { place = $2 }
+  kind == "RoleBinding" && place == "valv-keys" && /^ *- kind: ServiceAccount/ { getline; print $2 }')
+[ "$subjects" = valv-keyholder ] || fail "others than the key holder are bound in valv-keys: $subjects"
+echo "the keys of drills are the key holder's alone"

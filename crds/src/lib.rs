@@ -41,7 +41,7 @@ pub const GROUP: &str = "valv.eu";
 
 /// Kinds that have a controller, in the order in which they are installed. The others are shapes only: a cluster
 /// does not get them before something heeds them.
-pub const SERVED: [&str; 4] = ["JournalTenant", "BackupStore", "BackupPolicy", "Backup"];
+pub const SERVED: [&str; 5] = ["JournalTenant", "BackupStore", "BackupPolicy", "Backup", "RestoreDrill"];
 
 /// The custom resource definitions of the kinds that are [`SERVED`], in their order.
 pub fn definitions() -> Vec<CustomResourceDefinition> {

@@ -22,6 +22,15 @@ pub(crate) struct ObjectReference {
 /// Prefix of a tenant's namespace.
 pub const NAMESPACE_PREFIX: &str = "journal-";
 
+/// Prefix of the namespace into which a drill restores.
+pub const DRILL_NAMESPACE_PREFIX: &str = "drill-";
+
+/// Label on a namespace into which a drill restores, and on all that is in it: the UID of the `RestoreDrill`.
+pub const DRILL_LABEL: &str = "valv.eu/drill";
+
+/// Finalizer on a `RestoreDrill`: what it restored is deleted before it goes.
+pub const DRILL_FINALIZER: &str = "valv.eu/drill";
+
 /// Label on everything that belongs to a tenant; its value is the tenant's name.
 pub const TENANT_LABEL: &str = "valv.eu/tenant";
 

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::text::SLOT_PATTERN;
+use crate::{reference::DRILL_NAMESPACE_PREFIX, text::SLOT_PATTERN};
 
 /// A slot, to the second, in UTC: `20261122T010000Z`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -154,7 +154,7 @@ pub fn parse_name(name: &str) -> Result<(&str, Slot), SlotError> {
 /// # Shape
 /// At most 63 characters, which is what a namespace may have.
 pub fn drill_namespace(tenant: &str, slot: Slot) -> String {
-    format!("drill-{}", name(tenant, slot))
+    format!("{DRILL_NAMESPACE_PREFIX}{}", name(tenant, slot))
 }
 
 #[cfg(test)]

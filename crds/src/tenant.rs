@@ -236,6 +236,13 @@ pub struct Attachments {
     /// Whether pods on several nodes may use it at once.
     #[serde(default)]
     pub access_mode: AccessMode,
+
+    /// One query whose rows are all attachments that the database names: a path below the folder, and the SHA-256 of
+    /// the file in hexadecimal. A drill asks it of the restored database, read-only, and looks for each file.
+    /// Absent: nobody can say which there should be, and drills say so.
+    #[serde(default, rename = "inventorySQL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 4096))]
+    pub inventory_sql: Option<String>,
 }
 
 /// Who may use a volume at once. `ReadWriteOncePod` is not among them: a backup reads beside the journal.

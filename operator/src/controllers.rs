@@ -27,11 +27,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant};
+use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill};
 
 use crate::{
     backoff::Backoff,
-    backup, copy,
+    backup, copy, drill,
     error::chain,
     http::Health,
     io::{cache::Cache, cluster::Cluster},
@@ -56,6 +56,9 @@ pub type GuardedPolicy = DeserializeGuard<BackupPolicy>;
 
 /// A backup as it was read.
 pub type GuardedBackup = DeserializeGuard<Backup>;
+
+/// A drill as it was read.
+pub type GuardedDrill = DeserializeGuard<RestoreDrill>;
 
 /// Stores that are looked at side by side: more than a cluster has.
 const STORES_AT_ONCE: u16 = 16;
@@ -121,18 +124,21 @@ pub async fn run(
         Controller::new(Api::<GuardedBackup>::all(runtime.client.clone()), watcher::Config::default());
     let policies =
         Controller::new(Api::<GuardedPolicy>::all(runtime.client.clone()), watcher::Config::default());
-    let protection = Protection { backups: backups.store(), policies: policies.store() };
+    let drills =
+        Controller::new(Api::<GuardedDrill>::all(runtime.client.clone()), watcher::Config::default());
+    let protection =
+        Protection { backups: backups.store(), policies: policies.store(), drills: drills.store() };
     let (tenants, tenants_end) = tenants(&runtime, cache.clone(), protection.clone(), changes, stop.clone());
     let (stores, stores_end) = stores(&runtime, signing.clone(), stop.clone());
-    let Protection { backups: all_backups, policies: all_policies } = protection;
+    let Protection { backups: all_backups, policies: all_policies, drills: all_drills } = protection;
     let waking = Arc::new(waking);
-    let known = Known { tenants: tenants.clone(), stores, backups: all_backups, waking };
+    let known = Known { tenants: tenants.clone(), stores, backups: all_backups, drills: all_drills, waking };
     runtime.metrics.protection(Sources {
         tenants: known.tenants.clone(),
         policies: all_policies.clone(),
         stores: known.stores.clone(),
         backups: known.backups.clone(),
-        drills: None,
+        drills: Some(known.drills.clone()),
         now: runtime.now,
     });
     let keys = keys::run(keys::Context {
@@ -149,6 +155,15 @@ pub async fn run(
     });
     let keeping = keeping(&runtime, known.clone(), all_policies.clone(), signing.clone(), stop.clone());
     let policies_end = run_policies(&runtime, policies, known.clone(), stop.clone());
+    let drills_end = run_drills(
+        &runtime,
+        drills,
+        cache.clone(),
+        known.clone(),
+        all_policies.clone(),
+        signing.clone(),
+        stop.clone(),
+    );
     let backups_end = run_backups(&runtime, backups, cache.clone(), known, all_policies, signing, stop);
     let synced = async {
         cache.synced().await;
@@ -158,9 +173,9 @@ pub async fn run(
         runtime.health.caches_synced();
         std::future::pending::<()>().await;
     };
-    let ended = async { futures::join!(tenants_end, stores_end, policies_end, backups_end) };
+    let ended = async { futures::join!(tenants_end, stores_end, policies_end, backups_end, drills_end) };
     tokio::select! {
-        ((), (), (), ()) = ended => Ok(()),
+        ((), (), (), (), ()) = ended => Ok(()),
         () = synced => Ok(()),
         // Ends never, and what it is at may be left in the middle: each look begins anew.
         () = keys => Ok(()),
@@ -173,6 +188,7 @@ pub async fn run(
 struct Protection {
     backups: Store<GuardedBackup>,
     policies: Store<GuardedPolicy>,
+    drills: Store<GuardedDrill>,
 }
 
 /// The tenants' controller, and what it knows of them.
@@ -196,6 +212,7 @@ fn tenants(
         tenants: tenants.clone(),
         backups: protection.backups,
         policies: protection.policies,
+        drills: protection.drills,
         settings: runtime.settings.clone(),
         metrics: metrics.clone(),
         recorder: runtime.recorder(),
@@ -265,13 +282,14 @@ fn stores(
     (stores, ended)
 }
 
-/// What the controllers of policies and backups know of others.
+/// What the controllers of policies, backups and drills know of others.
 #[derive(Clone)]
 struct Known {
     tenants: Store<Guarded>,
     stores: Store<GuardedStore>,
     backups: Store<GuardedBackup>,
     waking: Arc<Waking>,
+    drills: Store<GuardedDrill>,
 }
 
 /// The policies' controller.
@@ -288,6 +306,7 @@ fn run_policies(
         tenants: known.tenants,
         stores: known.stores,
         backups: known.backups,
+        drills: known.drills,
         recorder: runtime.recorder(),
         backoff: Backoff::default(),
         now: runtime.now,
@@ -325,6 +344,7 @@ async fn reconcile_policy(
     let _ = context.stores.wait_until_ready().await;
     // A slot that was taken on must not look as if it was not.
     let _ = context.backups.wait_until_ready().await;
+    let _ = context.drills.wait_until_ready().await;
     match &object.0 {
         Ok(policy) => policy::reconcile(Arc::new(policy.clone()), context).await,
         Err(invalid) => {
@@ -461,6 +481,18 @@ async fn forget_backups(backups: Store<GuardedBackup>, waking: Arc<Waking>) {
     }
 }
 
+/// Forgets drills that are gone.
+async fn forget_drills(drills: Store<GuardedDrill>, waking: Arc<Waking>) {
+    // An empty list is no news before the first.
+    let _ = drills.wait_until_ready().await;
+    loop {
+        sleep(FORGET_BACKUPS_EVERY).await;
+        let there = drills.state();
+        let there = there.iter().map(|one| (one.namespace().unwrap_or_default(), one.name_any())).collect();
+        waking.retain("RestoreDrill", &there);
+    }
+}
+
 /// Reconciles a backup that could be read, once everything is known that it rests on.
 async fn reconcile_backup(
     object: Arc<GuardedBackup>,
@@ -494,6 +526,90 @@ fn backup_error_policy(
     context: Arc<backup::Context>,
 ) -> Action {
     backup::error_policy(&object.namespace().unwrap_or_default(), &object.name_any(), error, &context)
+}
+
+/// The drills' controller, and the sweeper of what drills left whose object is gone.
+fn run_drills(
+    runtime: &Runtime,
+    controller: Controller<GuardedDrill>,
+    cache: Cache,
+    known: Known,
+    policies: Store<GuardedPolicy>,
+    signing: Signing,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> impl Future<Output = ()> {
+    let config = Config::default().concurrency(runtime.settings.reconcile.concurrency);
+    let controller = controller.with_config(config).graceful_shutdown_on(stop);
+    let waking = known.waking;
+    let forgetting = forget_drills(known.drills.clone(), waking.clone());
+    let context = Arc::new(drill::Context {
+        cluster: runtime.cluster(),
+        cache,
+        tenants: known.tenants,
+        policies,
+        stores: known.stores,
+        backups: known.backups,
+        drills: known.drills,
+        signing,
+        settings: runtime.settings.clone(),
+        recorder: runtime.recorder(),
+        backoff: Backoff::default(),
+        now: runtime.now,
+    });
+    let sweeping = context.clone();
+    let reconcile = move |object: Arc<GuardedDrill>, context: Arc<drill::Context>| {
+        if let Ok(drill) = &object.0 {
+            waking.drill(drill);
+        }
+        reconcile_drill(object, context)
+    };
+    let working = controller.run(reconcile, drill_error_policy, context).for_each(|result| {
+        if let Err(error) = result {
+            debug!(error = chain(&error), "reconciliation ended");
+        }
+        async {}
+    });
+    async move {
+        tokio::select! {
+            () = working => {}
+            () = drill::sweep::sweep(&sweeping) => {}
+            () = forgetting => {}
+        }
+    }
+}
+
+/// Reconciles a drill that could be read, once everything is known that it rests on.
+async fn reconcile_drill(
+    object: Arc<GuardedDrill>,
+    context: Arc<drill::Context>,
+) -> Result<Action, drill::Error> {
+    context.cache.synced().await;
+    // Each store is dropped only with its controller.
+    let _ = context.tenants.wait_until_ready().await;
+    let _ = context.stores.wait_until_ready().await;
+    let _ = context.policies.wait_until_ready().await;
+    let _ = context.backups.wait_until_ready().await;
+    match &object.0 {
+        Ok(drill) => drill::reconcile(Arc::new(drill.clone()), context).await,
+        Err(invalid) => {
+            error!(
+                object.kind = "RestoreDrill",
+                object.namespace = object.namespace().unwrap_or_default(),
+                object.name = object.name_any(),
+                error = %invalid,
+                "failed to read a drill: it was written by a newer version, or past the schema; it is left alone"
+            );
+            Ok(Action::await_change())
+        }
+    }
+}
+
+fn drill_error_policy(
+    object: Arc<GuardedDrill>,
+    error: &drill::Error,
+    context: Arc<drill::Context>,
+) -> Action {
+    drill::error_policy(&object.namespace().unwrap_or_default(), &object.name_any(), error, &context)
 }
 
 /// Forgets stores that are gone: nobody reconciles them any more.

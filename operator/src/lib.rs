@@ -8,7 +8,7 @@
 //! | apply   | `tenant/apply.rs`   | the cluster          |
 //! | status  | `tenant/status.rs`  | nothing              |
 //!
-//! `store` has the same five.
+//! `store`, `backup` and `drill` have the same five.
 //!
 //! All clients are in [`io`]; the clock and the environment are read in `main.rs` only. What runs inside the
 //! tenants' pods is [`agent`]: the same binary, and nothing of the rest.
@@ -20,6 +20,7 @@ pub mod backup;
 pub mod controllers;
 pub mod copy;
 pub mod digest;
+pub mod drill;
 pub mod error;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "only tests use it, and they fail by panicking")]
@@ -27,6 +28,7 @@ mod fake_api;
 pub mod http;
 pub mod io;
 pub mod janitor;
+pub mod keyholder;
 pub mod keys;
 pub mod lease;
 pub mod log;

@@ -29,6 +29,7 @@ use valv::{
     agent, controllers,
     error::chain,
     http::{self, Health},
+    keyholder,
     lease::{self, Elector, End, Lost, Timing},
     log,
     metrics::Metrics,
@@ -100,6 +101,9 @@ enum InCluster {
     #[command(subcommand)]
     Agent(agent::Command),
 
+    /// Bring the keys of unattended drills, for as long as this runs
+    Keyholder(Keyholder),
+
     /// Stop the operator and let go of the tenants, which stay: run before the chart is removed
     Uninstall(Uninstall),
 }
@@ -129,6 +133,13 @@ struct Operator {
     /// Where health and metrics are served
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+}
+
+#[derive(Args, Debug)]
+struct Keyholder {
+    /// The namespace of the keys, in which it runs
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: String,
 }
 
 #[derive(Args, Debug)]
@@ -240,6 +251,12 @@ fn run(command: InCluster) -> anyhow::Result<ExitCode> {
             runtime.shutdown_background();
             Ok(code)
         }
+        InCluster::Keyholder(arguments) => one_thread()?.block_on(async {
+            let stop = asked_to_stop()?;
+            keyholder::run(client().await?, arguments.namespace, stop).await;
+            info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }),
         InCluster::Uninstall(arguments) => one_thread()?.block_on(async {
             let patience = Duration::from_secs(arguments.patience_seconds.into());
             let report = uninstall::run(&client().await?, &arguments.namespace, patience).await?;

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod depth;
+pub mod drills;
 pub mod observe;
 pub mod plan;
 pub mod slots;
@@ -23,7 +24,7 @@ use valv_crds::BackupPolicy;
 
 use crate::{
     backoff::Backoff,
-    controllers::{Guarded, GuardedBackup, GuardedStore},
+    controllers::{Guarded, GuardedBackup, GuardedDrill, GuardedStore},
     error::chain,
     io::{
         cluster::{Applied, Cluster, Error as ClusterError},
@@ -43,6 +44,8 @@ pub struct Context {
     pub stores: Store<GuardedStore>,
     /// All backups.
     pub backups: Store<GuardedBackup>,
+    /// All drills.
+    pub drills: Store<GuardedDrill>,
     /// Tells people what changed.
     pub recorder: Recorder,
     /// Waits after failures, by policy.
@@ -57,6 +60,9 @@ pub enum Error {
     /// A backup could not be made.
     #[error("failed to make the backups that are due")]
     Apply(#[source] ClusterError),
+    /// A drill could not be made, or an old one not be deleted.
+    #[error("failed to make the drills that are due")]
+    Drills(#[source] ClusterError),
     /// What was found could not be told.
     #[error("failed to write the policy's status")]
     Status(#[source] ClusterError),
@@ -88,8 +94,9 @@ pub async fn reconcile(object: Arc<BackupPolicy>, context: Arc<Context>) -> Resu
         // The status says it, and the next version of the policy brings the next look.
         Err(_) => plan::LOOK_AGAIN,
     };
+    let drills = drills::reconcile(&object, &context, now).await.map_err(Error::Drills)?;
     context.backoff.succeeded(&object.name_any());
-    Ok(Action::requeue(wait))
+    Ok(Action::requeue(wait.min(drills)))
 }
 
 /// Errors end here: logged once, with all their causes, and turned into the next try.

@@ -28,6 +28,10 @@ pub enum Role {
     Verification,
     /// The agent that copies a backup to another store, in the operator's namespace.
     Copy,
+    /// The agent that restores a backup in a drill.
+    Restore,
+    /// The agent that judges what was restored. It reaches nobody.
+    Judge,
 }
 
 impl Role {
@@ -41,6 +45,8 @@ impl Role {
             Self::Backup => "backup",
             Self::Verification => "verification",
             Self::Copy => "copy",
+            Self::Restore => "drill-restore",
+            Self::Judge => "drill-judge",
         }
     }
 }
@@ -95,11 +101,48 @@ pub fn policies(tenant: &Tenant, network: &Network) -> Vec<(&'static str, Value)
     policies
 }
 
+/// The network policies of a drill, by name: each a `spec`. Who restores reaches the stores, the journal its
+/// database, and nobody else anything: what was restored is quarantined.
+pub fn drill_policies(network: &Network) -> Vec<(&'static str, Value)> {
+    let mut policies = vec![
+        (
+            "deny-all",
+            json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": [] }),
+        ),
+        ("allow-dns", dns_for(network, &[Role::Restore, Role::Journal])),
+        (
+            "allow-to-database",
+            json!({
+                "podSelector": is(Role::Journal),
+                "policyTypes": ["Egress"],
+                "egress": [{ "to": [{ "podSelector": is(Role::Database) }], "ports": [port(5432)] }],
+            }),
+        ),
+        (
+            "allow-database-clients",
+            json!({
+                "podSelector": is(Role::Database),
+                "policyTypes": ["Ingress"],
+                "ingress": [{ "from": [{ "podSelector": is(Role::Journal) }], "ports": [port(5432)] }],
+            }),
+        ),
+    ];
+    if !network.stores.is_empty() {
+        policies.push(("allow-to-stores", stores_for(network, &[Role::Restore])));
+    }
+    policies
+}
+
 /// Names are asked of the cluster's own servers only.
 fn dns(network: &Network) -> Value {
+    let roles = [Role::Journal, Role::Migration, Role::Roles, Role::Backup, Role::Verification];
+    dns_for(network, &roles)
+}
+
+fn dns_for(network: &Network, roles: &[Role]) -> Value {
     let udp = json!({ "port": 53, "protocol": "UDP" });
     json!({
-        "podSelector": one_of(&[Role::Journal, Role::Migration, Role::Roles, Role::Backup, Role::Verification]),
+        "podSelector": one_of(roles),
         "policyTypes": ["Egress"],
         "egress": [{ "to": [pods(&network.dns)], "ports": [udp, port(53)] }],
     })
@@ -107,6 +150,10 @@ fn dns(network: &Network) -> Value {
 
 /// Who writes and who reads back reach the stores, and nobody else does.
 fn stores(network: &Network) -> Value {
+    stores_for(network, &[Role::Backup, Role::Verification])
+}
+
+fn stores_for(network: &Network, roles: &[Role]) -> Value {
     let to: Vec<_> = network
         .stores
         .iter()
@@ -116,7 +163,7 @@ fn stores(network: &Network) -> Value {
         })
         .collect();
     json!({
-        "podSelector": one_of(&[Role::Backup, Role::Verification]),
+        "podSelector": one_of(roles),
         "policyTypes": ["Egress"],
         "egress": to,
     })

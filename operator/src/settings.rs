@@ -54,6 +54,14 @@ pub struct Settings {
     #[serde(default = "default_tenant_role")]
     pub tenant_role: String,
 
+    /// The ClusterRole that the operator binds to itself in each drill's namespace. Default `valv-drill-manager`.
+    #[serde(default = "default_drill_role")]
+    pub drill_role: String,
+
+    /// Who brings the keys of unattended drills. Default: nobody, and each drill waits for a person.
+    #[serde(default)]
+    pub keyholder: Option<Keyholder>,
+
     /// The certificates inside a tenant's namespace.
     #[serde(default)]
     pub certificates: Certificates,
@@ -94,6 +102,18 @@ pub struct Location {
     pub region: String,
     /// The country, two letters of ISO 3166-1.
     pub country: String,
+}
+
+/// Who brings the keys of unattended drills.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Keyholder {
+    /// Namespace of its pod and of the keys, which the operator cannot read.
+    pub namespace: String,
+    /// Its `ServiceAccount`.
+    pub service_account: String,
+    /// The ClusterRole that the operator binds to it in each drill's namespace.
+    pub delivery_role: String,
 }
 
 /// Full references of the images that the operator runs.
@@ -555,6 +575,10 @@ fn default_tenant_role() -> String {
     "valv-tenant-manager".to_owned()
 }
 
+fn default_drill_role() -> String {
+    "valv-drill-manager".to_owned()
+}
+
 fn default_service_account() -> String {
     "valv-operator".to_owned()
 }
@@ -636,6 +660,7 @@ images:
         assert_eq!(settings.reconcile, Reconcile { concurrency: 8, resync: Duration::from_secs(300) });
         assert_eq!(settings.operator_namespace, "valv-system");
         assert_eq!(settings.service_account, "valv-operator");
+        assert_eq!((settings.drill_role.as_str(), settings.keyholder), ("valv-drill-manager", None));
         assert_eq!(settings.certificates, Certificates::default());
     }
 
@@ -656,6 +681,8 @@ database:
 reconcile: { concurrency: 4, resync: 1h 30m }
 operatorNamespace: valv-system
 serviceAccount: valv
+drillRole: drills
+keyholder: { namespace: keys, serviceAccount: holder, deliveryRole: delivery }
 certificates: { lifetime: 2w, renewBefore: 3d, caLifetime: 365d }
 backups: { concurrent: 3 }
 location: { region: se-sto1, country: SE }
@@ -670,6 +697,7 @@ location: { region: se-sto1, country: SE }
         assert_eq!(settings.network.ingress_controllers[0].namespace, "ingress");
         assert_eq!(settings.reconcile.resync, Duration::from_secs(90 * 60));
         assert_eq!(settings.certificates.lifetime, 14 * DAY);
+        assert_eq!(settings.keyholder.unwrap().delivery_role, "delivery");
         let resources = ResourceRequirements::from(&settings.database.resources);
         assert_eq!(resources.limits.unwrap()["memory"].0, "2Gi");
     }

@@ -43,7 +43,7 @@ use self::{
 };
 use crate::{
     backoff::Backoff,
-    controllers::{Guarded, GuardedBackup, GuardedPolicy},
+    controllers::{Guarded, GuardedBackup, GuardedDrill, GuardedPolicy},
     error::chain,
     io::{cache::Cache, cluster::Cluster, events, kind::Kind},
     metrics::{self, Metrics},
@@ -60,6 +60,8 @@ pub struct Context {
     pub tenants: Store<Guarded>,
     /// All backups.
     pub backups: Store<GuardedBackup>,
+    /// All drills: what each tenant's status tells of them.
+    pub drills: Store<GuardedDrill>,
     /// All policies.
     pub policies: Store<GuardedPolicy>,
     /// The operator's settings.
@@ -122,7 +124,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 async fn steps(tenant: &Tenant, context: &Context) -> Result<Action, Error> {
     let Context { cluster, cache, tenants, settings, .. } = context;
     let now = (context.now)();
-    let protection = observe::protection(tenant, &context.backups, &context.policies);
+    let protection = observe::protection(tenant, &context.backups, &context.drills, &context.policies);
     let observed = observe::observe(tenant, cluster, cache, tenants, settings, protection)
         .await
         .map_err(Error::Observe)?;
@@ -188,7 +190,7 @@ async fn refuse(
 async fn tell_only(object: &Arc<JournalTenant>, context: &Context, saying: Saying) -> Result<(), Error> {
     let plan = Plan { sayings: vec![saying], ..Plan::default() };
     let tenant = Tenant::unchecked(object.clone());
-    let protection = observe::protection(&tenant, &context.backups, &context.policies);
+    let protection = observe::protection(&tenant, &context.backups, &context.drills, &context.policies);
     let protected = protection::protect(&tenant, &protection, (context.now)());
     let observed = Observed { objects: context.cache.of(&tenant.name), protection, ..Observed::default() };
     tell(&tenant, &observed, &plan, &Outcome::default(), &protected, context).await

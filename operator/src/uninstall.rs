@@ -7,7 +7,10 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, pin_mut, stream};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Namespace, Pod},
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta, Patch, PatchParams},
@@ -17,7 +20,7 @@ use kube::{
 use serde_json::json;
 use tokio::time::timeout;
 use tracing::{info, warn};
-use valv_crds::reference::FINALIZER;
+use valv_crds::reference::{DRILL_FINALIZER, DRILL_LABEL, FINALIZER};
 
 use crate::error::chain;
 
@@ -68,12 +71,17 @@ pub enum Error {
         /// How long was waited.
         after: Duration,
     },
+    /// The drills, or their namespaces, could not be listed.
+    #[error("failed to list RestoreDrills and their namespaces")]
+    ListDrills(#[source] Box<kube::Error>),
     /// The tenants could not be listed.
     #[error("failed to list JournalTenants")]
     ListTenants(#[source] Box<kube::Error>),
     /// The finalizer could not be taken from one.
-    #[error("failed to remove the finalizer of JournalTenant {name}")]
+    #[error("failed to remove the finalizer of {kind} {name}")]
     Release {
+        /// Of which kind.
+        kind: &'static str,
         /// Which.
         name: String,
         /// Why.
@@ -88,11 +96,13 @@ pub struct Report {
     pub kept: BTreeSet<String>,
     /// Tenants whose deletion had been asked for and now goes through.
     pub deleting: BTreeSet<String>,
+    /// Namespaces that hold what a drill restored, which nobody takes away any more.
+    pub drills: BTreeSet<String>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kept, deleting } = self;
+        let Self { kept, deleting, drills } = self;
         writeln!(f, "The operator is stopped. {} tenants stay, with their namespaces and data:", kept.len())?;
         for name in kept {
             writeln!(f, "  JournalTenant {name}, namespace journal-{name}")?;
@@ -107,6 +117,16 @@ impl fmt::Display for Report {
                 writeln!(f, "  namespace journal-{name}")?;
             }
         }
+        if !drills.is_empty() {
+            writeln!(
+                f,
+                "{} drills had not been torn down; what they restored is in these namespaces, to be deleted:",
+                drills.len()
+            )?;
+            for name in drills {
+                writeln!(f, "  namespace {name}")?;
+            }
+        }
         writeln!(f, "From now on nothing reconciles them. Install the chart again to take them up.")
     }
 }
@@ -119,7 +139,29 @@ impl fmt::Display for Report {
 pub async fn run(client: &Client, namespace: &str, patience: Duration) -> Result<Report, Error> {
     stop_operator(client, namespace).await?;
     await_pods_gone(client, namespace, patience).await?;
-    release_tenants(client).await
+    let drills = release_drills(client).await?;
+    Ok(Report { drills, ..release_tenants(client).await? })
+}
+
+/// Lets the drills go, without which no tenant's namespace could be deleted, and says where what they restored is.
+async fn release_drills(client: &Client) -> Result<BTreeSet<String>, Error> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("valv.eu", "v1alpha1", "RestoreDrill"));
+    let failed = |source| Error::ListDrills(Box::new(source));
+    let all = Api::<DynamicObject>::all_with(client.clone(), &kind);
+    let drills = match all.list_metadata(&ListParams::default()).await {
+        Ok(list) => list.items,
+        // The kind itself is gone: so are all drills.
+        Err(kube::Error::Api(status)) if status.code == 404 => vec![],
+        Err(source) => return Err(failed(source)),
+    };
+    for drill in drills {
+        let home = drill.namespace().unwrap_or_default();
+        let api = Api::<DynamicObject>::namespaced_with(client.clone(), &home, &kind);
+        release(&api, drill, "RestoreDrill", DRILL_FINALIZER).await?;
+    }
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let left = namespaces.list_metadata(&ListParams::default().labels(DRILL_LABEL)).await.map_err(failed)?;
+    Ok(left.items.iter().map(ResourceExt::name_any).collect())
 }
 
 async fn stop_operator(client: &Client, namespace: &str) -> Result<(), Error> {
@@ -220,7 +262,7 @@ async fn release_tenants(client: &Client) -> Result<Report, Error> {
         }
         let next = list.metadata.continue_.clone().filter(|token| !token.is_empty());
         stream::iter(list.items)
-            .map(|tenant| release(&tenants, tenant))
+            .map(|tenant| release(&tenants, tenant, "JournalTenant", FINALIZER))
             .buffer_unordered(AT_ONCE)
             .try_collect::<()>()
             .await?;
@@ -231,38 +273,40 @@ async fn release_tenants(client: &Client) -> Result<Report, Error> {
     }
 }
 
-/// Takes the finalizer from `tenant`, and nothing else. One that is gone is as good as released.
+/// Takes the `finalizer` from `object`, and nothing else. One that is gone is as good as released.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is no write of the operator: it is stopped, and nobody leads; the resourceVersion is the fence"
 )]
 async fn release(
-    tenants: &Api<DynamicObject>,
-    mut tenant: PartialObjectMeta<DynamicObject>,
+    api: &Api<DynamicObject>,
+    mut object: PartialObjectMeta<DynamicObject>,
+    kind: &'static str,
+    finalizer: &str,
 ) -> Result<(), Error> {
-    let name = tenant.name_any();
-    let failed = |source| Error::Release { name: name.clone(), source: Box::new(source) };
+    let name = object.name_any();
+    let failed = |source| Error::Release { kind, name: name.clone(), source: Box::new(source) };
     let mut tries = 0;
     loop {
-        let finalizers = tenant.metadata.finalizers.clone().unwrap_or_default();
-        let rest: Vec<&String> = finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+        let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
+        let rest: Vec<&String> = finalizers.iter().filter(|name| *name != finalizer).collect();
         if rest.len() == finalizers.len() {
             return Ok(());
         }
         let patch = Patch::Merge(json!({
-            "metadata": { "resourceVersion": tenant.metadata.resource_version, "finalizers": rest },
+            "metadata": { "resourceVersion": object.metadata.resource_version, "finalizers": rest },
         }));
-        match tenants.patch(&name, &PatchParams::default(), &patch).await {
+        match api.patch(&name, &PatchParams::default(), &patch).await {
             Ok(_) => {
-                info!(tenant.name = name, "removed the finalizer");
+                info!(object.kind = kind, object.name = name, "removed the finalizer");
                 return Ok(());
             }
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 && tries < TRIES => tries += 1,
             Err(source) => return Err(failed(source)),
         }
-        match tenants.get_metadata_opt(&name).await.map_err(failed)? {
-            Some(as_it_is_now) => tenant = as_it_is_now,
+        match api.get_metadata_opt(&name).await.map_err(failed)? {
+            Some(as_it_is_now) => object = as_it_is_now,
             None => return Ok(()),
         }
     }
@@ -293,6 +337,7 @@ mod tests {
         replicas: i64,
         stuck_pods: Vec<&'static str>,
         tenants: BTreeMap<String, Value>,
+        drills: BTreeMap<String, Value>,
         conflicts_to_come: u32,
         kind_is_gone: bool,
     }
@@ -347,6 +392,14 @@ mod tests {
                 "pods" => {
                     list(self.stuck_pods.iter().map(|pod| json!({ "metadata": { "name": pod } })).collect())
                 }
+                "restoredrills" if self.kind_is_gone => refuse(StatusCode::NOT_FOUND, "NotFound"),
+                "restoredrills" => list(self.drills.values().cloned().collect()),
+                "namespaces" => list(
+                    self.drills
+                        .keys()
+                        .map(|name| json!({ "metadata": { "name": format!("drill-{name}") } }))
+                        .collect(),
+                ),
                 "journaltenants" if self.kind_is_gone => refuse(StatusCode::NOT_FOUND, "NotFound"),
                 "journaltenants" => list(self.tenants.values().cloned().collect()),
                 name if *method == Method::PATCH => self.patch(name, body),
@@ -356,6 +409,10 @@ mod tests {
 
         fn patch(&mut self, name: &str, body: &Value) -> Response<Body> {
             assert_eq!(self.replicas, 0, "the operator still runs");
+            if let Some(drill) = self.drills.get_mut(name) {
+                drill["metadata"]["finalizers"] = body["metadata"]["finalizers"].clone();
+                return respond(StatusCode::OK, drill);
+            }
             let metadata = &mut self.tenants.get_mut(name).unwrap()["metadata"];
             if self.conflicts_to_come > 0 {
                 self.conflicts_to_come -= 1;
@@ -382,6 +439,23 @@ mod tests {
         assert_eq!(cluster.finalizers("ada"), json!(["example.com/other"]));
         assert_eq!(cluster.finalizers("bo"), json!(["example.com/other"]));
         assert!(report.to_string().contains("JournalTenant ada, namespace journal-ada"), "{report}");
+    }
+
+    #[tokio::test]
+    async fn a_drill_is_let_go_and_where_it_restored_is_told() {
+        let cluster = FakeCluster::with_tenants(&["ada"]);
+        let drill = json!({ "metadata": {
+            "name": "by-hand", "namespace": "journal-ada", "finalizers": ["example.com/other", DRILL_FINALIZER],
+        }});
+        cluster.change(|state| {
+            state.drills.insert("by-hand".to_owned(), drill);
+        });
+
+        let report = run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
+
+        let finalizers = cluster.0.lock().unwrap().drills["by-hand"]["metadata"]["finalizers"].clone();
+        assert_eq!(finalizers, json!(["example.com/other"]));
+        assert!(report.to_string().contains("namespace drill-by-hand"), "{report}");
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@ mod backup;
 mod data;
 #[path = "archive/drill.rs"]
 mod drill;
+#[path = "archive/drills.rs"]
+mod drills;
 #[path = "archive/key_proof.rs"]
 mod key_proof;
 #[path = "archive/keeping.rs"]

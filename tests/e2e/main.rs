@@ -10,6 +10,7 @@ mod database;
 mod deletion;
 mod drain;
 mod drift;
+mod drills;
 mod events;
 mod foreign_journal;
 mod forged;

@@ -11,7 +11,10 @@ use harness::tenant::STEP;
 use harness::{Seen, Tenant, Test, Writer, eventually, kind, run};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use valv_crds::drill::{DrillCondition, DrillReason};
 use valv_crds::reference::FINALIZER;
+
+use crate::drills::World;
 
 /// What the issue asks for: how long nothing may be written after a restart.
 const QUIET: Duration = Duration::from_secs(60);
@@ -24,6 +27,34 @@ const FROZEN: Duration = Duration::from_secs(30);
 
 /// What an operator exits with that has lost its Lease.
 const LOST_THE_LEASE: u64 = 3;
+
+#[test]
+fn a_drill_whose_operator_is_killed_in_the_middle_is_finished_by_the_next() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        world.tenant.up().await?;
+        world.back_up().await?;
+        test.alone().await?;
+        let name = world.drill().await?;
+        world.says(&name, DrillCondition::Passed, "Unknown", DrillReason::KeyMissing).await?;
+        let into = world.into(&name).await?;
+        world.bring_key(&world.drill).await?;
+        let operator = test.operator();
+        for what in ["restore", "judge"] {
+            eventually(format!("there is a Job {what}"), Duration::from_secs(180), async || {
+                let job = test.world.admin.find(kind::JOB, &into, what).await?;
+                Ok(Seen::when(job.map(drop), "there is none"))
+            })
+            .await?;
+            let leader = operator.leader().await?;
+            test.world.admin.delete(kind::POD, NAMESPACE, &leader.pod, Grace::None).await?;
+            operator.is_led_by_another_than(&leader).await?;
+        }
+
+        world.says(&name, DrillCondition::Passed, "True", DrillReason::AsAsked).await?;
+        world.leaves_nothing(&name).await
+    });
+}
 
 #[test]
 fn a_restarted_operator_writes_nothing_but_its_lease() {

@@ -53,6 +53,10 @@ pub const BACKUP_POLICY: Kind =
 /// `valv.eu/v1alpha1`.
 pub const BACKUP: Kind = Kind { group: "valv.eu", version: "v1alpha1", name: "Backup", plural: "backups" };
 
+/// `valv.eu/v1alpha1`.
+pub const RESTORE_DRILL: Kind =
+    Kind { group: "valv.eu", version: "v1alpha1", name: "RestoreDrill", plural: "restoredrills" };
+
 macro_rules! kinds {
     ($($constant:ident = $kind:expr;)*) => {
         $(#[doc = concat!("`", stringify!($kind), "`.")] pub const $constant: Kind = $kind;)*
@@ -88,6 +92,7 @@ kinds! {
     ROLE = Kind::of("rbac.authorization.k8s.io", "Role", "roles");
     ROLE_BINDING = Kind::of("rbac.authorization.k8s.io", "RoleBinding", "rolebindings");
     STORAGE_CLASS = Kind::of("storage.k8s.io", "StorageClass", "storageclasses");
+    SUBJECT_ACCESS_REVIEW = Kind::of("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews");
     SELF_SUBJECT_RULES_REVIEW = Kind::of("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews");
 }
 

@@ -45,6 +45,27 @@ bindings outlive it, and what a binding binds cannot be changed. */}}
 valv-tenant-manager
 {{- end -}}
 
+{{/* The ClusterRole that the operator binds to itself in each drill's namespace. */}}
+{{- define "valv.drillRole" -}}
+valv-drill-manager
+{{- end -}}
+
+{{/* The ClusterRole that the operator binds to the key holder in a drill's namespace. */}}
+{{- define "valv.deliveryRole" -}}
+valv-keyholder-delivery
+{{- end -}}
+
+{{/* The key holder's ServiceAccount, in the namespace of the keys. */}}
+{{- define "valv.keyholderAccount" -}}
+{{- include "valv.fullname" . }}-keyholder
+{{- end -}}
+
+{{/* Labels of the key holder. Not those of all pods of the release: it has walls of its own. */}}
+{{- define "valv.keyholderLabels" -}}
+{{ include "valv.podLabels" . }}
+app.kubernetes.io/component: keyholder
+{{- end -}}
+
 {{/* The controllers that empty a namespace that is being deleted: with credentials of their own, and without. */}}
 {{- define "valv.namespaceControllers" -}}
 ['system:serviceaccount:kube-system:namespace-controller', 'system:kube-controller-manager']
@@ -95,7 +116,17 @@ Standard
   "backups" (dict "concurrent" (int64 .Values.backups.concurrent))
   "operatorNamespace" .Release.Namespace
   "serviceAccount" (include "valv.serviceAccount" .)
-  "tenantRole" (include "valv.tenantRole" .) -}}
+  "tenantRole" (include "valv.tenantRole" .)
+  "drillRole" (include "valv.drillRole" .) -}}
+{{- if .Values.keys.keyholder }}
+{{- if eq .Values.keys.namespace .Release.Namespace }}{{ fail "keys.namespace is the operator's own namespace, where it can read every Secret: name another" }}{{ end }}
+{{- if or (hasPrefix "journal-" .Values.keys.namespace) (hasPrefix "drill-" .Values.keys.namespace) }}{{ fail "keys.namespace begins like a tenant's or a drill's namespace, in which the operator may be let: name another" }}{{ end }}
+{{- $keyholder := dict
+  "namespace" .Values.keys.namespace
+  "serviceAccount" (include "valv.keyholderAccount" .)
+  "deliveryRole" (include "valv.deliveryRole" .) -}}
+{{- $_ := set $settings "keyholder" $keyholder }}
+{{- end -}}
 {{- with .Values.storageClassName }}{{ $_ := set $settings "storageClassName" . }}{{ end -}}
 {{- with .Values.location }}{{ $_ := set $settings "location" . }}{{ end -}}
 {{- toYaml $settings -}}

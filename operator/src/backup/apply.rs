@@ -27,7 +27,6 @@ use super::{
 };
 use crate::{
     agent::last_words::Failure,
-    archive::envelope::SigningKey,
     error::chain,
     io::{
         bucket::{self, Credentials, Kind as BucketKind, breaker::Admission},
@@ -36,6 +35,7 @@ use crate::{
         events::{News, Tone},
         kind::{Key, Kind},
     },
+    signing::Keys,
     store::{
         check::{Identities, Store},
         observe as identities,
@@ -195,7 +195,7 @@ struct Means {
 
 impl Means {
     fn visitor<'a>(&'a self, context: &'a Context, now: Timestamp) -> Visitor<'a> {
-        let Self { credentials, key, cluster } = self;
+        let Self { credentials, keys, cluster } = self;
         Visitor { credentials, keys, cluster, parsing: &context.parsing, now }
     }
 }

@@ -12,6 +12,7 @@ use valv_crds::{
     backup::{self, BackupReason, BackupSize, ReadBack},
     policy::VerificationMode,
     reference::TAKE_OVER_ARCHIVE_ANNOTATION,
+    signing::Keys,
     store::Answer,
 };
 
@@ -25,7 +26,6 @@ use crate::{
     archive::{
         Archive,
         commit::{self, Commit, ManifestRef},
-        envelope::SigningKey,
         fetch::{self, FoundCommit},
         finding::{Finding, Flaw},
         layout::{ArchiveId, Attempt, DataObject, Folder, Part},

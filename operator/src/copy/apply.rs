@@ -13,7 +13,6 @@ use crate::{
         Archive, canonical,
         commit::{self, Commit, ManifestRef},
         copy,
-        envelope::SigningKey,
         fetch::{self, FoundCommit},
         finding::{Finding, Flaw},
         manifest::Manifest,
@@ -26,6 +25,7 @@ use crate::{
         kind::{Key, Kind},
     },
     signing,
+    signing::Keys,
     store::{
         check::{Identity, Store},
         observe::{self as identities, Unresolved},
@@ -189,7 +189,7 @@ async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestam
         }
     }
     let wanted = commit_of(copy, &original.commit, arrived, now);
-    let sealed = wanted.seal(&key).map_err(Error::Canonical)?;
+    let sealed = wanted.seal(&keys.signing).map_err(Error::Canonical)?;
     let name = Commit::key(&copy.archive, copy.slot).to_string();
     let put = Put {
         on_existing: on_existing(&copy.target),

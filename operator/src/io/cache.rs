@@ -2,6 +2,7 @@
 //!
 //! One watch a kind, for all tenants, of objects that carry the label `valv.eu/tenant`; indexed by the tenant in
 //! whose namespace they are, so that a reconciliation reads its own objects only, whatever the number of tenants.
+//! What a drill restored into its own namespace is a copy's, and never among the tenant's.
 //! The label says what is watched, never whose it is: anybody who may write somewhere can write a label. Secrets
 //! are not here.
 //!
@@ -26,7 +27,7 @@ use tokio::{
     time::sleep,
 };
 use tracing::{info, warn};
-use valv_crds::reference::{NAMESPACE_PREFIX, TENANT_LABEL};
+use valv_crds::reference::{DRILL_NAMESPACE_PREFIX, NAMESPACE_PREFIX, TENANT_LABEL};
 
 use super::kind::{Key, Kind};
 use crate::error::chain;
@@ -134,6 +135,16 @@ impl Cache {
         self.write().put(kind, object, &self.own);
     }
 
+    /// The objects of the drill that restores into `namespace`: the namespace, and what is labelled in it.
+    pub fn of_drill(&self, namespace: &str) -> Objects {
+        self.read().in_place(&Place::OfDrill(namespace.to_owned()))
+    }
+
+    /// The namespaces of all drills, whatever has become of their drills.
+    pub fn drill_namespaces(&self) -> Vec<Arc<DynamicObject>> {
+        self.read().drill_namespaces()
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,6 +238,8 @@ enum Place {
     OfTenant(String),
     /// In the operator's own namespace, for this tenant.
     OfOperator(String),
+    /// In this namespace of a drill.
+    OfDrill(String),
 }
 
 /// Objects by the tenant in whose namespace they are, or for whom they run.
@@ -242,6 +255,12 @@ impl Index {
 
     fn in_place(&self, place: &Place) -> Objects {
         self.places.get(place).cloned().unwrap_or_default()
+    }
+
+    fn drill_namespaces(&self) -> Vec<Arc<DynamicObject>> {
+        let drills = self.places.iter().filter(|(place, _)| matches!(place, Place::OfDrill(_)));
+        let namespaces = drills.flat_map(|(_, objects)| objects);
+        namespaces.filter(|(key, _)| key.kind == Kind::Namespace).map(|(_, object)| object.clone()).collect()
     }
 
     /// Takes `object` in, and says where. What is in nobody's namespace is not taken in.
@@ -289,6 +308,9 @@ fn place(kind: Kind, object: &DynamicObject, own: &str) -> Option<Place> {
     let namespace = namespace.as_deref()?;
     if kind != Kind::Namespace && namespace == own {
         return Some(Place::OfOperator(object.labels().get(TENANT_LABEL)?.clone()));
+    }
+    if namespace.starts_with(DRILL_NAMESPACE_PREFIX) {
+        return Some(Place::OfDrill(namespace.to_owned()));
     }
     namespace.strip_prefix(NAMESPACE_PREFIX).map(|tenant| Place::OfTenant(tenant.to_owned()))
 }
@@ -380,6 +402,24 @@ mod tests {
         let seen = index.of("ada")[&Key::new(Kind::Service, "journal")].clone();
         assert_eq!(seen.labels()[TENANT_LABEL], "bo");
         assert_eq!(keys(&index, "bo"), []);
+    }
+
+    #[test]
+    fn what_a_drill_restored_is_not_among_the_tenants_own() {
+        let into = "drill-ada-20261122t050000z";
+        let mut index = Index::default();
+
+        index.put(Kind::Namespace, object(None, into, "ada"), "valv-system");
+        index.put(Kind::PersistentVolumeClaim, object(Some(into), "database-0", "ada"), "valv-system");
+        // A tenant may be called so.
+        index.put(Kind::Service, object(Some(&format!("journal-{into}")), "journal", into), "valv-system");
+
+        assert_eq!(keys(&index, "ada"), []);
+        assert_eq!(keys(&index, into), [Key::new(Kind::Service, "journal")]);
+        let restored = [Key::new(Kind::Namespace, into), Key::new(Kind::PersistentVolumeClaim, "database-0")];
+        let drill = index.in_place(&Place::OfDrill(into.to_owned()));
+        assert_eq!(drill.into_keys().collect::<Vec<_>>(), restored);
+        assert_eq!(index.drill_namespaces().len(), 1);
     }
 
     #[test]

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::info;
 use valv_crds::{
-    Backup, JournalTenant,
-    reference::{APPLIED_ANNOTATION, FINALIZER, TENANT_LABEL},
+    Backup, JournalTenant, RestoreDrill,
+    reference::{APPLIED_ANNOTATION, DRILL_FINALIZER, FINALIZER, TENANT_LABEL},
 };
 
 use super::{
@@ -343,6 +343,57 @@ impl Cluster {
         in_time("create", &key, &namespace, request).await?;
         self.written(&key);
         Ok(())
+    }
+
+    /// Creates `drill`, which must not be there.
+    pub async fn create_drill(&self, drill: &RestoreDrill) -> Result<(), Error> {
+        let key = Key::new(Kind::RestoreDrill, drill.name_any());
+        let namespace = drill.namespace().unwrap_or_default();
+        self.fence("create", &key, &namespace)?;
+        let api = Api::<RestoreDrill>::namespaced(self.client.clone(), &namespace);
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        let request = api.create(&params, drill);
+        in_time("create", &key, &namespace, request).await?;
+        self.written(&key);
+        Ok(())
+    }
+
+    /// Adds or removes the finalizer of drills on `drill`, in the version that was seen.
+    pub async fn set_drill_finalizer(&self, drill: &RestoreDrill, finalizer: Finalizer) -> Result<(), Error> {
+        let key = Key::new(Kind::RestoreDrill, drill.name_any());
+        let namespace = drill.namespace().unwrap_or_default();
+        let others = drill.finalizers().iter().filter(|name| *name != DRILL_FINALIZER).cloned();
+        let finalizers: Vec<String> = match finalizer {
+            Finalizer::Present => others.chain([DRILL_FINALIZER.to_owned()]).collect(),
+            Finalizer::Absent => others.collect(),
+        };
+        let patch = json!({ "metadata": {
+            "finalizers": finalizers, "resourceVersion": drill.resource_version(),
+        }});
+        self.fence("patch", &key, &namespace)?;
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let api = Api::<RestoreDrill>::namespaced(self.client.clone(), &namespace);
+        let merge = Patch::Merge(&patch);
+        let request = api.patch_metadata(&key.name, &params, &merge);
+        match in_time("patch", &key, &namespace, request).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() && finalizer == Finalizer::Absent => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All objects of a kind in `namespace`, whoever made them: asked of the API server itself.
+    pub async fn list_in<K>(&self, kind: Kind, namespace: &str) -> Result<Vec<K>, Error>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default();
+        Ok(in_time("list", format!("{kind}s"), namespace, api.list(&params)).await?.items)
     }
 
     /// Replaces the data of `secret` in the version that was read.

@@ -11,6 +11,8 @@ pub enum Kind {
     BackupPolicy,
     /// `valv.eu/v1alpha1` `Backup`: its status is written.
     Backup,
+    /// `valv.eu/v1alpha1` `RestoreDrill`: its status and finalizer are written.
+    RestoreDrill,
     /// `valv.eu/v1alpha1` `BackupStore`: not made, but its status is written.
     BackupStore,
     /// `v1` `Namespace`.
@@ -80,6 +82,7 @@ impl Kind {
             Self::JournalTenant => ("valv.eu", "v1alpha1", "JournalTenant", "journaltenants"),
             Self::BackupPolicy => ("valv.eu", "v1alpha1", "BackupPolicy", "backuppolicies"),
             Self::Backup => ("valv.eu", "v1alpha1", "Backup", "backups"),
+            Self::RestoreDrill => ("valv.eu", "v1alpha1", "RestoreDrill", "restoredrills"),
             Self::BackupStore => ("valv.eu", "v1alpha1", "BackupStore", "backupstores"),
             Self::Namespace => ("", "v1", "Namespace", "namespaces"),
             Self::RoleBinding => ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),

@@ -21,7 +21,6 @@ use crate::{
     archive::{
         Archive,
         catalogue::Catalogue,
-        envelope::SigningKey,
         fetch,
         layout::{ArchiveId, Folder},
         retry::RetryRule,
@@ -30,6 +29,7 @@ use crate::{
     backup::{check as backup_check, observe::is_over},
     error::chain,
     io::bucket::Bucket,
+    signing::Keys,
     store::{
         check::{self as store_check, Identity, Store},
         observe as identities,

@@ -215,7 +215,11 @@ fn as_dynamic(secret: &Secret) -> Option<DynamicObject> {
     serde_json::from_value(value).ok()
 }
 
-async fn fulfil(
+/// Makes the Secret that `order` asks for.
+///
+/// # Errors
+/// If the cluster refuses it, or a certificate cannot be made.
+pub async fn fulfil(
     tenant: &Tenant,
     order: &Order,
     cluster: &Cluster,
@@ -234,7 +238,7 @@ async fn fulfil(
 }
 
 /// The Secret that `order` asks for, and the one that it replaces.
-pub(super) fn make<'a>(
+pub fn make<'a>(
     tenant: &Tenant,
     order: &'a Order,
     settings: &Settings,

@@ -25,7 +25,7 @@ use super::{
     protection::{PolicySeen, Seen},
 };
 use crate::{
-    controllers::{Guarded, GuardedBackup, GuardedPolicy},
+    controllers::{Guarded, GuardedBackup, GuardedDrill, GuardedPolicy},
     io::{
         cache::{Cache, Objects},
         cluster::{Cluster, Error},
@@ -196,17 +196,24 @@ pub async fn observe(
 /// The backups of `tenant`, and the policy that it names. From memory.
 ///
 /// Nobody makes `RestoreDrill`s yet: there are none to see.
-pub fn protection(tenant: &Tenant, backups: &Store<GuardedBackup>, policies: &Store<GuardedPolicy>) -> Seen {
+pub fn protection(
+    tenant: &Tenant,
+    backups: &Store<GuardedBackup>,
+    drills: &Store<GuardedDrill>,
+    policies: &Store<GuardedPolicy>,
+) -> Seen {
     let Some(asked) = &tenant.backup else { return Seen::default() };
     let policy = policies.get(&ObjectRef::new(&asked.policy));
     let policy = policy.and_then(|policy| policy.0.as_ref().ok().cloned());
     let backups = backups.state();
     let home = Some(tenant.namespace.as_str());
     let own = backups.iter().filter(|backup| backup.meta().namespace.as_deref() == home);
+    let drills = drills.state();
+    let own_drills = drills.iter().filter(|drill| drill.meta().namespace.as_deref() == home);
     Seen {
         policy: policy.map_or(PolicySeen::Missing, |policy| PolicySeen::There(Box::new(policy))),
         backups: own.filter_map(|backup| backup.0.as_ref().ok().cloned()).collect(),
-        drills: vec![],
+        drills: own_drills.filter_map(|drill| drill.0.as_ref().ok().cloned()).collect(),
     }
 }
 

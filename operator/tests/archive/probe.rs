@@ -20,12 +20,12 @@ use valv_crds::store::{Answer, BreakerStatus, Seen, StoreCondition, StoreReason,
 use crate::store::{ACCESS_KEY, BUCKET, Keeps, PREFIX, REGION, SECRET_KEY, Store};
 
 #[expect(clippy::disallowed_methods, reason = "a test's clock is the real one")]
-fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
 /// A store as a user would describe it, with something said differently.
-fn claimed(store: &Store, changes: Value) -> check::Store {
+pub fn claimed(store: &Store, changes: Value) -> check::Store {
     let mut object = json!({
         "apiVersion": "valv.eu/v1alpha1",
         "kind": "BackupStore",
@@ -53,7 +53,7 @@ fn claimed(store: &Store, changes: Value) -> check::Store {
 }
 
 /// Four users with the rights that they should have. Those in `powerful` have all there are.
-fn identities(store: &Store, keeps: Keeps, powerful: &[Identity]) -> Identities<Credentials> {
+pub fn identities(store: &Store, keeps: Keeps, powerful: &[Identity]) -> Identities<Credentials> {
     for identity in Identity::ALL {
         store.make_user(&identity.to_string());
     }

@@ -1,0 +1,205 @@
+//! Brings the cluster, and the archive, to the plan.
+
+use jiff::Timestamp;
+use kube::core::DynamicObject;
+use tracing::{info, warn};
+use valv_crds::{RestoreDrillStatus, drill::RecordReference};
+
+use super::{
+    Context,
+    check::{Run, Subject},
+    names::{CONFIG, KEY_SECRET},
+    objects,
+    observe::{Observed, dynamic},
+    plan::{Plan, Record},
+    record, teardown,
+};
+use crate::{
+    archive::layout::{ArchiveId, Key as ArchiveKey},
+    error::chain,
+    io::{
+        cluster::Error as ClusterError,
+        kind::{Key, Kind},
+    },
+    tenant::{self, observe::NamespaceSeen},
+};
+
+/// The plan could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster refused or did not answer.
+    #[error("failed to bring the cluster to the plan")]
+    Cluster(#[source] ClusterError),
+    /// A login or a certificate could not be made.
+    #[error("failed to make a Secret for the restored journal")]
+    Secret(#[source] tenant::apply::Error),
+}
+
+/// What became of the plan.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The record that was written.
+    pub record: Option<RecordReference>,
+    /// Why it was not written this time.
+    pub not_recorded: Option<String>,
+    /// Why there is no record to write, and never will be.
+    pub nothing_to_record: Option<String>,
+    /// What the API server refused: the drill waits for it.
+    pub refused: Option<String>,
+    /// Why not all could be taken away this time.
+    pub not_torn_down: Option<String>,
+}
+
+/// Makes what the plan wants (the namespace and the operator's access first, Secrets before what reads them), takes
+/// away what has served, records, and tears down. The finalizer is set before anything is made, and taken away last.
+///
+/// # Errors
+/// Only of the cluster. What the store says is in the [`Outcome`], and so is what the API server refuses of the
+/// drill's own objects.
+pub async fn apply(
+    run: &Run,
+    observed: &Observed,
+    plan: &Plan,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    // No `..`: a new part of the plan does not compile until somebody decides when it is applied.
+    let Plan { step: _, finalizer, namespace, orders, apply, delete, record, teardown, look_again_after: _ } =
+        plan;
+    let cluster = &context.cluster;
+    let mut outcome = Outcome::default();
+    let Ok(subject) = &run.subject else { return Ok(outcome) };
+    if let Some(finalizer) = finalizer {
+        match cluster.set_drill_finalizer(&run.object, *finalizer).await {
+            // A newer version is on its way here, and brings the next look with it.
+            Err(error) if error.is_conflict() => {}
+            set => set.map_err(Error::Cluster)?,
+        }
+        return Ok(outcome);
+    }
+    if let Some(namespace) = namespace {
+        match cluster.create_namespace(namespace).await {
+            // Made by a look whose end was not seen; else the next look finds it to be somebody else's.
+            Err(error) if error.is_conflict() => return Ok(outcome),
+            made => made.map_err(Error::Cluster)?,
+        }
+    }
+    if !orders.is_empty()
+        && let Some(tenant) = &observed.tenant
+    {
+        let guest = objects::guest(tenant, subject, observed);
+        for order in orders {
+            match tenant::apply::fulfil(&guest, order, cluster, &context.settings, now).await {
+                Err(tenant::apply::Error::Cluster(error)) if error.is_conflict() => {}
+                made => made.map_err(Error::Secret)?,
+            }
+        }
+    }
+    for wanted in apply {
+        let standing = standing(observed, &wanted.key);
+        let is_kept = wanted.key.kind == Kind::Job || wanted.key.name == CONFIG;
+        if standing.is_some() && is_kept {
+            continue;
+        }
+        match cluster.apply(&wanted.key, &wanted.value, standing.as_ref()).await {
+            Ok(_) => {}
+            // It has moved on, or the cache has not seen it yet.
+            Err(error) if error.is_conflict() => break,
+            Err(error) if error.is_refusal() || error.is_not_found() => {
+                outcome.refused = Some(chain(&error));
+                break;
+            }
+            Err(error) => return Err(Error::Cluster(error)),
+        }
+    }
+    for key in delete {
+        if let Some(standing) = standing(observed, key) {
+            match cluster.delete(key, &standing).await {
+                Err(error) if error.is_conflict() => {}
+                deleted => deleted.map_err(Error::Cluster)?,
+            }
+        }
+    }
+    if *record == Record::Now {
+        write(run, subject, observed, context, now, &mut outcome).await;
+    }
+    if let (Some(next), Some(left)) = (teardown, &observed.left) {
+        match teardown::carry_out(next, left, cluster).await {
+            Ok(()) => {}
+            Err(error) if error.is_conflict() => {}
+            Err(error) => {
+                warn!(error = chain(&error), "failed to tear down, trying again");
+                outcome.not_torn_down = Some(chain(&error));
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// Writes the record, or says why not.
+async fn write(
+    run: &Run,
+    subject: &Subject,
+    observed: &Observed,
+    context: &Context,
+    now: Timestamp,
+    outcome: &mut Outcome,
+) {
+    let status = run.status();
+    let Some(archive) = archive(observed, &status) else {
+        outcome.nothing_to_record = Some("nothing says in which archive it would lie".to_owned());
+        return;
+    };
+    let name = observed.store_name.clone().unwrap_or_default();
+    if name.is_empty() {
+        outcome.nothing_to_record = Some("no store was drilled".to_owned());
+        return;
+    }
+    let (Some(store), Some(Ok(credentials))) = (&observed.store, &observed.credentials) else {
+        outcome.not_recorded = Some(format!("the BackupStore {name} or its credentials are not there"));
+        return;
+    };
+    let namespace = &context.settings.operator_namespace;
+    let key = match context.signing.key(&context.cluster, namespace).await {
+        Ok(key) => key,
+        Err(error) => {
+            outcome.not_recorded = Some(chain(&error));
+            return;
+        }
+    };
+    let document = record::record(run, subject, &status, &archive, store, observed.policy.as_deref());
+    match record::write(&document, store, credentials, &key, now).await {
+        Ok(reference) => {
+            info!(object.key = reference.object.key, store.name = store.name, "wrote the record");
+            outcome.record = Some(reference);
+        }
+        Err(error) => {
+            warn!(error = chain(&error), "failed to write the record, trying again");
+            outcome.not_recorded = Some(chain(&error));
+        }
+    }
+}
+
+/// The archive, as the tenant says; once that is gone, as the manifest's place says.
+fn archive(observed: &Observed, status: &RestoreDrillStatus) -> Option<ArchiveId> {
+    if let Some(tenant) = &observed.tenant {
+        return tenant.archive_id().parse().ok();
+    }
+    let manifest = status.backup.as_ref()?.manifest.as_ref()?;
+    let key: ArchiveKey = manifest.key.parse().ok()?;
+    Some(key.archive().clone())
+}
+
+/// The object as it was seen in the drill's namespace.
+fn standing(observed: &Observed, key: &Key) -> Option<DynamicObject> {
+    if observed.namespace != NamespaceSeen::Ours {
+        return None;
+    }
+    if key.kind == Kind::Secret {
+        if key.name == KEY_SECRET {
+            return observed.key.as_ref().and_then(dynamic);
+        }
+        return observed.secrets.get(&key.name).and_then(dynamic);
+    }
+    observed.objects.get(key).map(|object| object.as_ref().clone())
+}

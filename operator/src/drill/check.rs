@@ -1,0 +1,196 @@
+//! Gives a `RestoreDrill` the names that the rest works with: its tenant, its slot, its namespace. Pure.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use valv_crds::{
+    RestoreDrill, RestoreDrillStatus, Slot,
+    drill::{DrillCondition, DrillOrigin, DrillReason},
+    reference::{DRILL_FINALIZER, NAMESPACE_PREFIX},
+    slot,
+};
+
+/// One drill.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The object as it was read.
+    pub object: Arc<RestoreDrill>,
+    /// Its name.
+    pub name: String,
+    /// Its namespace, which is the tenant's.
+    pub namespace: String,
+    /// What is drilled, or why that cannot be said.
+    pub subject: Result<Subject, Invalid>,
+}
+
+/// What is drilled.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Subject {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The drill's own slot.
+    pub slot: Slot,
+    /// When it was asked for.
+    pub asked: Timestamp,
+    /// Namespace into which it restores.
+    pub into: String,
+}
+
+/// Where it stands, or how it is called, says nothing that can be drilled.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Invalid {
+    /// The namespace is no tenant's.
+    #[error("{0} is no tenant's namespace: make the RestoreDrill in journal-<tenant>")]
+    NotATenant(String),
+    /// The name has no slot.
+    #[error("{0} is not <tenant>-<slot>, such as ada-20261122t010000z; with origin: Manual any name will do")]
+    Name(String),
+    /// The name has another tenant's name.
+    #[error("{name} is made from the tenant {named}, and this is {tenant}'s namespace")]
+    Another {
+        /// The drill's name.
+        name: String,
+        /// Whom it names.
+        named: String,
+        /// Whose namespace it is in.
+        tenant: String,
+    },
+    /// The object has no moment of its own yet.
+    #[error("the RestoreDrill has no creationTimestamp")]
+    NotCreated,
+}
+
+impl Run {
+    /// Namespace and name: what no two share.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// The object's UID.
+    pub fn uid(&self) -> String {
+        self.object.uid().unwrap_or_default()
+    }
+
+    /// Its status, as it stands.
+    pub fn status(&self) -> RestoreDrillStatus {
+        self.object.status.clone().unwrap_or_default()
+    }
+
+    /// When its verdict stood.
+    pub fn ended(&self) -> Option<Timestamp> {
+        self.object.status.as_ref()?.ended.as_ref().map(|time| time.0)
+    }
+
+    /// Whether somebody deletes it.
+    pub fn is_deleted(&self) -> bool {
+        self.object.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it has the finalizer.
+    pub fn is_held(&self) -> bool {
+        self.object.finalizers().iter().any(|finalizer| finalizer == DRILL_FINALIZER)
+    }
+}
+
+/// Whether a condition of `drill` is true.
+pub fn is_true(drill: &RestoreDrill, kind: DrillCondition) -> bool {
+    says(drill, kind).is_some_and(|(status, _)| status == "True")
+}
+
+/// Status and reason of a condition of `drill`.
+pub fn says(drill: &RestoreDrill, kind: DrillCondition) -> Option<(&str, &str)> {
+    let name = format!("{kind:?}");
+    let conditions = drill.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let found = conditions.iter().find(|condition| condition.type_ == name)?;
+    Some((found.status.as_str(), found.reason.as_str()))
+}
+
+/// Whether the record of `drill` is written, or there is none to write.
+pub fn is_recorded(drill: &RestoreDrill) -> bool {
+    let not_asked = format!("{:?}", DrillReason::NotAskedFor);
+    says(drill, DrillCondition::Recorded)
+        .is_some_and(|(status, reason)| status == "True" || reason == not_asked)
+}
+
+/// Whether nothing of what `drill` restored is left.
+pub fn is_torn_down(drill: &RestoreDrill) -> bool {
+    is_true(drill, DrillCondition::TornDown)
+}
+
+/// Whether nothing more happens to `drill`.
+pub fn is_over(drill: &RestoreDrill) -> bool {
+    let ended = drill.status.as_ref().is_some_and(|status| status.ended.is_some());
+    ended && is_torn_down(drill) && is_recorded(drill)
+}
+
+/// Checks `object`.
+pub fn check(object: Arc<RestoreDrill>) -> Run {
+    let name = object.name_any();
+    let namespace = object.namespace().unwrap_or_default();
+    let subject = subject(&object);
+    Run { object, name, namespace, subject }
+}
+
+/// What `object` drills.
+///
+/// # Errors
+/// If neither its name nor its namespace says it.
+pub fn subject(object: &RestoreDrill) -> Result<Subject, Invalid> {
+    let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+    let tenant = namespace
+        .strip_prefix(NAMESPACE_PREFIX)
+        .ok_or_else(|| Invalid::NotATenant(namespace.clone()))?
+        .to_owned();
+    let asked = object.creation_timestamp().ok_or(Invalid::NotCreated)?.0;
+    let slot = if object.spec.origin == DrillOrigin::Manual {
+        Slot::at(asked).map_err(|_| Invalid::NotCreated)?
+    } else {
+        let (named, slot) = slot::parse_name(&name).map_err(|_| Invalid::Name(name.clone()))?;
+        if named != tenant {
+            return Err(Invalid::Another { named: named.to_owned(), name, tenant });
+        }
+        slot
+    };
+    let into = slot::drill_namespace(&tenant, slot);
+    Ok(Subject { tenant, slot, asked, into })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    pub fn drill(namespace: &str, name: &str, spec: serde_json::Value) -> RestoreDrill {
+        serde_json::from_value(json!({
+            "apiVersion": "valv.eu/v1alpha1", "kind": "RestoreDrill",
+            "metadata": {
+                "name": name, "namespace": namespace, "uid": "0b0e7c1a-6f0e-4a67-9d0e-3a5d4c1b2a39",
+                "generation": 1, "creationTimestamp": "2026-11-22T09:30:05Z",
+                "finalizers": [DRILL_FINALIZER],
+            },
+            "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_drill_restores_into_a_namespace_of_its_tenant_and_slot() {
+        let scheduled = drill("journal-ada", "ada-20261122t050000z", json!({ "origin": "Scheduled" }));
+        let manual = drill("journal-ada", "by-hand", json!({}));
+
+        assert_eq!(subject(&scheduled).unwrap().into, "drill-ada-20261122t050000z");
+        assert_eq!(subject(&manual).unwrap().into, "drill-ada-20261122t093005z");
+    }
+
+    #[test]
+    fn a_drill_that_is_not_where_or_called_what_it_should_be_is_refused() {
+        let refused =
+            |namespace: &str, name: &str| subject(&drill(namespace, name, json!({ "origin": "Scheduled" })));
+
+        assert!(matches!(refused("default", "ada-20261122t050000z"), Err(Invalid::NotATenant(_))));
+        assert!(matches!(refused("journal-ada", "ada"), Err(Invalid::Name(_))));
+        assert!(matches!(refused("journal-ada", "bo-20261122t050000z"), Err(Invalid::Another { .. })));
+    }
+}

@@ -1,0 +1,599 @@
+//! Decides a drill's next step. Pure.
+//!
+//! A drill has two halves. In the first it comes to its verdict: chosen, prepared, restored, judged, started. In the
+//! second, which always comes, the verdict is recorded and all that was restored is taken away. What ends the first
+//! half (a verdict, a cancellation, a deadline, a deletion) does not touch the second.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Namespace;
+use valv_crds::{
+    BackupPolicy,
+    drill::{Check, DrillReason, DrilledBackup, Outcome, Phase, PhaseTime, Verdict},
+};
+
+use super::{
+    catalogue::{Chosen, Looked},
+    check::{self, Run, Subject},
+    journal::{self, Standing},
+    measure,
+    names::{JUDGE, KEY_SECRET, RESTORE, STORE_SECRET},
+    objects,
+    observe::{self, Observed},
+    teardown,
+    verdicts::{self, verdict},
+    words::{self, Stood},
+};
+use crate::{
+    agent::drill_words::{DrillWords, Judged, Restored},
+    io::{
+        cluster::Finalizer,
+        kind::{Key, Kind},
+    },
+    settings::Settings,
+    tenant::{check::Tenant, objects::Wanted, observe::NamespaceSeen, secret::Order},
+};
+
+/// Between two looks at a drill that is under way.
+const WHILE_RUNNING: Duration = Duration::from_secs(2);
+
+/// Between two looks at one that waits for something that somebody does.
+const WHILE_WAITING: Duration = Duration::from_secs(10);
+
+/// Before the next look at one of which the next step is known.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// Drills of all tenants that run at once: each takes the room and the memory of a tenant.
+const MOST_AT_ONCE: usize = 4;
+
+/// How long the journal may take to answer, once the database has been judged.
+const JOURNAL_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// How long the record is tried before what was restored is taken away all the same.
+const RECORD_FIRST: SignedDuration = SignedDuration::from_mins(5);
+
+/// How long the record of a drill that is being deleted is tried.
+const RECORD_AT_LAST: SignedDuration = SignedDuration::from_mins(10);
+
+/// How long a drill may take where no policy says it.
+const DEADLINE: Duration = Duration::from_secs(24 * 3600);
+
+/// What is done now.
+#[derive(Debug)]
+pub struct Plan {
+    /// What the status says of it.
+    pub step: Step,
+    /// The finalizer to set or to take away.
+    pub finalizer: Option<Finalizer>,
+    /// The namespace to create.
+    pub namespace: Option<Namespace>,
+    /// Secrets to make, which need randomness.
+    pub orders: Vec<Order>,
+    /// Objects to make, in this order.
+    pub apply: Vec<Wanted>,
+    /// Objects that have served, in the drill's namespace.
+    pub delete: Vec<Key>,
+    /// Whether the record is written now.
+    pub record: Record,
+    /// What is taken away of what was restored.
+    pub teardown: Option<teardown::Next>,
+    /// When to look again; absent: when something changes.
+    pub look_again_after: Option<Duration>,
+}
+
+/// Whether the record is written now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Record {
+    /// It is.
+    Now,
+    /// It is not: there is none, or it is written, or there is nothing to say yet.
+    NotNow,
+}
+
+/// Where a drill stands.
+#[derive(Debug)]
+pub enum Step {
+    /// It is over.
+    Over,
+    /// It is not one.
+    Refused {
+        /// In a sentence.
+        message: String,
+    },
+    /// It comes to its turn, or to what it needs, later.
+    Waits {
+        /// Why.
+        reason: DrillReason,
+        /// In a sentence.
+        message: String,
+        /// Whether it has begun.
+        begun: Begun,
+    },
+    /// It is under way.
+    Runs {
+        /// How far it is, in a sentence.
+        message: String,
+        /// What is known since now.
+        learnt: Vec<Learnt>,
+    },
+    /// Its verdict stands.
+    Ends(Box<Ending>),
+    /// It is being recorded and torn down.
+    Closes,
+}
+
+/// Whether a drill has begun.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Begun {
+    /// It waits for its turn: its time does not count yet.
+    NotYet,
+    /// It has.
+    Yes,
+}
+
+/// What is known since now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Learnt {
+    /// What is drilled.
+    Chosen(DrilledBackup),
+    /// What `agent restore` said, and when its container started.
+    Restored(Box<Restored>, Option<Timestamp>),
+    /// What `agent judge` said.
+    Judged(Box<Judged>),
+    /// The journal answers: since when, and when it was begun to be started.
+    Answers(Timestamp, Option<Timestamp>),
+    /// A verdict of the operator's own.
+    Verdict(Verdict),
+}
+
+/// How the first half ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ending {
+    /// What is known since now.
+    pub learnt: Vec<Learnt>,
+    /// Why it came to no verdicts, if it did not.
+    pub because: Option<(DrillReason, String)>,
+}
+
+impl Plan {
+    fn of(step: Step, look_again_after: Option<Duration>) -> Self {
+        Self {
+            step,
+            finalizer: None,
+            namespace: None,
+            orders: vec![],
+            apply: vec![],
+            delete: vec![],
+            record: Record::NotNow,
+            teardown: None,
+            look_again_after,
+        }
+    }
+
+    fn runs(message: impl Into<String>) -> Self {
+        Self::of(Step::Runs { message: message.into(), learnt: vec![] }, Some(WHILE_RUNNING))
+    }
+
+    fn waits(reason: DrillReason, message: impl Into<String>, begun: Begun) -> Self {
+        Self::of(Step::Waits { reason, message: message.into(), begun }, Some(WHILE_WAITING))
+    }
+
+    fn ends(because: DrillReason, message: impl Into<String>) -> Self {
+        let ending = Ending { learnt: vec![], because: Some((because, message.into())) };
+        Self::of(Step::Ends(Box::new(ending)), Some(AT_ONCE))
+    }
+
+    fn ends_with(learnt: Vec<Learnt>) -> Self {
+        let ending = Ending { learnt, because: None };
+        Self::of(Step::Ends(Box::new(ending)), Some(AT_ONCE))
+    }
+}
+
+/// The plan for `run` at `now`.
+pub fn plan(run: &Run, observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
+    if check::is_over(&run.object) {
+        let finalizer = run.is_held().then_some(Finalizer::Absent);
+        return Plan { finalizer, ..Plan::of(Step::Over, None) };
+    }
+    let subject = match &run.subject {
+        Ok(subject) => subject,
+        Err(invalid) => return Plan::of(Step::Refused { message: invalid.to_string() }, None),
+    };
+    if run.ended().is_some() {
+        return closes(run, subject, observed, settings, now);
+    }
+    let mut plan = first_half(run, subject, observed, settings, now);
+    if matches!(plan.step, Step::Ends(_)) {
+        plan.apply.clear();
+        plan.delete.extend(secrets_that_open(observed));
+    }
+    plan
+}
+
+fn first_half(
+    run: &Run,
+    subject: &Subject,
+    observed: &Observed,
+    settings: &Settings,
+    now: Timestamp,
+) -> Plan {
+    if run.is_deleted() {
+        return Plan::ends(DrillReason::Cancelled, "the RestoreDrill was deleted");
+    }
+    if run.object.spec.cancel {
+        return Plan::ends(DrillReason::Cancelled, "spec.cancel was set");
+    }
+    let Some(tenant) = &observed.tenant else {
+        return Plan::ends(DrillReason::CannotRestore, "this namespace's tenant is not there");
+    };
+    if tenant.object.metadata.deletion_timestamp.is_some() {
+        return Plan::ends(DrillReason::Cancelled, "the tenant is being deleted");
+    }
+    if !run.is_held() {
+        let waits = Plan::waits(DrillReason::Running, "it is being taken on", Begun::NotYet);
+        return Plan { finalizer: Some(Finalizer::Present), look_again_after: Some(AT_ONCE), ..waits };
+    }
+    let began = run.status().started.map(|time| time.0);
+    let next = under_way(run, subject, tenant, observed, settings, now);
+    let deadline = deadline(observed.policy.as_deref());
+    let is_late = began.is_some_and(|began| {
+        u64::try_from(measure::seconds(began, now)).unwrap_or_default() > deadline.as_secs()
+    });
+    match next.step {
+        Step::Waits {
+            reason: reason @ (DrillReason::KeyMissing | DrillReason::StoreUnavailable),
+            message,
+            ..
+        } if is_late => Plan::ends(
+            reason,
+            format!("{message}; it did not come until the deadline of {} s", deadline.as_secs()),
+        ),
+        Step::Waits { message, .. } | Step::Runs { message, .. } if is_late => {
+            // What was told last may be what the API server refused.
+            let told = run.status().conditions.into_iter().find(|said| said.type_ == "Passed");
+            let so_far = told.map_or(message, |said| said.message);
+            let late = format!("it did not end within {} s; it was so far: {so_far}", deadline.as_secs());
+            Plan::ends(DrillReason::DeadlineExceeded, late)
+        }
+        Step::Over
+        | Step::Refused { .. }
+        | Step::Waits { .. }
+        | Step::Runs { .. }
+        | Step::Ends(_)
+        | Step::Closes => next,
+    }
+}
+
+/// How long a drill may take.
+fn deadline(policy: Option<&BackupPolicy>) -> Duration {
+    policy.map_or(DEADLINE, |policy| {
+        let schedule = policy.spec.drill.as_ref().map_or(&policy.spec.schedule, |drill| &drill.schedule);
+        schedule.deadline.duration()
+    })
+}
+
+/// The time that a Job begun now has.
+fn left(run: &Run, observed: &Observed, now: Timestamp) -> Duration {
+    let began = run.status().started.map_or(now, |time| time.0);
+    let spent = Duration::from_secs(u64::try_from(measure::seconds(began, now)).unwrap_or_default());
+    deadline(observed.policy.as_deref()).saturating_sub(spent).max(Duration::from_secs(1))
+}
+
+fn under_way(
+    run: &Run,
+    subject: &Subject,
+    tenant: &Tenant,
+    observed: &Observed,
+    settings: &Settings,
+    now: Timestamp,
+) -> Plan {
+    let standing = run.status().verdicts;
+    let has_begun = run.status().started.is_some();
+    if observed.namespace == NamespaceSeen::Foreign {
+        let message = format!(
+            "the namespace {} was not made for this drill, and is not touched: remove it, and drill again",
+            subject.into
+        );
+        return Plan::ends(DrillReason::CannotRestore, message);
+    }
+    let is_lost = match observed.namespace {
+        NamespaceSeen::Absent => run.status().namespace.is_some(),
+        NamespaceSeen::Terminating => true,
+        NamespaceSeen::Ours | NamespaceSeen::Foreign => false,
+    };
+    if is_lost {
+        let message = format!("somebody deleted the namespace {} while it was drilled in", subject.into);
+        return Plan::ends(DrillReason::CannotRestore, message);
+    }
+    if !has_begun && let Some(wait) = turn(observed) {
+        return wait;
+    }
+    match &observed.chosen {
+        None => chooses(run, subject, tenant, observed, settings),
+        Some(chosen) if !verdicts::has(&standing, Check::CommitSignature) => {
+            restores(run, subject, tenant, observed, settings, chosen, now)
+        }
+        Some(_) if !verdicts::has(&standing, Check::DatabaseStarts) => {
+            judges(run, subject, tenant, observed, settings, now)
+        }
+        Some(_) => starts(run, subject, tenant, observed, settings, now),
+    }
+}
+
+/// Why it is not this drill's turn.
+fn turn(observed: &Observed) -> Option<Plan> {
+    let message = match &observed.before {
+        Some(other) => format!("the drill {other} of this tenant comes first"),
+        None if observed.running >= MOST_AT_ONCE => {
+            format!("{} drills run, and {MOST_AT_ONCE} may", observed.running)
+        }
+        None => return None,
+    };
+    Some(Plan::waits(DrillReason::NotReached, message, Begun::NotYet))
+}
+
+/// Settles what is drilled, and lays the ground.
+fn chooses(run: &Run, subject: &Subject, tenant: &Tenant, observed: &Observed, settings: &Settings) -> Plan {
+    let lacks = |message: &str| Plan::ends(DrillReason::CannotRestore, message);
+    if tenant.backup.is_none() {
+        let message = "the tenant has no spec.backup: there is nothing to drill";
+        return Plan::ends(DrillReason::NoBackup, message);
+    }
+    if !tenant.has_builtin_database() {
+        return lacks(
+            "the tenant's database is somebody else's server: a drill restores into Valv's own only",
+        );
+    }
+    if observed.policy.is_none() {
+        let message = "the tenant's BackupPolicy is not there";
+        return Plan::waits(DrillReason::StoreUnavailable, message, Begun::Yes);
+    }
+    let name = observed.store_name.as_deref().unwrap_or("(none)");
+    let Some(store) = &observed.store else {
+        let message = format!("the BackupStore {name} is not there");
+        return Plan::waits(DrillReason::StoreUnavailable, message, Begun::Yes);
+    };
+    if !observe::is_ready(store) {
+        let message = format!("the BackupStore {name} is not ready: its own condition says why");
+        return Plan::waits(DrillReason::StoreUnavailable, message, Begun::Yes);
+    }
+    if let Some(Err(unresolved)) = &observed.credentials {
+        return Plan::waits(DrillReason::StoreUnavailable, unresolved.to_string(), Begun::Yes);
+    }
+    let chosen = match &observed.looked {
+        None => return Plan::runs("the store is being asked for its backups"),
+        Some(Looked::Trouble(why)) => {
+            return Plan::waits(DrillReason::StoreUnavailable, why.clone(), Begun::Yes);
+        }
+        Some(Looked::Refused(refusal)) if refusal.reason == DrillReason::CatalogueRolledBack => {
+            let verdict =
+                verdict(Check::CommitSignature, Outcome::Failed, refusal.reason, refusal.message.clone());
+            return Plan::ends_with(vec![Learnt::Verdict(verdict)]);
+        }
+        Some(Looked::Refused(refusal)) => return Plan::ends(refusal.reason, refusal.message.clone()),
+        Some(Looked::Chosen(chosen)) => chosen,
+    };
+    let ground = match objects::ground(run, subject, tenant, observed, settings, chosen) {
+        Ok(ground) => ground,
+        Err((reason, message)) => return Plan::ends(reason, message),
+    };
+    let namespace = (observed.namespace == NamespaceSeen::Absent)
+        .then(|| objects::namespace(run, subject, tenant.archive_id()));
+    let message = format!("{} from {} is being prepared", chosen.backup.slot, chosen.backup.store);
+    let learnt = vec![Learnt::Chosen(chosen.backup.clone())];
+    let step = Step::Runs { message, learnt };
+    Plan { namespace, apply: ground, ..Plan::of(step, Some(AT_ONCE)) }
+}
+
+/// Waits for the key, and restores.
+fn restores(
+    run: &Run,
+    subject: &Subject,
+    tenant: &Tenant,
+    observed: &Observed,
+    settings: &Settings,
+    chosen: &Chosen,
+    now: Timestamp,
+) -> Plan {
+    let stood = words::stood(&observed.objects, RESTORE);
+    if stood == Stood::Absent {
+        // The key holder's way in is made after what was chosen was written down: a crash between is caught up here.
+        let ground = objects::ground(run, subject, tenant, observed, settings, chosen).unwrap_or_default();
+        let ground: Vec<_> = ground.into_iter().filter(|wanted| wanted.key.kind != Kind::ConfigMap).collect();
+        let has_key = observed.key.as_ref().is_some_and(|key| {
+            key.data.as_ref().is_some_and(|data| data.contains_key(super::names::KEY_FILE))
+        });
+        if !has_key {
+            let waits =
+                Plan::waits(DrillReason::KeyMissing, key_missing(subject, tenant, settings), Begun::Yes);
+            return Plan { apply: ground, look_again_after: Some(WHILE_RUNNING), ..waits };
+        }
+        let guest = objects::guest(tenant, subject, observed);
+        let Some(job) = objects::restore(run, &guest, observed, settings, left(run, observed, now)) else {
+            let message = "the store's credentials are not there";
+            return Plan::waits(DrillReason::StoreUnavailable, message, Begun::Yes);
+        };
+        let apply = ground.into_iter().chain(job).collect();
+        return Plan { apply, ..Plan::runs(format!("{} is being restored", chosen.backup.slot)) };
+    }
+    match stood {
+        Stood::Absent | Stood::Runs { trouble: None } => {
+            Plan::runs(format!("{} is being restored", chosen.backup.slot))
+        }
+        Stood::Runs { trouble: Some(why) } => {
+            Plan::runs(format!("the pod that restores does not start: {why}"))
+        }
+        Stood::Silent { how } => {
+            Plan::ends(DrillReason::CannotRestore, format!("the agent that restores left no verdict: {how}"))
+        }
+        Stood::Said { words, times } => match *words {
+            DrillWords::Restored(restored) => {
+                let failed = verdicts::failed(&restored.verdicts).is_some();
+                let is_whole = verdicts::has(&restored.verdicts, Check::VerifyBackup);
+                let learnt = Learnt::Restored(Box::new(restored), times.map(|(started, _)| started));
+                if failed {
+                    return Plan::ends_with(vec![learnt]);
+                }
+                if !is_whole {
+                    let message = "the agent that restores left no verdict on the extracted files";
+                    return Plan::ends(DrillReason::CannotRestore, message);
+                }
+                let step = Step::Runs { message: "it is restored".to_owned(), learnt: vec![learnt] };
+                // Nothing that judges or starts may have them.
+                Plan { delete: secrets_that_open(observed), ..Plan::of(step, Some(AT_ONCE)) }
+            }
+            DrillWords::Failure(failure) => Plan::ends(failure.reason, failure.message),
+            DrillWords::Judged(_) => {
+                Plan::ends(DrillReason::CannotRestore, "the agent that restores said what another would")
+            }
+        },
+    }
+}
+
+fn key_missing(subject: &Subject, tenant: &Tenant, settings: &Settings) -> String {
+    let by_hand =
+        format!("kubectl -n {} create secret generic {KEY_SECRET} --from-file=identity=FILE", subject.into);
+    match settings.keyholder.as_ref().filter(|_| objects::is_unattended(tenant)) {
+        Some(keyholder) => format!(
+            "the key holder has not brought the key: is the Secret drill-key-{} in the namespace {}, and does the key holder run there? Or bring it: {by_hand}",
+            tenant.archive_id(),
+            keyholder.namespace
+        ),
+        None => format!(
+            "it waits for a person with a key that opens the backup (age identity, of the tenant or of the escrow): {by_hand}"
+        ),
+    }
+}
+
+/// The Secrets with which backups could be read and opened.
+fn secrets_that_open(observed: &Observed) -> Vec<Key> {
+    let store = observed.secrets.contains_key(STORE_SECRET).then_some(STORE_SECRET);
+    let key = observed.key.is_some().then_some(KEY_SECRET);
+    [store, key].into_iter().flatten().map(|name| Key::new(Kind::Secret, name)).collect()
+}
+
+/// Judges, once what opens backups is gone.
+fn judges(
+    run: &Run,
+    subject: &Subject,
+    tenant: &Tenant,
+    observed: &Observed,
+    settings: &Settings,
+    now: Timestamp,
+) -> Plan {
+    let opens = secrets_that_open(observed);
+    if !opens.is_empty() {
+        let plan = Plan::runs("key and credentials are being taken away");
+        return Plan { delete: opens, look_again_after: Some(AT_ONCE), ..plan };
+    }
+    match words::stood(&observed.objects, JUDGE) {
+        Stood::Absent => {
+            let guest = objects::guest(tenant, subject, observed);
+            let job = objects::judge(run, &guest, settings, left(run, observed, now));
+            Plan { apply: vec![job], ..Plan::runs("it is being judged") }
+        }
+        Stood::Runs { trouble: None } => Plan::runs("it is being judged"),
+        Stood::Runs { trouble: Some(why) } => {
+            Plan::runs(format!("the pod that judges does not start: {why}"))
+        }
+        Stood::Silent { how } => {
+            Plan::ends(DrillReason::CannotRestore, format!("the agent that judges left no verdict: {how}"))
+        }
+        Stood::Said { words, .. } => match *words {
+            DrillWords::Judged(judged) => {
+                let failed = verdicts::failed(&judged.verdicts).is_some();
+                let is_whole = verdicts::has(&judged.verdicts, Check::DatabaseStarts);
+                let learnt = Learnt::Judged(Box::new(judged));
+                if failed {
+                    return Plan::ends_with(vec![learnt]);
+                }
+                if !is_whole {
+                    let message = "the agent that judges left no verdict on the database";
+                    return Plan::ends(DrillReason::CannotRestore, message);
+                }
+                let step = Step::Runs { message: "it is judged".to_owned(), learnt: vec![learnt] };
+                Plan::of(step, Some(AT_ONCE))
+            }
+            DrillWords::Failure(failure) => Plan::ends(failure.reason, failure.message),
+            DrillWords::Restored(_) => {
+                Plan::ends(DrillReason::CannotRestore, "the agent that judges said what another would")
+            }
+        },
+    }
+}
+
+/// Starts the journal on what was judged.
+fn starts(
+    run: &Run,
+    subject: &Subject,
+    tenant: &Tenant,
+    observed: &Observed,
+    settings: &Settings,
+    now: Timestamp,
+) -> Plan {
+    let guest = objects::guest(tenant, subject, observed);
+    let start = journal::start(&guest, observed, settings, now);
+    let judged = match words::stood(&observed.objects, JUDGE) {
+        Stood::Said { times, .. } => times.map(|(_, ended)| ended),
+        Stood::Absent | Stood::Runs { .. } | Stood::Silent { .. } => None,
+    };
+    match start.standing {
+        Standing::Answers(since) => {
+            let message = format!("{} answers its probe on the restored data", guest.journal.image);
+            let verdict = verdict(Check::JournalStarts, Outcome::Passed, DrillReason::AsAsked, message);
+            Plan::ends_with(vec![Learnt::Answers(since, judged), Learnt::Verdict(verdict)])
+        }
+        Standing::Starting(message) => {
+            let begun = judged.or_else(|| run.status().started.map(|time| time.0));
+            let is_late = begun.is_some_and(|begun| {
+                u64::try_from(measure::seconds(begun, now)).unwrap_or_default() > JOURNAL_LIMIT.as_secs()
+            });
+            if is_late && judged.is_some() {
+                let message =
+                    format!("the journal did not answer within {} s: {message}", JOURNAL_LIMIT.as_secs());
+                let verdict =
+                    verdict(Check::JournalStarts, Outcome::Failed, DrillReason::JournalFailed, message);
+                return Plan::ends_with(vec![Learnt::Verdict(verdict)]);
+            }
+            let wait = if start.orders.is_empty() { WHILE_RUNNING } else { AT_ONCE };
+            let plan = Plan::runs(format!("the journal is being started: {message}"));
+            Plan { orders: start.orders, apply: start.apply, look_again_after: Some(wait), ..plan }
+        }
+    }
+}
+
+/// Records the verdict, and takes away what was restored.
+fn closes(run: &Run, subject: &Subject, observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
+    let ended = run.ended().unwrap_or(now);
+    let is_recorded = check::is_recorded(&run.object);
+    let is_torn_down = check::is_torn_down(&run.object);
+    let waited = now.duration_since(ended);
+    let mut plan = Plan::of(Step::Closes, Some(WHILE_RUNNING));
+    if !is_recorded {
+        plan.record = Record::Now;
+    }
+    // Records of patients do not lie about because a store does not answer.
+    let is_time = is_recorded || waited > RECORD_FIRST || run.is_deleted();
+    if !is_torn_down && let Some(left) = observed.left.as_ref().filter(|_| is_time) {
+        plan.teardown = Some(teardown::next(left));
+        if left.namespace == NamespaceSeen::Ours {
+            plan.apply = vec![objects::access(&subject.into, &subject.tenant, settings)];
+        }
+    }
+    if is_torn_down && !is_recorded {
+        plan.look_again_after = Some(WHILE_WAITING);
+        if run.is_deleted() && waited > RECORD_AT_LAST {
+            plan.finalizer = Some(Finalizer::Absent);
+        }
+    }
+    plan
+}
+
+/// The phase that ends when the agent that restores starts.
+pub fn preparation(asked: Timestamp, started: Timestamp) -> PhaseTime {
+    measure::phase(Phase::Prepare, asked, started)
+}
+
+#[cfg(test)]
+mod tests;

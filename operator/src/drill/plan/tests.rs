@@ -1,0 +1,609 @@
+//! Drills followed to their end, in a cluster that does at once what real ones do in time.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::{Value, json};
+use valv_crds::{JournalTenant, RestoreDrill, drill::DrillCondition, reference::DRILL_LABEL};
+
+use super::*;
+use crate::{
+    drill::{
+        apply::Outcome as Applied,
+        check::{check, tests::drill},
+        choose::Refusal,
+        names::{CONFIG, KEYHOLDER_BINDING},
+        status,
+        teardown::{Left, Next},
+        words::tests::{ended, put},
+    },
+    io::bucket::Credentials,
+    store::check::Identities,
+    tenant,
+};
+
+const TENANT: &str = r"
+apiVersion: valv.eu/v1alpha1
+kind: JournalTenant
+metadata: {name: ada, uid: u-1, creationTimestamp: '2026-03-01T00:00:00Z'}
+spec:
+  host: ada.journal.example
+  journal: {image: 'registry.example/journal:2', migrate: {command: [journal, migrate]}}
+  database: {size: 1Gi}
+  attachments: {size: 2Gi, mountPath: /var/lib/journal, inventorySQL: 'SELECT path, sha256 FROM attachment'}
+  access: {ingress: {className: nginx}}
+  backup: {recipients: {tenant: age1a, escrow: age1b, drill: age1c}}
+status: {journal: {image: 'registry.example/journal:2', imageDigest: 'sha256:22'}, database: {}, certificates: {}, conditions: []}
+";
+
+const POLICY: &str = "
+apiVersion: valv.eu/v1alpha1
+kind: BackupPolicy
+metadata: {name: default}
+spec:
+  schedule: {cron: '0 1 * * *', timeZone: UTC}
+  stores: [helsinki]
+  retention: {floor: {days: 35, reason: decided for a test}}
+  objectives: {rpo: 24h, rto: 1h}
+  drill:
+    schedule: {cron: '0 5 * * 0', timeZone: UTC, deadline: 4h}
+    checks: [{name: no-future-notes, sql: 'SELECT true'}]
+";
+
+/// One drill, and the cluster around it.
+struct World {
+    drill: RestoreDrill,
+    observed: Observed,
+    settings: Settings,
+    now: Timestamp,
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+impl World {
+    /// A drill that was asked for just now, of a tenant with a backup.
+    fn new() -> Self {
+        let tenant: JournalTenant = serde_yaml::from_str(TENANT).unwrap();
+        let store = crate::store::check::tests::store();
+        let mut object = store.object.as_ref().clone();
+        object.status = serde_json::from_value(json!({
+            "observedGeneration": 3,
+            "conditions": [{ "type": "Ready", "status": "True", "reason": "AsAsked", "message": "",
+                "lastTransitionTime": "2026-11-22T00:00:00Z" }],
+        }))
+        .unwrap();
+        let key = |id: &str| Credentials {
+            access_key_id: id.into(),
+            secret_access_key: format!("secret of {id}").into(),
+        };
+        let credentials =
+            Identities { writer: key("w"), committer: key("c"), reader: key("r"), janitor: key("j") };
+        let chosen = Chosen {
+            archive: "ada".parse().unwrap(),
+            backup: DrilledBackup {
+                slot: "20261122T010000Z".parse().unwrap(),
+                store: "helsinki".into(),
+                manifest: None,
+            },
+            previous: Some("20261121T010000Z".parse().unwrap()),
+            image: Some("registry.example/journal:1@sha256:11".into()),
+            system_identifier: Some("7391".into()),
+        };
+        let settings = "
+images: {valv: registry.example/valv:1, postgres: registry.example/postgres:17, proxy: registry.example/proxy:1}
+network: {stores: [{cidr: 203.0.113.0/24, ports: [443]}]}
+keyholder: {namespace: valv-keys, serviceAccount: valv-keyholder, deliveryRole: valv-keyholder-delivery}
+";
+        Self {
+            drill: drill("journal-ada", "ada-20261122t050000z", json!({ "origin": "Scheduled" })),
+            observed: Observed {
+                tenant: Some(tenant::check::check(Arc::new(tenant)).unwrap()),
+                policy: Some(Arc::new(serde_yaml::from_str(POLICY).unwrap())),
+                store_name: Some("helsinki".into()),
+                store: Some(crate::store::check::check(Arc::new(object))),
+                credentials: Some(Ok(credentials)),
+                trusted: vec!["PEM".into()],
+                looked: Some(Looked::Chosen(Box::new(chosen))),
+                ..Observed::default()
+            },
+            settings: Settings::parse(settings, "valv-system").unwrap(),
+            now: at("2026-11-22T09:30:10Z"),
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&check(Arc::new(self.drill.clone())), &self.observed, &self.settings, self.now)
+    }
+
+    /// One look, carried out.
+    fn look(&mut self) -> Plan {
+        let plan = self.plan();
+        self.carry_out(&plan, &Applied::default());
+        plan
+    }
+
+    fn carry_out(&mut self, plan: &Plan, outcome: &Applied) {
+        let run = check(Arc::new(self.drill.clone()));
+        if let Some(namespace) = &plan.namespace {
+            self.put(Kind::Namespace, &namespace.name_any(), &json!(namespace));
+            self.observed.namespace = NamespaceSeen::Ours;
+        }
+        for order in &plan.orders {
+            let subject = run.subject.as_ref().unwrap();
+            let guest = objects::guest(self.observed.tenant.as_ref().unwrap(), subject, &self.observed);
+            let (secret, _) = tenant::apply::make(&guest, order, &self.settings, self.now).unwrap();
+            self.observed.secrets.insert(secret.name_any(), secret);
+        }
+        for wanted in &plan.apply {
+            if wanted.key.kind == Kind::Secret {
+                let secret: Secret = serde_json::from_value(wanted.value.clone()).unwrap();
+                self.observed.secrets.insert(wanted.key.name.clone(), secret);
+            } else if !self.observed.objects.contains_key(&wanted.key) {
+                self.put(wanted.key.kind, &wanted.key.name, &wanted.value);
+            }
+        }
+        for key in &plan.delete {
+            self.observed.objects.remove(key);
+            self.observed.secrets.remove(&key.name);
+            if key.name == KEY_SECRET {
+                self.observed.key = None;
+            }
+        }
+        let config = self.observed.objects.get(&Key::new(Kind::ConfigMap, CONFIG));
+        let chosen = config.and_then(|config| config.data.pointer("/data/chosen.json")?.as_str());
+        self.observed.chosen = chosen.map(|text| serde_json::from_str(text).unwrap());
+        self.drill.status = Some(status::status(&run, &self.observed, plan, outcome, self.now));
+    }
+
+    fn put(&mut self, kind: Kind, name: &str, value: &Value) {
+        let object: DynamicObject = serde_json::from_value(value.clone()).unwrap();
+        self.observed.objects.insert(Key::new(kind, name), Arc::new(object));
+    }
+
+    fn bring_key(&mut self) {
+        let key = json!({ "metadata": { "name": KEY_SECRET }, "data": { "identity": "eA==" } });
+        self.observed.key = Some(serde_json::from_value(key).unwrap());
+    }
+
+    fn says(&self, kind: DrillCondition) -> (String, String) {
+        let (status, reason) = check::says(&self.drill, kind).unwrap_or(("", ""));
+        (status.to_owned(), reason.to_owned())
+    }
+
+    fn passed(&self) -> (String, String) {
+        self.says(DrillCondition::Passed)
+    }
+
+    fn has(&self, kind: Kind, name: &str) -> bool {
+        self.observed.objects.contains_key(&Key::new(kind, name))
+    }
+
+    /// Up to the end of the Job that restores, which said `words`.
+    fn restored(words: &Value) -> Self {
+        let mut world = Self::new();
+        world.look();
+        world.bring_key();
+        world.look();
+        ended(&mut world.observed.objects, RESTORE, &words.to_string());
+        world.look();
+        world
+    }
+
+    /// Up to the end of the Job that judges, which said `words`.
+    fn judged(words: &Value) -> Self {
+        let mut world = Self::restored(&restored_well());
+        world.look();
+        ended(&mut world.observed.objects, JUDGE, &words.to_string());
+        world.look();
+        world
+    }
+
+    /// What runs comes up.
+    fn let_time_pass(&mut self) {
+        for (kind, name, role) in
+            [(Kind::StatefulSet, "database", "database"), (Kind::Deployment, "journal", "journal")]
+        {
+            let Some(standing) = self.observed.objects.get(&Key::new(kind, name)) else { continue };
+            let mut object = standing.as_ref().clone();
+            object.data["status"] = json!({ "observedGeneration": 0, "replicas": 1, "updatedReplicas": 1,
+                "readyReplicas": 1, "updateRevision": "r", "currentRevision": "r" });
+            self.observed.objects.insert(Key::new(kind, name), Arc::new(object));
+            let pod = json!({
+                "metadata": { "labels": { "valv.eu/role": role } },
+                "status": { "conditions": [
+                    { "type": "Ready", "status": "True", "lastTransitionTime": "2026-11-22T09:50:05Z" },
+                ]},
+            });
+            put(&mut self.observed.objects, Kind::Pod, &format!("{name}-0"), pod);
+        }
+    }
+}
+
+fn verdicts(names: &[&str]) -> Vec<Value> {
+    names.iter().map(|name| json!({ "name": name, "outcome": "Passed", "reason": "AsAsked" })).collect()
+}
+
+const RESTORED: [&str; 6] =
+    ["CommitSignature", "Manifest", "Segments", "Recipients", "Decryption", "VerifyBackup"];
+
+const JUDGED: [&str; 6] =
+    ["DatabaseStarts", "Sentinel", "RowCounts", "Amcheck", "Attachments", "Sql/no-future-notes"];
+
+fn restored_well() -> Value {
+    json!({ "restored": {
+        "verdicts": verdicts(&RESTORED), "bytes": 1000,
+        "phases": [{ "phase": "Fetch", "seconds": 100 }, { "phase": "Verify", "seconds": 10 }],
+        "manifest": { "key": "v1/ada/data/x/manifest.json", "blake3": "0".repeat(64) },
+    }})
+}
+
+fn judged_well() -> Value {
+    json!({ "judged": {
+        "verdicts": verdicts(&JUDGED),
+        "phases": [{ "phase": "Recover", "seconds": 5 }, { "phase": "Check", "seconds": 120 }],
+        "lastCommit": "2026-11-22T01:05:00Z", "lastCommitFrom": "Replay",
+    }})
+}
+
+/// A failed verdict in place of the one of its name.
+fn failing(mut words: Value, name: &str, reason: &str) -> Value {
+    let parts = words.as_object_mut().unwrap().values_mut();
+    let all = parts.flat_map(|part| part["verdicts"].as_array_mut().unwrap());
+    for verdict in all.filter(|verdict| verdict["name"] == name) {
+        *verdict = json!({ "name": name, "outcome": "Failed", "reason": reason, "message": "why" });
+    }
+    words
+}
+
+#[test]
+fn a_drill_passes_when_it_was_restored_judged_and_the_journal_answers() {
+    let mut world = World::judged(&judged_well());
+    for _ in 0..8 {
+        world.look();
+        world.let_time_pass();
+    }
+
+    assert_eq!(world.passed(), ("True".into(), "AsAsked".into()));
+    let status = world.drill.status.clone().unwrap();
+    let measured = status.measured.unwrap();
+    // From 09:30:05 until 09:50:05, less the two minutes of the checks.
+    assert_eq!(measured.rto_seconds, Some(18 * 60));
+    // From 01:05:00 until 09:30:05.
+    assert_eq!(measured.rpo_seconds, Some(8 * 3600 + 25 * 60 + 5));
+    assert_eq!(world.says(DrillCondition::ObjectivesMet).1, "AsAsked");
+    assert_eq!(status.verdicts.len(), RESTORED.len() + JUDGED.len() + 1);
+    assert_eq!(status.namespace.as_deref(), Some("drill-ada-20261122t050000z"));
+    assert!(status.ended.is_some());
+}
+
+#[test]
+fn nothing_is_in_the_namespace_before_its_walls_are() {
+    let plan = World::new().plan();
+
+    let kinds: Vec<_> = plan.apply.iter().map(|wanted| wanted.key.kind).collect();
+    let last_wall = kinds.iter().rposition(|kind| *kind == Kind::NetworkPolicy).unwrap();
+    let first_else = kinds.iter().position(|kind| ![Kind::NetworkPolicy, Kind::RoleBinding].contains(kind));
+    assert!(first_else.unwrap() > last_wall);
+    let namespace = plan.namespace.unwrap();
+    assert_eq!(namespace.labels()["pod-security.kubernetes.io/enforce"], "restricted");
+    assert_eq!(namespace.labels()[DRILL_LABEL], "0b0e7c1a-6f0e-4a67-9d0e-3a5d4c1b2a39");
+    assert!(plan.apply.iter().all(|wanted| {
+        wanted.key.kind == Kind::Namespace || wanted.value["metadata"]["namespace"] == namespace.name_any()
+    }));
+}
+
+#[test]
+fn the_restoring_pod_reaches_the_stores_and_the_judging_pod_nobody() {
+    let plan = World::new().plan();
+    let selected = |name: &str| {
+        let wall =
+            plan.apply.iter().find(|wanted| wanted.key == Key::new(Kind::NetworkPolicy, name)).unwrap();
+        wall.value["spec"]["podSelector"].to_string()
+    };
+
+    assert!(selected("allow-to-stores").contains("drill-restore"));
+    let all: String = plan
+        .apply
+        .iter()
+        .filter(|wanted| wanted.key.kind == Kind::NetworkPolicy)
+        .map(|wanted| wanted.value["spec"].to_string())
+        .collect();
+    assert!(!all.contains("drill-judge"));
+    assert!(!selected("allow-to-stores").contains("\"journal\""));
+}
+
+#[test]
+fn without_a_key_a_drill_waits_and_says_how_to_bring_one() {
+    let mut world = World::new();
+    world.look();
+    world.look();
+
+    assert_eq!(world.passed(), ("Unknown".into(), "KeyMissing".into()));
+    assert!(!world.has(Kind::Job, RESTORE));
+    assert!(!world.observed.secrets.contains_key(STORE_SECRET), "the store's credentials are not needed yet");
+    assert!(world.has(Kind::RoleBinding, KEYHOLDER_BINDING));
+
+    let mut attended = World::new();
+    let tenant = attended.observed.tenant.as_mut().unwrap();
+    let mut object = tenant.object.as_ref().clone();
+    object.spec.backup.as_mut().unwrap().recipients.drill = None;
+    tenant.object = Arc::new(object);
+    attended.look();
+    attended.look();
+    assert!(!attended.has(Kind::RoleBinding, KEYHOLDER_BINDING));
+    let conditions = attended.drill.status.unwrap().conditions;
+    let said = conditions.iter().find(|condition| condition.type_ == "Passed").unwrap();
+    assert!(said.message.contains("-n drill-ada-20261122t050000z create secret generic drill-key"));
+}
+
+#[test]
+fn a_key_that_does_not_come_until_the_deadline_ends_the_drill() {
+    let mut world = World::new();
+    world.look();
+    world.look();
+    world.now = at("2026-11-22T13:31:00Z");
+
+    world.look();
+
+    assert_eq!(world.passed(), ("False".into(), "KeyMissing".into()));
+}
+
+#[test]
+fn key_and_credentials_are_gone_before_anything_judges() {
+    let mut world = World::new();
+    world.look();
+    world.bring_key();
+    world.look();
+    assert!(world.observed.secrets.contains_key(STORE_SECRET));
+
+    ended(&mut world.observed.objects, RESTORE, &restored_well().to_string());
+    let plan = world.look();
+
+    let gone: Vec<_> = plan.delete.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(gone, [STORE_SECRET, KEY_SECRET]);
+    // One that cannot be deleted keeps the judgement waiting.
+    world.bring_key();
+    let plan = world.look();
+    assert!(!world.has(Kind::Job, JUDGE));
+    assert_eq!(plan.delete.len(), 1);
+    world.look();
+    assert!(world.has(Kind::Job, JUDGE));
+}
+
+#[test]
+fn the_first_verdict_that_failed_is_the_drills() {
+    for (name, reason) in [("Segments", "SegmentDiffers"), ("CommitSignature", "SignatureInvalid")] {
+        let world = World::restored(&failing(restored_well(), name, reason));
+
+        assert_eq!(world.passed(), ("False".into(), reason.into()));
+        assert!(!world.has(Kind::Job, JUDGE));
+        assert!(world.observed.key.is_none());
+    }
+    for (name, reason) in [("Sentinel", "SentinelDiffers"), ("Sql/no-future-notes", "SqlFalse")] {
+        let world = World::judged(&failing(judged_well(), name, reason));
+
+        assert_eq!(world.passed(), ("False".into(), reason.into()));
+        assert!(!world.has(Kind::StatefulSet, "database"));
+    }
+}
+
+#[test]
+fn words_without_a_verdict_are_no_pass() {
+    let silent = World::restored(&json!("nothing"));
+    assert_eq!(silent.passed(), ("False".into(), "CannotRestore".into()));
+    let half = World::restored(&json!({ "restored": {
+        "verdicts": verdicts(&RESTORED[..5]), "phases": [], "bytes": 0,
+    }}));
+    assert_eq!(half.passed(), ("False".into(), "CannotRestore".into()));
+
+    // All but one check of the judgement: the journal answers, and it is no pass all the same.
+    let mut world = World::judged(&json!({ "judged": { "verdicts": verdicts(&JUDGED[..4]), "phases": [] } }));
+    for _ in 0..8 {
+        world.look();
+        world.let_time_pass();
+    }
+    assert_eq!(world.passed(), ("False".into(), "NotReached".into()));
+}
+
+#[test]
+fn tampering_that_was_read_through_passes_and_is_told() {
+    let mut words = restored_well();
+    words["restored"]["verdicts"][2] = json!({ "name": "Segments", "outcome": "Warned", "reason": "Tampered", "message": "a delete marker" });
+    let mut world = World::restored(&words);
+    world.look();
+    ended(&mut world.observed.objects, JUDGE, &judged_well().to_string());
+    for _ in 0..9 {
+        world.look();
+        world.let_time_pass();
+    }
+
+    assert_eq!(world.passed(), ("True".into(), "Tampered".into()));
+}
+
+#[test]
+fn a_commit_that_was_taken_away_fails_the_drill() {
+    let mut world = World::new();
+    let refusal = Refusal { reason: DrillReason::CatalogueRolledBack, message: "20261122T010000Z".into() };
+    world.observed.looked = Some(Looked::Refused(refusal));
+
+    world.look();
+
+    assert_eq!(world.passed(), ("False".into(), "CatalogueRolledBack".into()));
+    let verdicts = world.drill.status.unwrap().verdicts;
+    assert_eq!((verdicts[0].name.as_str(), verdicts[0].outcome), ("CommitSignature", Outcome::Failed));
+    assert!(verdicts[1..].iter().all(|verdict| verdict.outcome == Outcome::NotReached));
+}
+
+#[test]
+fn the_restored_journal_is_the_one_that_was_backed_up_behind_no_door() {
+    let mut world = World::judged(&judged_well());
+    for _ in 0..5 {
+        world.look();
+        world.let_time_pass();
+    }
+
+    let deployment = &world.observed.objects[&Key::new(Kind::Deployment, "journal")];
+    let image = deployment.data.pointer("/spec/template/spec/containers/0/image").unwrap();
+    assert_eq!(image, "registry.example/journal:1@sha256:11");
+    assert_eq!(deployment.namespace().as_deref(), Some("drill-ada-20261122t050000z"));
+    for kind in [Kind::Ingress, Kind::HttpRoute] {
+        assert!(world.observed.objects.keys().all(|key| key.kind != kind));
+    }
+    assert!(!world.has(Kind::Service, "journal"));
+    let state = &world.observed.objects[&Key::new(Kind::ConfigMap, "valv-state")];
+    assert_eq!(state.data.pointer("/data/systemIdentifier").unwrap(), "7391");
+    // Its logins are not those of the tenant.
+    assert!(world.observed.secrets.contains_key("login-owner"));
+}
+
+#[test]
+fn a_journal_that_does_not_answer_fails_the_drill() {
+    let mut world = World::judged(&judged_well());
+    for _ in 0..5 {
+        world.look();
+    }
+    // Its judge ended at 09:33:00.
+    world.now = at("2026-11-22T09:48:01Z");
+    world.look();
+
+    assert_eq!(world.passed(), ("False".into(), "JournalFailed".into()));
+}
+
+#[test]
+fn whatever_stops_a_drill_takes_key_and_credentials_away_at_once() {
+    let stops: [fn(&mut World); 4] = [
+        |world| world.drill.spec.cancel = true,
+        |world| {
+            world.drill.metadata.deletion_timestamp =
+                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now))
+        },
+        |world| world.observed.tenant = None,
+        |world| world.now = at("2026-11-23T00:00:00Z"),
+    ];
+    let reasons = ["Cancelled", "Cancelled", "CannotRestore", "DeadlineExceeded"];
+    for (stop, reason) in stops.into_iter().zip(reasons) {
+        let mut world = World::new();
+        world.look();
+        world.bring_key();
+        world.look();
+        stop(&mut world);
+
+        world.look();
+
+        assert_eq!(world.passed(), ("False".into(), reason.into()));
+        assert!(world.observed.key.is_none() && !world.observed.secrets.contains_key(STORE_SECRET));
+    }
+}
+
+#[test]
+fn a_namespace_of_that_name_that_is_somebody_elses_is_not_touched() {
+    let mut world = World::new();
+    world.observed.namespace = NamespaceSeen::Foreign;
+
+    let plan = world.look();
+
+    assert_eq!(world.passed(), ("False".into(), "CannotRestore".into()));
+    assert!(plan.namespace.is_none() && plan.apply.is_empty());
+}
+
+#[test]
+fn the_record_is_written_before_anything_is_torn_down_but_not_waited_for_for_ever() {
+    let mut world = World::restored(&failing(restored_well(), "Segments", "SegmentDiffers"));
+    world.observed.left = Some(Left { namespace: NamespaceSeen::Ours, ..Left::default() });
+
+    let first = world.plan();
+    assert_eq!(first.record, Record::Now);
+    assert!(first.teardown.is_none());
+
+    let failed = Applied { not_recorded: Some("the store does not answer".into()), ..Applied::default() };
+    world.carry_out(&first, &failed);
+    assert_eq!(world.says(DrillCondition::Recorded).1, "RecordFailed");
+    world.now = at("2026-11-22T09:36:00Z");
+    assert!(matches!(world.plan().teardown, Some(Next::Deletes { .. })));
+
+    // Nothing is left, and the record is still tried.
+    world.observed.left = Some(Left::default());
+    world.observed.namespace = NamespaceSeen::Absent;
+    let plan = world.plan();
+    world.carry_out(&plan, &failed);
+    assert_eq!(world.says(DrillCondition::TornDown), ("True".into(), "AsAsked".into()));
+    assert_eq!(world.drill.status.as_ref().unwrap().namespace, None);
+    let plan = world.plan();
+    assert_eq!((plan.record, plan.finalizer), (Record::Now, None));
+}
+
+#[test]
+fn a_drill_is_let_go_when_nothing_is_left_and_its_record_lies_in_the_store() {
+    let mut world = World::restored(&failing(restored_well(), "Segments", "SegmentDiffers"));
+    let plan = world.plan();
+    let record = valv_crds::drill::RecordReference {
+        store: "helsinki".into(),
+        object: valv_crds::backup::ObjectDigest {
+            key: "v1/ada/records/drill-20261122T050000Z.json".into(),
+            version: None,
+            blake3: "0".repeat(64),
+        },
+        written: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now),
+    };
+    world.carry_out(&plan, &Applied { record: Some(record), ..Applied::default() });
+    assert_eq!(world.plan().record, Record::NotNow);
+    assert_eq!(world.plan().finalizer, None);
+
+    world.observed.left = Some(Left::default());
+    world.observed.namespace = NamespaceSeen::Absent;
+    world.look();
+
+    assert!(check::is_over(&world.drill));
+    assert_eq!(world.plan().finalizer, Some(Finalizer::Absent));
+}
+
+#[test]
+fn what_cannot_be_taken_away_is_told_and_tried_on() {
+    let mut world = World::restored(&failing(restored_well(), "Segments", "SegmentDiffers"));
+    world.now = at("2026-11-22T09:50:00Z");
+    let left = Left {
+        namespace: NamespaceSeen::Ours,
+        object: Some(
+            serde_json::from_value(json!({ "metadata": { "name": "drill-ada-20261122t050000z",
+            "annotations": { "valv.eu/drill-volumes": "pv-1" } }}))
+            .unwrap(),
+        ),
+        volumes: vec![("pv-1".into(), "Retain".into())],
+        ..Left::default()
+    };
+    world.observed.left = Some(left);
+
+    world.look();
+
+    assert_eq!(world.says(DrillCondition::TornDown), ("False".into(), "TearDownFailed".into()));
+    assert!(world.plan().look_again_after.is_some());
+}
+
+#[test]
+fn a_drill_waits_for_its_turn_and_its_time_counts_from_then() {
+    let mut world = World::new();
+    world.observed.before = Some("ada-20261115t050000z".into());
+    world.look();
+    assert_eq!(world.passed(), ("Unknown".into(), "NotReached".into()));
+    assert_eq!(world.drill.status.as_ref().unwrap().started, None);
+
+    world.observed.before = None;
+    world.now = at("2026-11-22T10:00:00Z");
+    world.look();
+
+    assert_eq!(world.drill.status.unwrap().started.unwrap().0, at("2026-11-22T10:00:00Z"));
+}
+
+#[test]
+fn nothing_is_made_before_the_finalizer_is_there() {
+    let mut world = World::new();
+    world.drill.metadata.finalizers = None;
+
+    let plan = world.plan();
+
+    assert_eq!(plan.finalizer, Some(Finalizer::Present));
+    assert!(plan.namespace.is_none() && plan.apply.is_empty());
+}

@@ -1,0 +1,114 @@
+//! Finds what drills restored whose drill is gone or over, and takes it away.
+//!
+//! The finalizer keeps a drill until nothing of it is left; but a finalizer can be taken off by hand, and a cluster
+//! can be put back from a backup of its etcd. Records of patients must not lie about then.
+
+use std::time::Duration;
+
+use kube::{ResourceExt, core::DynamicObject};
+use tokio::time::sleep;
+use tracing::{info, warn};
+use valv_crds::{
+    RestoreDrill,
+    reference::{DRILL_LABEL, TENANT_LABEL},
+};
+
+use super::{Context, check, objects, teardown};
+use crate::{
+    error::chain,
+    io::{
+        cluster::Error,
+        kind::{Key, Kind},
+    },
+    tenant::observe::NamespaceSeen,
+};
+
+/// Between two looks for orphans.
+const EVERY: Duration = Duration::from_secs(20);
+
+/// Looks for orphans for as long as this runs.
+pub async fn sweep(context: &Context) {
+    context.cache.synced().await;
+    // A drill that is not known yet must not look as if it was gone.
+    let _ = context.drills.wait_until_ready().await;
+    loop {
+        for namespace in context.cache.drill_namespaces() {
+            let drills = context.drills.state();
+            let drills = drills.iter().map(|drill| match &drill.0 {
+                Ok(drill) => (drill.uid(), check::is_over(drill)),
+                // One that cannot be read is there: what it restored is left alone.
+                Err(_) => (drill.uid(), false),
+            });
+            if is_orphan(&namespace, drills)
+                && let Err(error) = take_away(&namespace, context).await
+            {
+                warn!(
+                    object.kind = "Namespace",
+                    object.name = namespace.name_any(),
+                    error = chain(&error),
+                    "failed to take away what a drill left, trying again"
+                );
+            }
+        }
+        sleep(EVERY).await;
+    }
+}
+
+/// Whether nobody else takes `namespace` away: none of `drills`, by UID and whether it is over, is its own.
+fn is_orphan(namespace: &DynamicObject, drills: impl Iterator<Item = (Option<String>, bool)>) -> bool {
+    let Some(owner) = namespace.labels().get(DRILL_LABEL) else { return false };
+    let mut own = drills.filter(|(uid, _)| uid.as_ref() == Some(owner));
+    own.all(|(_, is_over)| is_over)
+}
+
+async fn take_away(namespace: &DynamicObject, context: &Context) -> Result<(), Error> {
+    let name = namespace.name_any();
+    let tenant = namespace.labels().get(TENANT_LABEL).cloned().unwrap_or_default();
+    let seen = if namespace.metadata.deletion_timestamp.is_some() {
+        NamespaceSeen::Terminating
+    } else {
+        NamespaceSeen::Ours
+    };
+    if seen == NamespaceSeen::Ours {
+        let wanted = objects::access(&name, &tenant, &context.settings);
+        let standing = context.cache.of_drill(&name);
+        let standing = standing.get(&Key::new(Kind::RoleBinding, wanted.key.name.clone()));
+        context.cluster.apply(&wanted.key, &wanted.value, standing.map(AsRef::as_ref)).await?;
+    }
+    let left = teardown::look(&name, &seen, &context.cluster).await?;
+    let next = teardown::next(&left);
+    if let teardown::Next::Deletes { left, .. } = &next {
+        info!(object.kind = "Namespace", object.name = name, left, "a drill that is gone left this behind");
+    }
+    teardown::carry_out(&next, &left, &context.cluster).await
+}
+
+/// Whether `drill` may be pruned: nothing of it is left anywhere but in the store.
+pub fn may_go(drill: &RestoreDrill) -> bool {
+    check::is_over(drill)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn namespace(drill: &str) -> DynamicObject {
+        serde_json::from_value(json!({ "metadata": {
+            "name": "drill-ada-20261122t050000z", "labels": { DRILL_LABEL: drill },
+        }}))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_what_no_drill_will_take_away_is_an_orphan() {
+        let runs = (Some("a".to_owned()), false);
+        let over = (Some("b".to_owned()), true);
+        let drills = || [runs.clone(), over.clone()].into_iter();
+
+        assert!(!is_orphan(&namespace("a"), drills()));
+        assert!(is_orphan(&namespace("b"), drills()));
+        assert!(is_orphan(&namespace("c"), drills()));
+    }
+}

@@ -1,0 +1,393 @@
+//! Takes away what a drill restored: what runs, then the volumes, and when they are gone the namespace.
+//!
+//! [`look`] reads, [`next`] decides and is pure, [`carry_out`] deletes. Each can be done again at any moment, by the
+//! drill's own controller or by the sweeper when its drill is gone.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::Value;
+
+use super::{names::VOLUMES_ANNOTATION, observe::dynamic};
+use crate::{
+    io::{
+        cluster::{Cluster, Error},
+        kind::{Key, Kind},
+    },
+    tenant::observe::NamespaceSeen,
+};
+
+/// What is left of a drill.
+#[derive(Clone, Debug, Default)]
+pub struct Left {
+    /// The namespace.
+    pub namespace: NamespaceSeen,
+    /// The namespace as it was read.
+    pub object: Option<DynamicObject>,
+    /// What runs, or would start something.
+    pub workloads: Vec<(Key, DynamicObject)>,
+    /// Pods, by name.
+    pub pods: Vec<String>,
+    /// Volume claims.
+    pub claims: Vec<DynamicObject>,
+    /// Persistent volumes that hold what was restored, with their reclaim policy.
+    pub volumes: Vec<(String, String)>,
+}
+
+/// What is done next.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing is left.
+    Gone,
+    /// Something is, and this is done about it.
+    Deletes {
+        /// The volumes' names, to be noted on the namespace before their claims are deleted.
+        note: Option<String>,
+        /// What is deleted.
+        delete: Vec<(Key, DynamicObject)>,
+        /// What is left, in a sentence.
+        left: String,
+    },
+}
+
+/// Looks at what is left in `namespace`: asks the API server itself.
+///
+/// # Errors
+/// If it refuses or does not answer.
+pub async fn look(namespace: &str, seen: &NamespaceSeen, cluster: &Cluster) -> Result<Left, Error> {
+    let mut left = Left { namespace: seen.clone(), ..Left::default() };
+    if [NamespaceSeen::Absent, NamespaceSeen::Foreign].contains(seen) {
+        return Ok(left);
+    }
+    let object =
+        cluster.get_cluster_scoped::<k8s_openapi::api::core::v1::Namespace>("Namespace", namespace).await?;
+    left.object = object.and_then(dynamic);
+    let noted = left.object.as_ref().and_then(|object| object.annotations().get(VOLUMES_ANNOTATION).cloned());
+    let mut volumes: Vec<String> = split(noted.as_deref().unwrap_or_default());
+    let claims = cluster.list_in::<PersistentVolumeClaim>(Kind::PersistentVolumeClaim, namespace).await?;
+    volumes.extend(claims.iter().filter_map(|claim| claim.spec.as_ref()?.volume_name.clone()));
+    volumes.sort();
+    volumes.dedup();
+    for name in volumes {
+        let found = cluster.get_cluster_scoped::<PersistentVolume>("PersistentVolume", &name).await?;
+        if let Some(found) = found.filter(|found| is_of(found, namespace)) {
+            let policy = found.spec.and_then(|spec| spec.persistent_volume_reclaim_policy);
+            left.volumes.push((name, policy.unwrap_or_default()));
+        }
+    }
+    left.claims = claims.into_iter().filter_map(dynamic).collect();
+    let pods = cluster.list_in::<Pod>(Kind::Pod, namespace).await?;
+    left.pods = pods.iter().map(ResourceExt::name_any).collect();
+    let deployments = cluster.list_in::<k8s_openapi::api::apps::v1::Deployment>(Kind::Deployment, namespace);
+    let sets = cluster.list_in::<k8s_openapi::api::apps::v1::StatefulSet>(Kind::StatefulSet, namespace);
+    let jobs = cluster.list_in::<k8s_openapi::api::batch::v1::Job>(Kind::Job, namespace);
+    let mut add = |kind: Kind, object: Option<DynamicObject>| {
+        left.workloads.extend(object.map(|object| (Key::new(kind, object.name_any()), object)));
+    };
+    deployments.await?.into_iter().for_each(|object| add(Kind::Deployment, dynamic(object)));
+    sets.await?.into_iter().for_each(|object| add(Kind::StatefulSet, dynamic(object)));
+    jobs.await?.into_iter().for_each(|object| add(Kind::Job, dynamic(object)));
+    Ok(left)
+}
+
+/// Whether `volume` is bound to a claim in `namespace`: a name that was used again holds somebody else's data.
+fn is_of(volume: &PersistentVolume, namespace: &str) -> bool {
+    let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    claim.is_none_or(|claim| claim.namespace.as_deref() == Some(namespace))
+}
+
+fn split(text: &str) -> Vec<String> {
+    text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// What is done next about what is left.
+pub fn next(left: &Left) -> Next {
+    match left.namespace {
+        // Somebody else's is none of ours: it is neither restored into nor torn down.
+        NamespaceSeen::Absent | NamespaceSeen::Foreign => return Next::Gone,
+        NamespaceSeen::Terminating => {
+            let left = "the namespace is being emptied".to_owned();
+            return Next::Deletes { note: None, delete: vec![], left };
+        }
+        NamespaceSeen::Ours => {}
+    }
+    let is_leaving = |object: &DynamicObject| object.metadata.deletion_timestamp.is_some();
+    let bound: Vec<String> = left
+        .claims
+        .iter()
+        .filter_map(|claim| claim.data.pointer("/spec/volumeName").and_then(Value::as_str))
+        .chain(left.volumes.iter().map(|(name, _)| name.as_str()))
+        .map(str::to_owned)
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let noted = left.object.as_ref().and_then(|object| object.annotations().get(VOLUMES_ANNOTATION).cloned());
+    let noted = split(noted.as_deref().unwrap_or_default());
+    let is_noted = bound.iter().all(|name| noted.contains(name));
+    if !is_noted {
+        let mut all = noted;
+        all.extend(bound);
+        all.sort();
+        all.dedup();
+        let left = "the volumes are being noted down".to_owned();
+        return Next::Deletes { note: Some(all.join(",")), delete: vec![], left };
+    }
+    let mut delete: Vec<_> = left
+        .workloads
+        .iter()
+        .filter(|(_, object)| !is_leaving(object))
+        .map(|(key, object)| (key.clone(), object.clone()))
+        .collect();
+    delete.extend(
+        left.claims
+            .iter()
+            .filter(|claim| !is_leaving(claim))
+            .map(|claim| (Key::new(Kind::PersistentVolumeClaim, claim.name_any()), claim.clone())),
+    );
+    let mut what = vec![];
+    if !left.pods.is_empty() {
+        what.push(format!("the pods {}", left.pods.join(", ")));
+    }
+    if !left.claims.is_empty() {
+        let names: Vec<_> = left.claims.iter().map(ResourceExt::name_any).collect();
+        what.push(format!("the volume claims {}", names.join(", ")));
+    }
+    for (name, policy) in &left.volumes {
+        what.push(if policy == "Retain" {
+            format!("the volume {name}, which its storage class keeps (reclaimPolicy: Retain): delete it and its data by hand")
+        } else {
+            format!("the volume {name}")
+        });
+    }
+    if what.is_empty() && delete.is_empty() {
+        let object = left.object.clone();
+        let delete = object.map(|object| (Key::new(Kind::Namespace, object.name_any()), object));
+        return Next::Deletes {
+            note: None,
+            delete: delete.into_iter().collect(),
+            left: "the namespace, which holds no volume any more".to_owned(),
+        };
+    }
+    what.extend((!left.workloads.is_empty()).then(|| "what started the pods".to_owned()));
+    Next::Deletes { note: None, delete, left: what.join("; ") }
+}
+
+/// Does what [`next`] says of `namespace`.
+///
+/// # Errors
+/// If the API server refuses or does not answer.
+pub async fn carry_out(next: &Next, left: &Left, cluster: &Cluster) -> Result<(), Error> {
+    let Next::Deletes { note, delete, .. } = next else { return Ok(()) };
+    if let (Some(note), Some(object)) = (note, &left.object) {
+        let key = Key::new(Kind::Namespace, object.name_any());
+        cluster.annotate(&key, object, &[(VOLUMES_ANNOTATION, Some(note.clone()))]).await?;
+    }
+    for (key, object) in delete {
+        cluster.delete(key, object).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::{Method, Request, Response, StatusCode};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake_api;
+
+    fn object(value: Value) -> DynamicObject {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn claim() -> DynamicObject {
+        object(json!({
+            "metadata": { "name": "database-0", "namespace": "drill-ada-20261122t050000z" },
+            "spec": { "volumeName": "pv-1" },
+        }))
+    }
+
+    fn left(noted: &str) -> Left {
+        let namespace = object(json!({ "metadata": {
+            "name": "drill-ada-20261122t050000z", "annotations": { VOLUMES_ANNOTATION: noted },
+        }}));
+        Left { namespace: NamespaceSeen::Ours, object: Some(namespace), ..Left::default() }
+    }
+
+    fn deletes(left: &Left) -> (Option<String>, Vec<String>, String) {
+        match next(left) {
+            Next::Gone => panic!("it is gone"),
+            Next::Deletes { note, delete, left } => {
+                (note, delete.into_iter().map(|(key, _)| key.to_string()).collect(), left)
+            }
+        }
+    }
+
+    #[test]
+    fn the_volumes_are_noted_before_their_claims_are_deleted() {
+        let mut left = left("");
+        left.claims = vec![claim()];
+
+        assert_eq!(deletes(&left).0.as_deref(), Some("pv-1"));
+        assert_eq!(deletes(&left).1, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_namespace_goes_only_when_pods_claims_and_volumes_are_gone() {
+        let mut left = left("pv-1");
+        left.claims = vec![claim()];
+        left.pods = vec!["restore-x".into()];
+        left.workloads =
+            vec![(Key::new(Kind::Job, "restore"), object(json!({ "metadata": { "name": "restore" } })))];
+        left.volumes = vec![("pv-1".into(), "Delete".into())];
+        assert_eq!(deletes(&left).1, ["Job restore", "PersistentVolumeClaim database-0"]);
+
+        left.workloads.clear();
+        left.claims.clear();
+        assert_eq!(deletes(&left).1, Vec::<String>::new());
+        assert!(deletes(&left).2.contains("restore-x"));
+
+        left.pods.clear();
+        assert_eq!(deletes(&left).1, Vec::<String>::new());
+        assert_eq!(deletes(&left).2, "the volume pv-1");
+
+        left.volumes.clear();
+        assert_eq!(deletes(&left).1, ["Namespace drill-ada-20261122t050000z"]);
+    }
+
+    #[test]
+    fn a_volume_that_its_class_keeps_is_told_and_keeps_the_namespace() {
+        let mut left = left("pv-1");
+        left.volumes = vec![("pv-1".into(), "Retain".into())];
+
+        let (_, deleted, what) = deletes(&left);
+
+        assert_eq!(deleted, Vec::<String>::new());
+        assert!(what.contains("by hand"), "{what}");
+    }
+
+    #[test]
+    fn a_namespace_of_somebody_else_is_left_alone() {
+        let foreign = Left { namespace: NamespaceSeen::Foreign, ..left("") };
+
+        assert!(matches!(next(&foreign), Next::Gone));
+    }
+
+    /// An API server with one drill's namespace in it. What is deleted is gone; a claim takes its volume along.
+    #[derive(Clone, Default)]
+    struct FakeCluster(std::sync::Arc<std::sync::Mutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        objects: std::collections::BTreeMap<String, Value>,
+        deleted: Vec<String>,
+    }
+
+    const NAMESPACE: &str = "/api/v1/namespaces/drill-ada-20261122t050000z";
+
+    impl FakeCluster {
+        fn with_a_restored_journal() -> Self {
+            let named = |name: &str| json!({ "metadata": { "name": name, "namespace": "drill-ada-20261122t050000z", "uid": name } });
+            let mut claim = named("database-0");
+            claim["spec"] = json!({ "volumeName": "pv-1" });
+            let volume = json!({ "metadata": { "name": "pv-1" }, "spec": {
+                "persistentVolumeReclaimPolicy": "Delete",
+                "claimRef": { "namespace": "drill-ada-20261122t050000z", "name": "database-0" },
+            }});
+            let objects = [
+                (
+                    NAMESPACE.to_owned(),
+                    json!({ "metadata": { "name": "drill-ada-20261122t050000z", "uid": "n" } }),
+                ),
+                (format!("{NAMESPACE}/persistentvolumeclaims/database-0"), claim),
+                (format!("{NAMESPACE}/pods/database-0"), named("database-0")),
+                ("/api/v1/persistentvolumes/pv-1".to_owned(), volume),
+                (
+                    "/apis/apps/v1/namespaces/drill-ada-20261122t050000z/statefulsets/database".to_owned(),
+                    named("database"),
+                ),
+                (
+                    "/apis/batch/v1/namespaces/drill-ada-20261122t050000z/jobs/restore".to_owned(),
+                    named("restore"),
+                ),
+            ];
+            Self(std::sync::Arc::new(std::sync::Mutex::new(State {
+                objects: objects.into(),
+                deleted: vec![],
+            })))
+        }
+
+        fn cluster(&self) -> Cluster {
+            let server = self.clone();
+            fake_api::cluster(fake_api::client(move |request| std::future::ready(server.serve(&request))))
+        }
+
+        fn serve(&self, request: &Request<Value>) -> Response<Body> {
+            let mut state = self.0.lock().unwrap();
+            let path = request.uri().path().to_owned();
+            if *request.method() == Method::DELETE {
+                state.deleted.push(path.rsplit('/').take(2).collect::<Vec<_>>().join(" "));
+                state.objects.remove(&path);
+                let goes_along = match () {
+                    () if path.contains("statefulsets") => format!("{NAMESPACE}/pods/database-0"),
+                    () if path.contains("persistentvolumeclaims") => {
+                        "/api/v1/persistentvolumes/pv-1".to_owned()
+                    }
+                    () => {
+                        return fake_api::respond(
+                            StatusCode::OK,
+                            &json!({ "kind": "Status", "status": "Success" }),
+                        );
+                    }
+                };
+                state.objects.remove(&goes_along);
+                return fake_api::respond(StatusCode::OK, &json!({ "kind": "Status", "status": "Success" }));
+            }
+            if *request.method() == Method::PATCH {
+                let object = state.objects.get_mut(&path).unwrap();
+                object["metadata"]["annotations"] = request.body()["metadata"]["annotations"].clone();
+                return fake_api::respond(StatusCode::OK, object);
+            }
+            if let Some(object) = state.objects.get(&path) {
+                return fake_api::respond(StatusCode::OK, object);
+            }
+            let is_one = path == NAMESPACE || path.contains("/persistentvolumes/");
+            if is_one {
+                return fake_api::refuse(StatusCode::NOT_FOUND, "NotFound");
+            }
+            let folder = format!("{path}/");
+            let items: Vec<_> = state
+                .objects
+                .iter()
+                .filter(|(at, _)| at.starts_with(&folder))
+                .map(|(_, object)| object.clone())
+                .collect();
+            fake_api::respond(StatusCode::OK, &json!({ "metadata": {}, "items": items }))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_restored_journal_is_taken_away_to_the_last_volume_and_its_namespace_last() {
+        let server = FakeCluster::with_a_restored_journal();
+        let cluster = server.cluster();
+        let mut seen = NamespaceSeen::Ours;
+
+        for _ in 0..10 {
+            let left = look("drill-ada-20261122t050000z", &seen, &cluster).await.unwrap();
+            let next = next(&left);
+            if matches!(next, Next::Gone) {
+                break;
+            }
+            carry_out(&next, &left, &cluster).await.unwrap();
+            if !server.0.lock().unwrap().objects.contains_key(NAMESPACE) {
+                seen = NamespaceSeen::Absent;
+            }
+        }
+
+        assert_eq!(seen, NamespaceSeen::Absent);
+        let state = server.0.lock().unwrap();
+        assert!(state.objects.is_empty(), "{:?}", state.objects.keys());
+        assert_eq!(state.deleted.last().unwrap(), "drill-ada-20261122t050000z namespaces");
+        assert!(state.deleted.contains(&"database-0 persistentvolumeclaims".to_owned()));
+    }
+}

@@ -1,0 +1,360 @@
+//! A drill restores the newest backup behind walls, judges it, leaves a signed record and nothing else; and it fails
+//! when it should.
+
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use age::secrecy::ExposeSecret;
+use age::x25519;
+use anyhow::{Context, Result, ensure};
+use harness::actor::{Change, Grace};
+use harness::store::{BackupStore, stores};
+use harness::test::unique;
+use harness::{Seen, Tenant, Test, eventually, kind, run};
+use serde_json::{Value, json};
+use valv_cluster::Identity;
+use valv_crds::backup::{BackupCondition, BackupReason};
+use valv_crds::drill::{DrillCondition, DrillReason};
+use valv_crds::store::{StoreCondition, StoreReason};
+
+/// A small database, its attachments, two pods and a commit.
+const BACKED_UP: Duration = Duration::from_secs(120);
+
+/// Two Jobs, a database, a journal, and volumes that are deleted.
+const DRILLED: Duration = Duration::from_secs(300);
+
+/// The namespace of the keys, as the chart has it.
+const KEYS: &str = "valv-keys";
+
+#[test]
+fn a_drill_restores_judges_and_measures_and_leaves_nothing_but_its_record() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        world.bring_key(&world.drill).await?;
+        world.tenant.up().await?;
+        let journal = world.tenant.journal().await?;
+        journal.write("Patienten mår bra i dag").await?;
+        journal.attach("remiss.pdf", &[7; 300_000]).await?;
+        world.back_up().await?;
+
+        let name = world.drill().await?;
+        world.says(&name, DrillCondition::Passed, "True", DrillReason::AsAsked).await?;
+        world.says(&name, DrillCondition::Recorded, "True", DrillReason::AsAsked).await?;
+        world.says(&name, DrillCondition::TornDown, "True", DrillReason::AsAsked).await?;
+
+        let status = world.object(&name).await?["status"].clone();
+        let verdicts = status["verdicts"].as_array().cloned().unwrap_or_default();
+        for verdict in &verdicts {
+            ensure!(["Passed", "NotAsked"].iter().any(|good| verdict["outcome"] == *good), "{verdict}");
+        }
+        for check in ["Segments", "VerifyBackup", "Sentinel", "Sql/notes-can-be-counted", "JournalStarts"] {
+            ensure!(verdicts.iter().any(|verdict| verdict["name"] == check), "{check} has no verdict");
+        }
+        ensure!(status["measured"]["rtoSeconds"].as_i64() > Some(0), "{status:#}");
+        ensure!(status["measured"]["rpoSeconds"].is_i64(), "{status:#}");
+        let key = status["record"]["object"]["key"].as_str().context("it has a record")?;
+        ensure!(world.folder().join(key).is_file(), "the record does not lie in the store");
+        world.leaves_nothing(&name).await?;
+
+        test.measured(format_args!(
+            "recovery time {}, recovery point {}",
+            status["measured"]["rto"], status["measured"]["rpo"]
+        ));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_bit_that_was_flipped_in_a_segment_fails_the_drill() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        world.bring_key(&world.drill).await?;
+        world.tenant.up().await?;
+        let data = world.back_up().await?;
+        let segment = data.join("database/00000000.age");
+        let mut bytes = fs::read(&segment).with_context(|| segment.display().to_string())?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        // In place: the store keeps what it knows of an object beside its file.
+        let mut file = fs::OpenOptions::new().write(true).open(&segment)?;
+        file.seek(SeekFrom::Start(u64::try_from(middle)?))?;
+        file.write_all(&bytes[middle..=middle])?;
+
+        let name = world.drill().await?;
+        let said = world.says(&name, DrillCondition::Passed, "False", DrillReason::SegmentDiffers).await?;
+
+        world.says(&name, DrillCondition::Recorded, "True", DrillReason::AsAsked).await?;
+        world.leaves_nothing(&name).await?;
+        test.measured(said);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_commit_that_was_taken_away_fails_the_drill() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        world.tenant.up().await?;
+        world.back_up().await?;
+        let commits = world.folder().join("v1").join(&world.tenant.name).join("commits");
+        for entry in fs::read_dir(&commits)? {
+            fs::remove_file(entry?.path())?;
+        }
+
+        let name = world.drill().await?;
+
+        world.says(&name, DrillCondition::Passed, "False", DrillReason::CatalogueRolledBack).await?;
+        world.leaves_nothing(&name).await
+    });
+}
+
+#[test]
+fn a_drill_with_another_key_or_none_says_so() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        world.tenant.up().await?;
+        world.back_up().await?;
+
+        let name = world.drill().await?;
+        world.says(&name, DrillCondition::Passed, "Unknown", DrillReason::KeyMissing).await?;
+        let into = world.into(&name).await?;
+        let stranger = x25519::Identity::generate();
+        test.world.admin.create(kind::SECRET, &into, key("drill-key", &stranger)).await?;
+
+        world.says(&name, DrillCondition::Passed, "False", DrillReason::WrongKey).await?;
+        world.leaves_nothing(&name).await
+    });
+}
+
+#[test]
+fn a_drill_that_is_cancelled_in_the_middle_is_torn_down() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        world.tenant.up().await?;
+        world.back_up().await?;
+        let name = world.drill().await?;
+        world.says(&name, DrillCondition::Passed, "Unknown", DrillReason::KeyMissing).await?;
+        let into = world.into(&name).await?;
+        world.bring_key(&world.drill).await?;
+        eventually("it restores", DRILLED, async || {
+            let jobs = test.world.admin.list(kind::JOB, &into, "").await?;
+            Ok(Seen::when((!jobs.is_empty()).then_some(()), "there is no Job"))
+        })
+        .await?;
+
+        let cancel = json!({ "spec": { "cancel": true } });
+        let admin = &test.world.admin;
+        admin.change(kind::RESTORE_DRILL, &world.tenant.namespace, &name, Change::Merge(&cancel)).await?;
+
+        world.says(&name, DrillCondition::Passed, "False", DrillReason::Cancelled).await?;
+        world.leaves_nothing(&name).await
+    });
+}
+
+#[test]
+fn a_drill_that_is_deleted_goes_only_when_what_it_restored_is_gone() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        world.tenant.up().await?;
+        world.back_up().await?;
+        let name = world.drill().await?;
+        world.says(&name, DrillCondition::Passed, "Unknown", DrillReason::KeyMissing).await?;
+        let into = world.into(&name).await?;
+
+        let admin = &test.world.admin;
+        admin.delete(kind::RESTORE_DRILL, &world.tenant.namespace, &name, Grace::Usual).await?;
+        eventually("the drill is gone", DRILLED, async || {
+            let drill = admin.find(kind::RESTORE_DRILL, &world.tenant.namespace, &name).await?;
+            let namespace = admin.find(kind::NAMESPACE, "", &into).await?;
+            ensure!(drill.is_some() || namespace.is_none(), "the drill went before its namespace");
+            Ok(Seen::when(drill.is_none().then_some(()), "it is there"))
+        })
+        .await
+    });
+}
+
+#[test]
+fn neither_the_operator_nor_a_tenants_pod_may_read_the_keys() {
+    run(async |test| {
+        let admin = &test.world.admin;
+        for verb in ["get", "list", "watch", "create", "delete"] {
+            let review = json!({
+                "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+                "spec": {
+                    "user": "system:serviceaccount:valv-system:valv",
+                    "resourceAttributes": { "namespace": KEYS, "verb": verb, "resource": "secrets" },
+                },
+            });
+            let answer = admin.create(kind::SUBJECT_ACCESS_REVIEW, "", review).await?;
+            ensure!(answer["status"]["allowed"] == false, "the operator may {verb} keys");
+        }
+        Ok(())
+    });
+}
+
+/// A tenant that is backed up to Helsinki and drilled by a policy, and the keys to that.
+pub(crate) struct World<'a> {
+    test: &'a Test,
+    store: BackupStore<'a>,
+    pub(crate) tenant: Tenant,
+    pub(crate) drill: x25519::Identity,
+}
+
+impl<'a> World<'a> {
+    /// The tenant is not applied yet, and its key for drills is not in the cluster.
+    pub(crate) async fn bring(test: &'a Test) -> Result<Option<Self>> {
+        let Some([helsinki, _]) = stores(test)? else { return Ok(None) };
+        let store = BackupStore::of(test, &helsinki, "helsinki")?;
+        store.bring_secrets(&Identity::ALL).await?;
+        store.apply(json!({})).await?;
+        store.says(StoreCondition::Ready, "True", StoreReason::AsAsked).await?;
+        let policy = unique("policy");
+        test.made(kind::BACKUP_POLICY, "", &policy);
+        let object = json!({
+            "apiVersion": kind::BACKUP_POLICY.api_version(),
+            "kind": kind::BACKUP_POLICY.name,
+            "metadata": { "name": policy },
+            "spec": {
+                "schedule": { "cron": "0 1 * * *", "timeZone": "Europe/Stockholm" },
+                "stores": [store.name],
+                "verification": { "mode": "Full" },
+                "retention": { "floor": { "days": 35, "reason": "decided for a test" } },
+                "objectives": { "rpo": "24h", "rto": "4h" },
+                "drill": {
+                    "schedule": { "cron": "0 5 1 1 *", "timeZone": "Europe/Stockholm", "deadline": "1h" },
+                    "checks": [{ "name": "notes-can-be-counted", "sql": "SELECT count(*) >= 0 FROM note" }],
+                },
+            },
+        });
+        test.world.admin.apply(kind::BACKUP_POLICY, "", &object).await?;
+        let keys = [(); 3].map(|()| x25519::Identity::generate());
+        let tenant = test.tenant("drilled")?.with(&format!(
+            "
+            attachments: {{size: 1Gi, mountPath: /var/lib/journal}}
+            journal: {{writableFolders: [/tmp]}}
+            backup:
+              policy: {policy}
+              recipients: {{tenant: {}, escrow: {}, drill: {}}}
+            ",
+            keys[0].to_public(),
+            keys[1].to_public(),
+            keys[2].to_public()
+        ))?;
+        let [_, _, drill] = keys;
+        Ok(Some(Self { test, store, tenant, drill }))
+    }
+
+    /// Gives the key holder a key for this tenant.
+    pub(crate) async fn bring_key(&self, identity: &x25519::Identity) -> Result<()> {
+        let name = format!("drill-key-{}", self.tenant.name);
+        self.test.made(kind::SECRET, KEYS, &name);
+        self.test.world.admin.create(kind::SECRET, KEYS, key(&name, identity)).await.map(drop)
+    }
+
+    /// The store's folder of this test, on the machine that it runs on.
+    fn folder(&self) -> PathBuf {
+        self.store.server.objects().join(&self.store.name)
+    }
+
+    /// Takes a backup, and returns the folder of its data.
+    pub(crate) async fn back_up(&self) -> Result<PathBuf> {
+        let name = unique("by-hand");
+        let object = json!({
+            "apiVersion": kind::BACKUP.api_version(),
+            "kind": kind::BACKUP.name,
+            "metadata": { "name": name },
+            "spec": {},
+        });
+        let admin = &self.test.world.admin;
+        admin.create(kind::BACKUP, &self.tenant.namespace, object).await?;
+        let complete = format!("{:?}", BackupCondition::Complete);
+        let committed = format!("{:?}", BackupReason::Committed);
+        let backup = eventually("it is backed up", BACKED_UP, async || {
+            let backup = admin.get(kind::BACKUP, &self.tenant.namespace, &name).await?;
+            let said = condition(&backup, &complete);
+            Ok(match said["status"] == "True" && said["reason"] == committed.as_str() {
+                true => Seen::Yes(backup),
+                false => Seen::NotYet(said.to_string()),
+            })
+        })
+        .await?;
+        let status = &backup["status"];
+        let slot = status["slot"].as_str().context("it has a slot")?;
+        let attempt = status["attempt"]["id"].as_str().context("it has an attempt")?;
+        Ok(self.folder().join("v1").join(&self.tenant.name).join(format!("data/{slot}/{attempt}")))
+    }
+
+    /// Asks for a drill, and returns its name.
+    pub(crate) async fn drill(&self) -> Result<String> {
+        let name = unique("by-hand");
+        let object = json!({
+            "apiVersion": kind::RESTORE_DRILL.api_version(),
+            "kind": kind::RESTORE_DRILL.name,
+            "metadata": { "name": name },
+            "spec": {},
+        });
+        self.test.world.admin.create(kind::RESTORE_DRILL, &self.tenant.namespace, object).await?;
+        Ok(name)
+    }
+
+    pub(crate) async fn object(&self, name: &str) -> Result<Value> {
+        self.test.world.admin.get(kind::RESTORE_DRILL, &self.tenant.namespace, name).await
+    }
+
+    /// The namespace into which a drill restores.
+    pub(crate) async fn into(&self, name: &str) -> Result<String> {
+        let slot =
+            self.object(name).await?["status"]["slot"].as_str().context("it has a slot")?.to_lowercase();
+        Ok(format!("drill-{}-{slot}", self.tenant.name))
+    }
+
+    /// Waits until nothing of a drill is left: neither its namespace nor a volume.
+    pub(crate) async fn leaves_nothing(&self, name: &str) -> Result<()> {
+        self.says(name, DrillCondition::TornDown, "True", DrillReason::AsAsked).await?;
+        let into = self.into(name).await?;
+        let admin = &self.test.world.admin;
+        ensure!(admin.find(kind::NAMESPACE, "", &into).await?.is_none(), "{into} is there");
+        let volumes = admin.list(kind::PERSISTENT_VOLUME, "", "").await?;
+        let left: Vec<_> = volumes
+            .iter()
+            .filter(|volume| volume["spec"]["claimRef"]["namespace"] == into.as_str())
+            .collect();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    }
+
+    /// Waits until a condition has this status and reason, and returns its message.
+    pub(crate) async fn says(
+        &self,
+        name: &str,
+        kind: DrillCondition,
+        status: &str,
+        reason: DrillReason,
+    ) -> Result<String> {
+        let (kind, wanted) = (format!("{kind:?}"), format!("{reason:?}"));
+        eventually(format!("{name} says {kind} {status} {wanted}"), DRILLED, async || {
+            let object = self.object(name).await?;
+            let said = condition(&object, &kind);
+            Ok(match said["status"] == status && said["reason"] == wanted.as_str() {
+                true => Seen::Yes(said["message"].as_str().unwrap_or_default().to_owned()),
+                false => Seen::NotYet(object["status"].to_string()),
+            })
+        })
+        .await
+    }
+}
+
+fn condition(object: &Value, kind: &str) -> Value {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.into_iter().find(|said| said["type"] == kind).unwrap_or_default()
+}
+
+/// A Secret with an age identity.
+fn key(name: &str, identity: &x25519::Identity) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name },
+        "stringData": { "identity": identity.to_string().expose_secret() },
+    })
+}
