@@ -61,7 +61,7 @@ bound=$(render | grep -c '^kind: ValidatingAdmissionPolicyBinding$')
 [ "$bound" -ge 8 ] || fail "only $bound admission policies are bound"
 echo "$bound admission policies, each of them bound"
 grep -q 'valv.eu/role: verification' <<<"$opened" || fail "no wall around what reads backups back"
-[ "$(grep -c 'cidr: "203.0.113.0/24"' <<<"$opened")" = 2 ] || fail "what reads backups back does not reach the stores"
+[ "$(grep -c 'cidr: "203.0.113.0/24"' <<<"$opened")" = 3 ] || fail "what reads backups back or copies them does not reach the stores"
 grep -q 'concurrent: 16' <<<"$opened" || fail "no limit of backups"
 echo "what reads backups back has a wall, and a way to the stores"
 if grep -q 'kind: PrometheusRule' <<<"$opened"; then fail "alert rules that nobody asked for"; fi

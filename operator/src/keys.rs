@@ -322,9 +322,10 @@ async fn header_of(backup: &Backup, context: &Context) -> Result<Vec<u8>, Error>
     let fetched = |source| Error::Fetch { backup: name.clone(), source };
     let version = manifest.version.as_deref().map(Version::new);
     let size = archive
-        .size_of(&manifest.key, version.as_ref())
+        .meta_of(&manifest.key, version.as_ref())
         .await
-        .map_err(|error| fetched(fetch::Error::Store(error)))?;
+        .map_err(|error| fetched(fetch::Error::Store(error)))?
+        .size_bytes;
     let blake3 = manifest.blake3.parse().map_err(|_| broken("its status names no digest of the manifest"))?;
     let named = ManifestRef { key: manifest.key.clone(), version, size, blake3 };
     let manifest = archive.manifest(&named).await.map_err(fetched)?;

@@ -263,6 +263,7 @@ mod tests {
             cache: Cache::empty(),
             tenants: reflector::store().0,
             backups: reflector::store().0,
+            drills: reflector::store().0,
             policies: reflector::store().0,
             settings: Arc::new(simulation.settings),
             metrics,

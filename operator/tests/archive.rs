@@ -15,10 +15,10 @@ mod data;
 mod drill;
 #[path = "archive/drills.rs"]
 mod drills;
-#[path = "archive/key_proof.rs"]
-mod key_proof;
 #[path = "archive/keeping.rs"]
 mod keeping;
+#[path = "archive/key_proof.rs"]
+mod key_proof;
 #[path = "archive/memory.rs"]
 mod memory;
 #[path = "agent/pod.rs"]

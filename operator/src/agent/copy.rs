@@ -284,7 +284,7 @@ async fn run(arguments: &Copy, now: fn() -> Timestamp) -> Result<Arrived, Error>
 
 fn judge(verdict: Verdict, seed: Option<u32>, at: Timestamp) -> Result<Verified, Error> {
     let whole = verdict.is_whole();
-    let Verdict { mode, segments, segments_seen, segments_read, broken, covered, .. } = verdict;
+    let Verdict { mode, segments, segments_seen, segments_read, broken, covered, lock, .. } = verdict;
     for finding in &covered.first {
         warn!(object.key = finding.key, flaw = %finding.flaw, "something lies over an object of the copy");
     }
@@ -294,7 +294,8 @@ fn judge(verdict: Verdict, seed: Option<u32>, at: Timestamp) -> Result<Verified,
     if !whole {
         return Err(Error::Unseen { seen: segments_seen, segments });
     }
-    Ok(Verified { mode, seed, segments_read, segments, at, tampered: covered.total })
+    let (tampered, locked_until) = (covered.total, lock.until());
+    Ok(Verified { mode, seed, segments_read, segments, at, tampered, locked_until })
 }
 
 /// Leaves the outcome where the operator reads it.

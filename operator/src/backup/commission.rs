@@ -12,7 +12,6 @@ use valv_crds::{
     backup::{self, BackupReason, BackupSize, ReadBack},
     policy::VerificationMode,
     reference::TAKE_OVER_ARCHIVE_ANNOTATION,
-    signing::Keys,
     store::Answer,
 };
 
@@ -36,6 +35,7 @@ use crate::{
     error::chain,
     io::bucket::{self, Bucket, OnExisting, Put, SettingsError},
     lease::NotLeader,
+    signing::Keys,
     store::check::{Identities, Identity, Store},
     tenant::check::Tenant,
 };
@@ -274,7 +274,7 @@ impl Search {
     /// [`Error::SlotTaken`] if it has another's.
     pub async fn look_for_commit(&self, visitor: &Visitor<'_>) -> Result<Option<Committed>, Error> {
         let reader = self.reader(visitor)?;
-        match reader.commit(&self.archive, self.slot, &&visitor.keys.signings.trusted()).await {
+        match reader.commit(&self.archive, self.slot, &visitor.keys.trusted()).await {
             Ok(found) => {
                 let turn = visitor.parsing.acquire().await.map_err(Error::Turn)?;
                 let manifest = reader.manifest(&found.commit.manifest).await.map_err(Error::Fetch)?;
@@ -295,7 +295,7 @@ impl Search {
         let me = self.owner(visitor);
         let key = Owner::key(&self.archive).map(|key| key.to_string()).unwrap_or_default();
         let reader = self.reader(visitor)?;
-        let trusted = &visitor.keys.signings.trusted();
+        let trusted = visitor.keys.trusted();
         let taken = |by: String| Error::ArchiveTaken { archive: self.archive.clone(), by };
         let found = reader.latest_document(&key, LIMIT_BYTES).await.map_err(Error::Fetch)?;
         let found = found.as_ref().map(|found| found.bytes.as_slice());
@@ -330,7 +330,7 @@ impl Search {
             tenant_uid: self.tenant_uid.clone(),
             cluster: visitor.cluster.to_owned(),
             system_identifier: self.system_identifier.clone(),
-            key_id: &visitor.keys.signings.signing.public().id().to_string(),
+            key_id: visitor.keys.signing.public().id().to_string(),
             since: whole_seconds(visitor.now),
         }
     }
@@ -479,7 +479,7 @@ impl Commission {
             Err(error) if error.kind == bucket::Kind::PreconditionFailed => {}
             Err(source) => return Err(Error::Put { what: "the commit", source }),
         }
-        let trusted = &visitor.keys.signings.trusted();
+        let trusted = visitor.keys.trusted();
         let found = reader.commit(&search.archive, search.slot, &trusted).await.map_err(Error::Fetch)?;
         if found.commit.attempt != self.folder.attempt {
             return Err(Error::SlotTaken(found.commit.attempt));

@@ -13,7 +13,7 @@ use crate::{
         copy::{Arrived, LastWords},
         last_words::Failure,
     },
-    io::cluster::Error,
+    io::{cluster::Error, kind::Kind},
     segmentation::Role,
 };
 
@@ -54,8 +54,8 @@ pub enum Standing {
 pub async fn observe(context: &Context) -> Result<Jobs, Error> {
     let namespace = &context.settings.operator_namespace;
     let labels = format!("{ROLE_LABEL}={}", Role::Copy.as_str());
-    let jobs = context.cluster.list_in::<Job>("Jobs", namespace, &labels).await?;
-    let pods = context.cluster.list_in::<Pod>("Pods", namespace, &labels).await?;
+    let jobs = context.cluster.list_in::<Job>(Kind::Job, namespace, &labels).await?;
+    let pods = context.cluster.list_in::<Pod>(Kind::Pod, namespace, &labels).await?;
     Ok(newest(&jobs, &pods))
 }
 

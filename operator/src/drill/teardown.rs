@@ -63,7 +63,7 @@ pub async fn look(namespace: &str, seen: &NamespaceSeen, cluster: &Cluster) -> R
     left.object = object.and_then(dynamic);
     let noted = left.object.as_ref().and_then(|object| object.annotations().get(VOLUMES_ANNOTATION).cloned());
     let mut volumes: Vec<String> = split(noted.as_deref().unwrap_or_default());
-    let claims = cluster.list_in::<PersistentVolumeClaim>(Kind::PersistentVolumeClaim, namespace).await?;
+    let claims = cluster.list_in::<PersistentVolumeClaim>(Kind::PersistentVolumeClaim, namespace, "").await?;
     volumes.extend(claims.iter().filter_map(|claim| claim.spec.as_ref()?.volume_name.clone()));
     volumes.sort();
     volumes.dedup();
@@ -75,11 +75,12 @@ pub async fn look(namespace: &str, seen: &NamespaceSeen, cluster: &Cluster) -> R
         }
     }
     left.claims = claims.into_iter().filter_map(dynamic).collect();
-    let pods = cluster.list_in::<Pod>(Kind::Pod, namespace).await?;
+    let pods = cluster.list_in::<Pod>(Kind::Pod, namespace, "").await?;
     left.pods = pods.iter().map(ResourceExt::name_any).collect();
-    let deployments = cluster.list_in::<k8s_openapi::api::apps::v1::Deployment>(Kind::Deployment, namespace);
-    let sets = cluster.list_in::<k8s_openapi::api::apps::v1::StatefulSet>(Kind::StatefulSet, namespace);
-    let jobs = cluster.list_in::<k8s_openapi::api::batch::v1::Job>(Kind::Job, namespace);
+    let deployments =
+        cluster.list_in::<k8s_openapi::api::apps::v1::Deployment>(Kind::Deployment, namespace, "");
+    let sets = cluster.list_in::<k8s_openapi::api::apps::v1::StatefulSet>(Kind::StatefulSet, namespace, "");
+    let jobs = cluster.list_in::<k8s_openapi::api::batch::v1::Job>(Kind::Job, namespace, "");
     let mut add = |kind: Kind, object: Option<DynamicObject>| {
         left.workloads.extend(object.map(|object| (Key::new(kind, object.name_any()), object)));
     };

@@ -117,13 +117,13 @@ impl Cache {
 
     /// What runs for `tenant` in the operator's own namespace.
     pub fn of_operator_for(&self, tenant: &str) -> Objects {
-        self.read().in_place(&Place::OfOperator(tenant.to_owned()))
+        self.read().in_place(&Place::Operator(tenant.to_owned()))
     }
 
     /// All that runs for tenants in the operator's own namespace.
     pub fn of_operator(&self) -> Vec<(Key, Arc<DynamicObject>)> {
         let index = self.read();
-        let places = index.places.iter().filter(|(place, _)| matches!(place, Place::OfOperator(_)));
+        let places = index.places.iter().filter(|(place, _)| matches!(place, Place::Operator(_)));
         places
             .flat_map(|(_, objects)| objects.iter().map(|(key, object)| (key.clone(), object.clone())))
             .collect()
@@ -137,7 +137,7 @@ impl Cache {
 
     /// The objects of the drill that restores into `namespace`: the namespace, and what is labelled in it.
     pub fn of_drill(&self, namespace: &str) -> Objects {
-        self.read().in_place(&Place::OfDrill(namespace.to_owned()))
+        self.read().in_place(&Place::Drill(namespace.to_owned()))
     }
 
     /// The namespaces of all drills, whatever has become of their drills.
@@ -197,7 +197,7 @@ impl Cache {
                 }
             };
             for place in touched {
-                if let Place::OfTenant(tenant) = place {
+                if let Place::Tenant(tenant) = place {
                     // Nobody listens any more only when the operator stops.
                     let _ = changed.send(tenant);
                 }
@@ -235,11 +235,11 @@ async fn has_gateway_api(client: &Client) -> kube::Result<bool> {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Place {
     /// In this tenant's namespace.
-    OfTenant(String),
+    Tenant(String),
     /// In the operator's own namespace, for this tenant.
-    OfOperator(String),
+    Operator(String),
     /// In this namespace of a drill.
-    OfDrill(String),
+    Drill(String),
 }
 
 /// Objects by the tenant in whose namespace they are, or for whom they run.
@@ -250,7 +250,7 @@ struct Index {
 
 impl Index {
     fn of(&self, tenant: &str) -> Objects {
-        self.in_place(&Place::OfTenant(tenant.to_owned()))
+        self.in_place(&Place::Tenant(tenant.to_owned()))
     }
 
     fn in_place(&self, place: &Place) -> Objects {
@@ -258,7 +258,7 @@ impl Index {
     }
 
     fn drill_namespaces(&self) -> Vec<Arc<DynamicObject>> {
-        let drills = self.places.iter().filter(|(place, _)| matches!(place, Place::OfDrill(_)));
+        let drills = self.places.iter().filter(|(place, _)| matches!(place, Place::Drill(_)));
         let namespaces = drills.flat_map(|(_, objects)| objects);
         namespaces.filter(|(key, _)| key.kind == Kind::Namespace).map(|(_, object)| object.clone()).collect()
     }
@@ -307,12 +307,12 @@ fn place(kind: Kind, object: &DynamicObject, own: &str) -> Option<Place> {
     let namespace = if kind == Kind::Namespace { &metadata.name } else { &metadata.namespace };
     let namespace = namespace.as_deref()?;
     if kind != Kind::Namespace && namespace == own {
-        return Some(Place::OfOperator(object.labels().get(TENANT_LABEL)?.clone()));
+        return Some(Place::Operator(object.labels().get(TENANT_LABEL)?.clone()));
     }
     if namespace.starts_with(DRILL_NAMESPACE_PREFIX) {
-        return Some(Place::OfDrill(namespace.to_owned()));
+        return Some(Place::Drill(namespace.to_owned()));
     }
-    namespace.strip_prefix(NAMESPACE_PREFIX).map(|tenant| Place::OfTenant(tenant.to_owned()))
+    namespace.strip_prefix(NAMESPACE_PREFIX).map(|tenant| Place::Tenant(tenant.to_owned()))
 }
 
 #[cfg(test)]
@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(keys(&index, "ada"), []);
         assert_eq!(keys(&index, into), [Key::new(Kind::Service, "journal")]);
         let restored = [Key::new(Kind::Namespace, into), Key::new(Kind::PersistentVolumeClaim, "database-0")];
-        let drill = index.in_place(&Place::OfDrill(into.to_owned()));
+        let drill = index.in_place(&Place::Drill(into.to_owned()));
         assert_eq!(drill.into_keys().collect::<Vec<_>>(), restored);
         assert_eq!(index.drill_namespaces().len(), 1);
     }
@@ -440,7 +440,7 @@ mod tests {
         index.put(Kind::Service, service.clone(), "valv-system");
         index.put(Kind::Job, job, "valv-system");
 
-        let ada = Place::OfTenant("ada".to_owned());
+        let ada = Place::Tenant("ada".to_owned());
         assert_eq!(index.remove(Kind::Service, &service, "valv-system"), Some(ada.clone()));
         assert_eq!(index.keep(Kind::Job, &HashSet::new()), [ada]);
 

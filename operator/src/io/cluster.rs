@@ -34,8 +34,6 @@ use crate::{
     metrics::Metrics,
 };
 
-mod kept;
-
 /// Owner of every field that this operator sets. Changing it orphans fields in live clusters.
 pub const FIELD_MANAGER: &str = "valv";
 
@@ -383,8 +381,9 @@ impl Cluster {
         }
     }
 
-    /// All objects of a kind in `namespace`, whoever made them: asked of the API server itself.
-    pub async fn list_in<K>(&self, kind: Kind, namespace: &str) -> Result<Vec<K>, Error>
+    /// The objects of a kind in `namespace` that `labels` select, all of them if it is empty, whoever made them: asked of
+    /// the API server itself.
+    pub async fn list_in<K>(&self, kind: Kind, namespace: &str, labels: &str) -> Result<Vec<K>, Error>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -392,7 +391,7 @@ impl Cluster {
             + serde::de::DeserializeOwned,
     {
         let api = Api::<K>::namespaced(self.client.clone(), namespace);
-        let params = ListParams::default();
+        let params = ListParams::default().labels(labels);
         Ok(in_time("list", format!("{kind}s"), namespace, api.list(&params)).await?.items)
     }
 

@@ -28,7 +28,7 @@ use crate::{
     },
     backup::{check as backup_check, observe::is_over},
     error::chain,
-    io::bucket::Bucket,
+    io::{bucket::Bucket, kind::Kind},
     signing::Keys,
     store::{
         check::{self as store_check, Identity, Store},
@@ -320,7 +320,7 @@ fn known(ward: &Ward, backups: &[Backup]) -> BTreeSet<Slot> {
 /// Which backups of the ward's tenant are being restored; and whether that is all of them.
 async fn in_use(ward: &Ward, context: &Context) -> (BTreeMap<Slot, String>, bool) {
     let Some(namespace) = ward.namespace() else { return (BTreeMap::new(), true) };
-    let drills = match context.cluster.list_in::<RestoreDrill>("RestoreDrills", &namespace, "").await {
+    let drills = match context.cluster.list_in::<RestoreDrill>(Kind::RestoreDrill, &namespace, "").await {
         Ok(drills) => drills,
         Err(error) => {
             warn!(error = chain(&error), "failed to list the drills: nothing is deleted this time");

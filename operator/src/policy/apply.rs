@@ -187,6 +187,7 @@ mod tests {
             tenants: reflector::store().0,
             stores: reflector::store().0,
             backups: reflector::store().0,
+            drills: reflector::store().0,
             recorder: Recorder::new(client, Reporter::from("test")),
             backoff: Backoff::default(),
             now: || "2026-11-22T01:00:00Z".parse().unwrap(),

@@ -145,6 +145,8 @@ fn told(
             .max()
             .max(standing.last_drill_slot.filter(|slot| slots::has_come(*slot, now))),
         keys: keys(asked, &standing.keys),
+        // The janitor writes them.
+        kept: standing.kept,
     }
 }
 

@@ -90,7 +90,6 @@ pub fn status(
             system_identifier: plan.system_identifier.clone().or(standing.database.system_identifier),
             password_generation: plan.password_generation.or(standing.database.password_generation),
         },
-        backup: standing.backup,
         certificates: if plan.certificates.generation.is_some() {
             plan.certificates.clone()
         } else {
