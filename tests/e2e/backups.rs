@@ -175,7 +175,7 @@ fn two_backups_of_one_second_are_one_that_is_complete_and_one_that_says_why_not(
         } else {
             ensure!(reasons == ["Committed", "Committed"], "{reasons:?}");
         }
-        test.measured(&format!("{reasons:?}"));
+        test.measured(format!("{reasons:?}"));
         Ok(())
     });
 }

@@ -119,7 +119,7 @@ fn a_drill_with_another_key_or_none_says_so() {
 
         let name = world.drill().await?;
         world.says(&name, DrillCondition::Passed, "Unknown", DrillReason::KeyMissing).await?;
-        let into = world.into(&name).await?;
+        let into = world.namespace_of(&name).await?;
         let stranger = x25519::Identity::generate();
         test.world.admin.create(kind::SECRET, &into, key("drill-key", &stranger)).await?;
 
@@ -136,7 +136,7 @@ fn a_drill_that_is_cancelled_in_the_middle_is_torn_down() {
         world.back_up().await?;
         let name = world.drill().await?;
         world.says(&name, DrillCondition::Passed, "Unknown", DrillReason::KeyMissing).await?;
-        let into = world.into(&name).await?;
+        let into = world.namespace_of(&name).await?;
         world.bring_key(&world.drill).await?;
         eventually("it restores", DRILLED, async || {
             let jobs = test.world.admin.list(kind::JOB, &into, "").await?;
@@ -161,7 +161,7 @@ fn a_drill_that_is_deleted_goes_only_when_what_it_restored_is_gone() {
         world.back_up().await?;
         let name = world.drill().await?;
         world.says(&name, DrillCondition::Passed, "Unknown", DrillReason::KeyMissing).await?;
-        let into = world.into(&name).await?;
+        let into = world.namespace_of(&name).await?;
 
         let admin = &test.world.admin;
         admin.delete(kind::RESTORE_DRILL, &world.tenant.namespace, &name, Grace::Usual).await?;
@@ -197,7 +197,7 @@ fn neither_the_operator_nor_a_tenants_pod_may_read_the_keys() {
 /// A tenant that is backed up to Helsinki and drilled by a policy, and the keys to that.
 pub(crate) struct World<'a> {
     test: &'a Test,
-    store: BackupStore<'a>,
+    store: BackupStore,
     pub(crate) tenant: Tenant,
     pub(crate) drill: x25519::Identity,
 }
@@ -304,7 +304,7 @@ impl<'a> World<'a> {
     }
 
     /// The namespace into which a drill restores.
-    pub(crate) async fn into(&self, name: &str) -> Result<String> {
+    pub(crate) async fn namespace_of(&self, name: &str) -> Result<String> {
         let slot =
             self.object(name).await?["status"]["slot"].as_str().context("it has a slot")?.to_lowercase();
         Ok(format!("drill-{}-{slot}", self.tenant.name))
@@ -313,7 +313,7 @@ impl<'a> World<'a> {
     /// Waits until nothing of a drill is left: neither its namespace nor a volume.
     pub(crate) async fn leaves_nothing(&self, name: &str) -> Result<()> {
         self.says(name, DrillCondition::TornDown, "True", DrillReason::AsAsked).await?;
-        let into = self.into(name).await?;
+        let into = self.namespace_of(name).await?;
         let admin = &self.test.world.admin;
         ensure!(admin.find(kind::NAMESPACE, "", &into).await?.is_none(), "{into} is there");
         let volumes = admin.list(kind::PERSISTENT_VOLUME, "", "").await?;

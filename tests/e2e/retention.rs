@@ -134,8 +134,8 @@ fn retention_deletes_what_is_old_and_unlocked_commit_first_and_leaves_the_rest()
 /// A tenant that is backed up to Helsinki, with copies to Frankfurt.
 struct World<'a> {
     test: &'a Test,
-    helsinki: BackupStore<'a>,
-    frankfurt: BackupStore<'a>,
+    helsinki: BackupStore,
+    frankfurt: BackupStore,
     tenant: Tenant,
 }
 
@@ -180,7 +180,7 @@ impl<'a> World<'a> {
     }
 
     /// The tenant's archive in a store, on the machine that it runs on.
-    fn archive(&self, store: &BackupStore<'_>) -> PathBuf {
+    fn archive(&self, store: &BackupStore) -> PathBuf {
         store.server.objects().join(&store.name).join("v1").join(&self.tenant.name)
     }
 

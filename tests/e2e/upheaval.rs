@@ -37,7 +37,7 @@ fn a_drill_whose_operator_is_killed_in_the_middle_is_finished_by_the_next() {
         test.alone().await?;
         let name = world.drill().await?;
         world.says(&name, DrillCondition::Passed, "Unknown", DrillReason::KeyMissing).await?;
-        let into = world.into(&name).await?;
+        let into = world.namespace_of(&name).await?;
         world.bring_key(&world.drill).await?;
         let operator = test.operator();
         for what in ["restore", "judge"] {

@@ -18,11 +18,11 @@ pub enum Seen<T> {
     NotYet(String),
 }
 
-impl Seen<()> {
-    /// `Yes` if `done`; else what was seen instead.
-    pub fn when(done: impl Into<Option<()>>, instead: impl Display) -> Self {
-        match done.into() {
-            Some(()) => Self::Yes(()),
+impl<T> Seen<T> {
+    /// `Yes` if there is what is waited for; else what was seen instead.
+    pub fn when(done: Option<T>, instead: impl Display) -> Self {
+        match done {
+            Some(done) => Self::Yes(done),
             None => Self::NotYet(instead.to_string()),
         }
     }
