@@ -2,13 +2,17 @@
 
 use std::os::unix::fs::symlink;
 use std::process::Output;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::test::unique;
-use harness::{Test, kind, refusal, run};
+use harness::{Seen, Test, eventually, kind, refusal, run};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
+
+/// An API server takes a moment to hear of a binding.
+const KNOWN: Duration = Duration::from_secs(20);
 
 #[test]
 fn an_auditor_reads_every_kind_of_valv_and_its_events_and_nothing_of_a_journal() {
@@ -21,7 +25,12 @@ fn an_auditor_reads_every_kind_of_valv_and_its_events_and_nothing_of_a_journal()
         test.world.admin.create(kind::CLUSTER_ROLE_BINDING, "", binding(&name)).await?;
         let auditor = test.world.as_service_account("default", &name)?;
 
-        // Positive control: the role is bound, and lets an auditor do the work.
+        // Positive control: the role is bound, and lets an auditor do the work, as soon as the API server knows of it.
+        eventually("the auditor may read", KNOWN, async || {
+            auditor.list(kind::JOURNAL_TENANT, "", "").await?;
+            Ok(Seen::Yes(()))
+        })
+        .await?;
         for readable in [kind::JOURNAL_TENANT, kind::BACKUP_STORE, kind::BACKUP_POLICY, kind::BACKUP] {
             auditor
                 .list(readable, "", "")

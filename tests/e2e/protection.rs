@@ -115,7 +115,17 @@ fn nobody_makes_what_a_run_consists_of() {
             }
             object
         };
-        let pod = json!({ "restartPolicy": "Never", "containers": [{ "name": "a", "image": "registry.example/a:1" }] });
+        // As Pod Security wants it, which is asked first.
+        let pod = json!({
+            "restartPolicy": "Never",
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 10001, "seccompProfile": { "type": "RuntimeDefault" },
+            },
+            "containers": [{
+                "name": "a", "image": "registry.example/a:1",
+                "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
+            }],
+        });
         let owner = json!([{ "apiVersion": "batch/v1", "kind": "Job", "name": "verify-1", "uid": "u" }]);
         let mut owned = object(kind::POD, &json!({}), json!({ "spec": pod }));
         owned["metadata"]["ownerReferences"] = owner;
@@ -210,7 +220,7 @@ async fn protected(test: &Test, cron: &str) -> Result<Option<Tenant>> {
         "kind": kind::BACKUP_POLICY.name,
         "metadata": { "name": policy },
         "spec": {
-            "schedule": { "cron": cron, "timeZone": "UTC", "window": "0s" },
+            "schedule": { "cron": cron, "timeZone": "UTC", "window": "1s" },
             "stores": [store.name],
             "retention": { "floor": { "days": 35, "reason": "decided for a test" } },
             "objectives": { "rpo": "24h", "rto": "4h" },
