@@ -56,6 +56,9 @@ const RECORD_FIRST: SignedDuration = SignedDuration::from_mins(5);
 /// How long the record of a drill that is being deleted is tried.
 const RECORD_AT_LAST: SignedDuration = SignedDuration::from_mins(10);
 
+/// How long it is tried where the store's object is not there either: nothing says that it comes back.
+const RECORD_WITHOUT_STORE: SignedDuration = SignedDuration::from_secs(20);
+
 /// How long a drill may take where no policy says it.
 const DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
@@ -583,7 +586,8 @@ fn closes(run: &Run, subject: &Subject, observed: &Observed, settings: &Settings
     }
     if is_torn_down && !is_recorded {
         plan.look_again_after = Some(WHILE_WAITING);
-        if run.is_deleted() && waited > RECORD_AT_LAST {
+        let patience = if observed.store.is_some() { RECORD_AT_LAST } else { RECORD_WITHOUT_STORE };
+        if run.is_deleted() && waited > patience {
             plan.finalizer = Some(Finalizer::Absent);
         }
     }
