@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -34,7 +34,11 @@ use crate::{
     backup, copy, drill,
     error::chain,
     http::Health,
-    io::{cache::Cache, cluster::Cluster},
+    io::{
+        cache::Cache,
+        cluster::Cluster,
+        filled::{Filled, Filling},
+    },
     janitor, keys,
     lease::Leadership,
     metrics::{Metrics, protection::Sources},
@@ -106,6 +110,24 @@ pub enum Error {
     Discover(#[source] kube::Error),
 }
 
+/// `reconcile`, once all is listed: a decision on half a picture would make what is there already.
+fn once<K, C, E, F>(
+    filled: Filled,
+    mut reconcile: impl FnMut(Arc<K>, Arc<C>) -> F,
+) -> impl FnMut(Arc<K>, Arc<C>) -> BoxFuture<'static, Result<Action, E>>
+where
+    F: Future<Output = Result<Action, E>> + Send + 'static,
+{
+    move |object, context| {
+        let (filled, reconciling) = (filled.clone(), reconcile(object, context));
+        async move {
+            filled.wait().await;
+            reconciling.await
+        }
+        .boxed()
+    }
+}
+
 /// Runs the controllers until `stop`: then what is under way is finished, and nothing new is begun.
 ///
 /// # Errors
@@ -117,6 +139,7 @@ pub async fn run(
     let stop = stop.shared();
     let (cache, changes) =
         Cache::start(&runtime.client, &runtime.settings.operator_namespace).await.map_err(Error::Discover)?;
+    let (filling, filled) = Filling::new();
     let signing = Signing::default();
     let (waking, woken) = Waking::new();
     let changes = stream::select(changes, woken).map(|tenant| ObjectRef::<Guarded>::new(&tenant));
@@ -128,20 +151,30 @@ pub async fn run(
         Controller::new(Api::<GuardedDrill>::all(runtime.client.clone()), watcher::Config::default());
     let protection =
         Protection { backups: backups.store(), policies: policies.store(), drills: drills.store() };
-    let (tenants, tenants_end) = tenants(&runtime, cache.clone(), protection.clone(), changes, stop.clone());
-    let (stores, stores_end) = stores(&runtime, signing.clone(), stop.clone());
+    let (tenants, tenants_end) =
+        tenants(&runtime, &filled, cache.clone(), protection.clone(), changes, stop.clone());
+    let (stores, stores_end) = stores(&runtime, &filled, signing.clone(), stop.clone());
     let Protection { backups: all_backups, policies: all_policies, drills: all_drills } = protection;
     let waking = Arc::new(waking);
-    let known = Known { tenants: tenants.clone(), stores, backups: all_backups, drills: all_drills, waking };
+    let known = Known {
+        tenants: tenants.clone(),
+        stores,
+        backups: all_backups,
+        drills: all_drills,
+        waking,
+        filled: filled.clone(),
+    };
     runtime.metrics.protection(Sources {
         tenants: known.tenants.clone(),
         policies: all_policies.clone(),
         stores: known.stores.clone(),
         backups: known.backups.clone(),
         drills: Some(known.drills.clone()),
+        filled: filled.clone(),
         now: runtime.now,
     });
-    let keys = keys::run(keys::Context {
+    let listed = (known.stores.clone(), all_policies.clone(), known.backups.clone(), known.drills.clone());
+    let of_keys = keys::Context {
         cluster: runtime.cluster(),
         cache: cache.clone(),
         tenants: known.tenants.clone(),
@@ -152,7 +185,8 @@ pub async fn run(
         settings: runtime.settings.clone(),
         recorder: runtime.recorder(),
         now: runtime.now,
-    });
+    };
+    let keys = keys::run(of_keys, filled.clone());
     let keeping = keeping(&runtime, known.clone(), all_policies.clone(), signing.clone(), stop.clone());
     let policies_end = run_policies(&runtime, policies, known.clone(), stop.clone());
     let drills_end = run_drills(
@@ -167,8 +201,13 @@ pub async fn run(
     let backups_end = run_backups(&runtime, backups, cache.clone(), known, all_policies, signing, stop);
     let synced = async {
         cache.synced().await;
-        // The store is dropped only with the controller.
+        // Each store is dropped only with its controller. Nobody else waits for one: see `io/filled.rs`.
         let _ = tenants.wait_until_ready().await;
+        let _ = listed.0.wait_until_ready().await;
+        let _ = listed.1.wait_until_ready().await;
+        let _ = listed.2.wait_until_ready().await;
+        let _ = listed.3.wait_until_ready().await;
+        filling.done();
         info!("caches are filled");
         runtime.health.caches_synced();
         std::future::pending::<()>().await;
@@ -194,6 +233,7 @@ struct Protection {
 /// The tenants' controller, and what it knows of them.
 fn tenants(
     runtime: &Runtime,
+    filled: &Filled,
     cache: Cache,
     protection: Protection,
     changes: impl Stream<Item = ObjectRef<Guarded>> + Send + 'static,
@@ -220,19 +260,21 @@ fn tenants(
         now: runtime.now,
     });
     let all = tenants.clone();
-    let working = controller.run(reconcile, error_policy, context).for_each(move |result| {
-        metrics.tenants(all.len());
-        if let Err(error) = result {
-            debug!(error = chain(&error), "reconciliation ended");
-        }
-        async {}
-    });
+    let working =
+        controller.run(once(filled.clone(), reconcile), error_policy, context).for_each(move |result| {
+            metrics.tenants(all.len());
+            if let Err(error) = result {
+                debug!(error = chain(&error), "reconciliation ended");
+            }
+            async {}
+        });
     (tenants, working)
 }
 
 /// The stores' controller.
 fn stores(
     runtime: &Runtime,
+    filled: &Filled,
     signing: Signing,
     stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) -> (Store<GuardedStore>, impl Future<Output = ()>) {
@@ -265,13 +307,15 @@ fn stores(
             std::future::pending::<()>().await;
         }
     };
-    let forgetting = forget_stores(stores.clone(), context.clone());
-    let working = controller.run(reconcile_store, store_error_policy, context).for_each(|result| {
-        if let Err(error) = result {
-            debug!(error = chain(&error), "reconciliation ended");
-        }
-        async {}
-    });
+    let forgetting = forget_stores(stores.clone(), context.clone(), filled.clone());
+    let working = controller
+        .run(once(filled.clone(), reconcile_store), store_error_policy, context)
+        .for_each(|result| {
+            if let Err(error) = result {
+                debug!(error = chain(&error), "reconciliation ended");
+            }
+            async {}
+        });
     let ended = async move {
         tokio::select! {
             () = working => {}
@@ -290,6 +334,7 @@ struct Known {
     backups: Store<GuardedBackup>,
     waking: Arc<Waking>,
     drills: Store<GuardedDrill>,
+    filled: Filled,
 }
 
 /// The policies' controller.
@@ -299,6 +344,7 @@ fn run_policies(
     known: Known,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> impl Future<Output = ()> {
+    let filled = known.filled.clone();
     let controller = controller.graceful_shutdown_on(stop);
     let Known { waking, .. } = known.clone();
     let context = Arc::new(policy::Context {
@@ -317,7 +363,7 @@ fn run_policies(
         }
         reconcile_policy(object, context)
     };
-    controller.run(reconcile, policy_error_policy, context).for_each(|result| {
+    controller.run(once(filled.clone(), reconcile), policy_error_policy, context).for_each(|result| {
         if let Err(error) = result {
             debug!(error = chain(&error), "reconciliation ended");
         }
@@ -339,12 +385,6 @@ async fn reconcile_policy(
     object: Arc<GuardedPolicy>,
     context: Arc<policy::Context>,
 ) -> Result<Action, policy::Error> {
-    // Each is dropped only with its controller.
-    let _ = context.tenants.wait_until_ready().await;
-    let _ = context.stores.wait_until_ready().await;
-    // A slot that was taken on must not look as if it was not.
-    let _ = context.backups.wait_until_ready().await;
-    let _ = context.drills.wait_until_ready().await;
     match &object.0 {
         Ok(policy) => policy::reconcile(Arc::new(policy.clone()), context).await,
         Err(invalid) => {
@@ -375,6 +415,7 @@ fn keeping(
     signing: Signing,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> impl Future<Output = ()> {
+    let filled = known.filled.clone();
     let copies = Arc::new(copy::Context {
         cluster: runtime.cluster(),
         tenants: known.tenants.clone(),
@@ -404,8 +445,8 @@ fn keeping(
     async move {
         tokio::select! {
             () = stop => {}
-            () = copy::run(copies) => {}
-            () = janitor::run(janitor) => {}
+            () = copy::run(copies, filled.clone()) => {}
+            () = janitor::run(janitor, filled.clone()) => {}
         }
         // The controllers end by themselves, and with them all of this.
         std::future::pending::<()>().await;
@@ -422,10 +463,11 @@ fn run_backups(
     signing: Signing,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> impl Future<Output = ()> {
+    let filled = known.filled.clone();
     let config = Config::default().concurrency(runtime.settings.reconcile.concurrency);
     let controller = controller.with_config(config).graceful_shutdown_on(stop);
     let waking = known.waking.clone();
-    let forgetting = forget_backups(known.backups.clone(), waking.clone());
+    let forgetting = forget_backups(known.backups.clone(), waking.clone(), filled.clone());
     let context = Arc::new(backup::Context {
         cluster: runtime.cluster(),
         cache,
@@ -447,19 +489,20 @@ fn run_backups(
         backoff: Backoff::default(),
         now: runtime.now,
     });
-    let sweeping = backup::orphans::keep_sweeping(context.clone());
+    let sweeping = backup::orphans::keep_sweeping(context.clone(), filled.clone());
     let reconcile = move |object: Arc<GuardedBackup>, context: Arc<backup::Context>| {
         if let Ok(backup) = &object.0 {
             waking.backup(backup);
         }
         reconcile_backup(object, context)
     };
-    let working = controller.run(reconcile, backup_error_policy, context).for_each(|result| {
-        if let Err(error) = result {
-            debug!(error = chain(&error), "reconciliation ended");
-        }
-        async {}
-    });
+    let working =
+        controller.run(once(filled.clone(), reconcile), backup_error_policy, context).for_each(|result| {
+            if let Err(error) = result {
+                debug!(error = chain(&error), "reconciliation ended");
+            }
+            async {}
+        });
     async move {
         tokio::select! {
             () = working => {}
@@ -470,9 +513,9 @@ fn run_backups(
 }
 
 /// Forgets backups that are gone: nobody reconciles them any more.
-async fn forget_backups(backups: Store<GuardedBackup>, waking: Arc<Waking>) {
+async fn forget_backups(backups: Store<GuardedBackup>, waking: Arc<Waking>, filled: Filled) {
     // An empty list is no news before the first.
-    let _ = backups.wait_until_ready().await;
+    filled.wait().await;
     loop {
         sleep(FORGET_BACKUPS_EVERY).await;
         let there = backups.state();
@@ -482,9 +525,9 @@ async fn forget_backups(backups: Store<GuardedBackup>, waking: Arc<Waking>) {
 }
 
 /// Forgets drills that are gone.
-async fn forget_drills(drills: Store<GuardedDrill>, waking: Arc<Waking>) {
+async fn forget_drills(drills: Store<GuardedDrill>, waking: Arc<Waking>, filled: Filled) {
     // An empty list is no news before the first.
-    let _ = drills.wait_until_ready().await;
+    filled.wait().await;
     loop {
         sleep(FORGET_BACKUPS_EVERY).await;
         let there = drills.state();
@@ -498,13 +541,6 @@ async fn reconcile_backup(
     object: Arc<GuardedBackup>,
     context: Arc<backup::Context>,
 ) -> Result<Action, backup::Error> {
-    context.cache.synced().await;
-    // Each store is dropped only with its controller.
-    let _ = context.tenants.wait_until_ready().await;
-    let _ = context.stores.wait_until_ready().await;
-    let _ = context.policies.wait_until_ready().await;
-    // What runs must be counted before anything begins.
-    let _ = context.backups.wait_until_ready().await;
     match &object.0 {
         Ok(backup) => backup::reconcile(Arc::new(backup.clone()), context).await,
         Err(invalid) => {
@@ -538,10 +574,11 @@ fn run_drills(
     signing: Signing,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> impl Future<Output = ()> {
+    let filled = known.filled.clone();
     let config = Config::default().concurrency(runtime.settings.reconcile.concurrency);
     let controller = controller.with_config(config).graceful_shutdown_on(stop);
     let waking = known.waking;
-    let forgetting = forget_drills(known.drills.clone(), waking.clone());
+    let forgetting = forget_drills(known.drills.clone(), waking.clone(), filled.clone());
     let context = Arc::new(drill::Context {
         cluster: runtime.cluster(),
         cache,
@@ -563,16 +600,17 @@ fn run_drills(
         }
         reconcile_drill(object, context)
     };
-    let working = controller.run(reconcile, drill_error_policy, context).for_each(|result| {
-        if let Err(error) = result {
-            debug!(error = chain(&error), "reconciliation ended");
-        }
-        async {}
-    });
+    let working =
+        controller.run(once(filled.clone(), reconcile), drill_error_policy, context).for_each(|result| {
+            if let Err(error) = result {
+                debug!(error = chain(&error), "reconciliation ended");
+            }
+            async {}
+        });
     async move {
         tokio::select! {
             () = working => {}
-            () = drill::sweep::sweep(&sweeping) => {}
+            () = drill::sweep::sweep(&sweeping, filled.clone()) => {}
             () = forgetting => {}
         }
     }
@@ -583,12 +621,6 @@ async fn reconcile_drill(
     object: Arc<GuardedDrill>,
     context: Arc<drill::Context>,
 ) -> Result<Action, drill::Error> {
-    context.cache.synced().await;
-    // Each store is dropped only with its controller.
-    let _ = context.tenants.wait_until_ready().await;
-    let _ = context.stores.wait_until_ready().await;
-    let _ = context.policies.wait_until_ready().await;
-    let _ = context.backups.wait_until_ready().await;
     match &object.0 {
         Ok(drill) => drill::reconcile(Arc::new(drill.clone()), context).await,
         Err(invalid) => {
@@ -613,9 +645,9 @@ fn drill_error_policy(
 }
 
 /// Forgets stores that are gone: nobody reconciles them any more.
-async fn forget_stores(stores: Store<GuardedStore>, context: Arc<store::Context>) {
+async fn forget_stores(stores: Store<GuardedStore>, context: Arc<store::Context>, filled: Filled) {
     // An empty list is no news before the first.
-    let _ = stores.wait_until_ready().await;
+    filled.wait().await;
     loop {
         sleep(FORGET_EVERY).await;
         let names: HashSet<String> = stores.state().iter().map(|store| store.name_any()).collect();
@@ -652,11 +684,6 @@ fn store_error_policy(
 
 /// Reconciles a tenant that could be read, once everything is known about it.
 async fn reconcile(object: Arc<Guarded>, context: Arc<tenant::Context>) -> Result<Action, tenant::Error> {
-    // A decision on half a picture would make what is there already.
-    context.cache.synced().await;
-    // Each store is dropped only with its controller.
-    let _ = context.backups.wait_until_ready().await;
-    let _ = context.policies.wait_until_ready().await;
     match &object.0 {
         Ok(tenant) => tenant::reconcile(Arc::new(tenant.clone()), context).await,
         Err(invalid) if invalid.metadata.deletion_timestamp.is_some() => {

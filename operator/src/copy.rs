@@ -42,7 +42,10 @@ use self::{check::Copy, plan::Step};
 use crate::{
     controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
     error::chain,
-    io::cluster::{self, Cluster},
+    io::{
+        cluster::{self, Cluster},
+        filled::Filled,
+    },
     settings::Settings,
     signing::Signing,
     store::breakers::Breakers,
@@ -99,12 +102,8 @@ impl Context {
 }
 
 /// Takes rounds. Never ends.
-pub async fn run(context: Arc<Context>) {
-    // Each is dropped only with its controller.
-    let _ = context.tenants.wait_until_ready().await;
-    let _ = context.policies.wait_until_ready().await;
-    let _ = context.stores.wait_until_ready().await;
-    let _ = context.backups.wait_until_ready().await;
+pub async fn run(context: Arc<Context>, filled: Filled) {
+    filled.wait().await;
     loop {
         if let Err(error) = round(&context).await {
             warn!(error = chain(&error), "failed to look at the copies, trying again");

@@ -5,4 +5,5 @@ pub mod cache;
 pub mod cluster;
 pub mod difference;
 pub mod events;
+pub mod filled;
 pub mod kind;

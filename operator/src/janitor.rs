@@ -48,6 +48,7 @@ use crate::{
     io::{
         bucket::{self, SettingsError, breaker::Admission},
         cluster::{self, Cluster},
+        filled::Filled,
     },
     schedule::ScheduleError,
     settings::Settings,
@@ -175,13 +176,9 @@ impl Error {
 }
 
 /// Looks at each ward when its turn comes. Never ends.
-pub async fn run(context: Arc<Context>) {
-    // Each is dropped only with its controller.
-    let _ = context.tenants.wait_until_ready().await;
-    let _ = context.policies.wait_until_ready().await;
-    let _ = context.stores.wait_until_ready().await;
+pub async fn run(context: Arc<Context>, filled: Filled) {
     // A backup that runs must not look as if it did not.
-    let _ = context.backups.wait_until_ready().await;
+    filled.wait().await;
     let turns = Turns { began: (context.now)() };
     loop {
         round(&context, turns).await;

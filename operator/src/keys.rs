@@ -64,6 +64,7 @@ use crate::{
         cache::Cache,
         cluster::{self, Cluster},
         events::{self, News, Tone},
+        filled::Filled,
         kind::{Key, Kind},
     },
     overview::find,
@@ -153,13 +154,9 @@ pub enum Error {
 }
 
 /// Looks at all tenants, again and again. Ends never.
-pub async fn run(context: Context) {
+pub async fn run(context: Context, filled: Filled) {
     // What is not known yet is not taken to be absent.
-    context.cache.synced().await;
-    let _ = context.tenants.wait_until_ready().await;
-    let _ = context.policies.wait_until_ready().await;
-    let _ = context.stores.wait_until_ready().await;
-    let _ = context.backups.wait_until_ready().await;
+    filled.wait().await;
     // Whose look failed, and when they are looked at again.
     let mut resting: HashMap<String, Instant> = HashMap::new();
     loop {

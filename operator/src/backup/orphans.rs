@@ -10,7 +10,10 @@ use valv_crds::reference::{BACKUP_LABEL, ROLE_LABEL};
 use super::Context;
 use crate::{
     error::chain,
-    io::kind::{Key, Kind},
+    io::{
+        filled::Filled,
+        kind::{Key, Kind},
+    },
     segmentation::Role,
 };
 
@@ -18,10 +21,9 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Takes orphans away, again and again.
-pub async fn keep_sweeping(context: Arc<Context>) {
-    context.cache.synced().await;
-    // Dropped only with its controller.
-    let _ = context.backups.wait_until_ready().await;
+pub async fn keep_sweeping(context: Arc<Context>, filled: Filled) {
+    // A backup that is not known yet must not look as if it was gone.
+    filled.wait().await;
     loop {
         sleep(EVERY).await;
         sweep(&context).await;

@@ -18,6 +18,7 @@ use crate::{
     error::chain,
     io::{
         cluster::Error,
+        filled::Filled,
         kind::{Key, Kind},
     },
     tenant::observe::NamespaceSeen,
@@ -27,10 +28,9 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(20);
 
 /// Looks for orphans for as long as this runs.
-pub async fn sweep(context: &Context) {
-    context.cache.synced().await;
+pub async fn sweep(context: &Context, filled: Filled) {
     // A drill that is not known yet must not look as if it was gone.
-    let _ = context.drills.wait_until_ready().await;
+    filled.wait().await;
     loop {
         for namespace in context.cache.drill_namespaces() {
             let drills = context.drills.state();

@@ -11,7 +11,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures::FutureExt;
 use jiff::Timestamp;
 use kube::{ResourceExt, core::DeserializeGuard, runtime::reflector::Store};
 use prometheus_client::{
@@ -22,6 +21,7 @@ use prometheus_client::{
 use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill};
 
 use crate::{
+    io::filled::Filled,
     lease::Leadership,
     overview::{self, Overview, Snapshot, TroubleCode},
 };
@@ -39,6 +39,8 @@ pub struct Sources {
     pub backups: Store<DeserializeGuard<Backup>>,
     /// All drills; absent: the cluster has not the kind.
     pub drills: Option<Store<DeserializeGuard<RestoreDrill>>>,
+    /// Whether all of them were listed.
+    pub filled: Filled,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -47,16 +49,7 @@ impl Sources {
     /// Whether everything that there is was seen. Before that a tenant without a policy might only look so, and what
     /// ended long ago would be taken for news.
     fn are_filled(&self) -> bool {
-        fn is_filled<K: Clone + fmt::Debug + kube::Resource<DynamicType = ()> + 'static>(
-            store: &Store<K>,
-        ) -> bool {
-            store.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok())
-        }
-        is_filled(&self.tenants)
-            && is_filled(&self.policies)
-            && is_filled(&self.stores)
-            && is_filled(&self.backups)
-            && self.drills.as_ref().is_none_or(is_filled)
+        self.filled.is_done()
     }
 }
 
@@ -340,6 +333,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        io::filled::Filling,
         metrics::Metrics,
         overview::tests::{World, complete, condition, drill, failed, noon},
     };
@@ -351,6 +345,8 @@ mod tests {
         drills: Writer<DeserializeGuard<RestoreDrill>>,
         policies: Writer<DeserializeGuard<BackupPolicy>>,
         stores: Writer<DeserializeGuard<BackupStore>>,
+        filling: Filling,
+        filled: Filled,
         metrics: Metrics,
     }
 
@@ -367,7 +363,10 @@ mod tests {
     }
 
     fn caches(world: &World, leadership: Leadership) -> Caches {
+        let (filling, filled) = Filling::new();
         let mut caches = Caches {
+            filling,
+            filled,
             tenants: Writer::default(),
             backups: Writer::default(),
             drills: Writer::default(),
@@ -390,6 +389,7 @@ mod tests {
                 stores: self.stores.as_reader(),
                 backups: self.backups.as_reader(),
                 drills: Some(self.drills.as_reader()),
+                filled: self.filled.clone(),
                 now: noon,
             }
         }
@@ -398,6 +398,7 @@ mod tests {
             fill(&mut self.tenants, std::slice::from_ref(&world.tenant));
             fill(&mut self.backups, &world.backups);
             fill(&mut self.drills, &world.drills);
+            self.filling.done();
         }
 
         fn scrape(&self) -> String {
