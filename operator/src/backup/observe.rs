@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject, runtime::reflector::ObjectRef};
 use valv_crds::{
     Backup, BackupPolicy, JournalTenant,
@@ -23,6 +24,7 @@ use crate::{
         cluster::Error,
         kind::{Key, Kind},
     },
+    policy::slots,
     store::check::{self as store, Store},
     tenant::check::{self as tenant, Tenant},
 };
@@ -126,7 +128,8 @@ pub async fn observe(run: &Run, context: &Context) -> Result<Observed, Error> {
         }
     }
     let others = context.others.now(context);
-    others.of(&run.namespace).for_each(|other| compare(run, other, &mut observed));
+    let now = (context.now)();
+    others.of(&run.namespace).for_each(|other| compare(run, other, now, &mut observed));
     observed.rival = observed.tenant.there().and_then(|tenant| others.rival_of(tenant));
     Ok(observed)
 }
@@ -186,7 +189,9 @@ fn holds_attachments(key: &Key, object: &DynamicObject) -> bool {
 }
 
 /// What another backup of the same tenant means to this one.
-fn compare(run: &Run, other: &Backup, observed: &mut Observed) {
+///
+/// One whose slot has not come is not newer: a clock that was wrong for a minute must not end the schedule.
+fn compare(run: &Run, other: &Backup, now: Timestamp, observed: &mut Observed) {
     if other.uid() == run.object.uid() || other.metadata.deletion_timestamp.is_some() {
         return;
     }
@@ -196,6 +201,7 @@ fn compare(run: &Run, other: &Backup, observed: &mut Observed) {
     };
     if let (Some(own), Some(others)) = (slot_of(&run.object), slot_of(other))
         && others > own
+        && slots::has_come(others, now)
         && !other.spec.cancel
     {
         observed.newer = Some(other.name_any());
@@ -244,4 +250,29 @@ pub fn eldest<'a>(tenants: impl Iterator<Item = &'a JournalTenant>) -> BTreeMap<
         }
     }
     eldest.into_iter().map(|(archive, tenant)| (archive, tenant.name_any())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::backup::check::{self, tests::backup};
+
+    fn newer(name: &str) -> Option<String> {
+        let scheduled = json!({ "origin": "Scheduled" });
+        let run = check::check(backup("journal-ada", "ada-20261122t010000z", scheduled.clone()));
+        let mut other = backup("journal-ada", name, scheduled).as_ref().clone();
+        other.metadata.uid = Some("another".to_owned());
+        let mut observed = Observed::nothing();
+        compare(&run, &other, "2026-11-24T02:00:00Z".parse().unwrap(), &mut observed);
+        observed.newer
+    }
+
+    #[test]
+    fn a_slot_that_has_not_come_takes_nobody_s_place() {
+        assert_eq!(newer("ada-20261124t010000z").as_deref(), Some("ada-20261124t010000z"));
+        assert_eq!(newer("ada-20991231t010000z"), None);
+        assert_eq!(newer("ada-20261121t010000z"), None);
+    }
 }

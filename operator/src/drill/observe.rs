@@ -22,7 +22,7 @@ use super::{
     teardown::{self, Left},
 };
 use crate::{
-    archive::layout::ArchiveId,
+    archive::{envelope::PublicKey, layout::ArchiveId},
     error::chain,
     io::{
         bucket::Credentials,
@@ -232,8 +232,8 @@ async fn inside(subject: &Subject, context: &Context, observed: &mut Observed) -
 }
 
 async fn trusted(context: &Context) -> Result<Vec<String>, Error> {
-    match context.signing.key(&context.cluster, &context.settings.operator_namespace).await {
-        Ok(key) => Ok(vec![key.public().to_pem()]),
+    match context.signing.trusted(&context.cluster, &context.settings.operator_namespace).await {
+        Ok(keys) => Ok(keys.into_iter().map(PublicKey::to_pem).collect()),
         Err(crate::signing::Error::Cluster(error)) => Err(error),
         // The look says that it could not be had.
         Err(_) => Ok(vec![]),
@@ -254,11 +254,7 @@ async fn catalogue(
     if !is_ready(store) || observed.before.is_some() {
         return None;
     }
-    let trusted: Vec<_> = observed
-        .trusted
-        .iter()
-        .filter_map(|pem| crate::archive::envelope::PublicKey::from_pem(pem).ok())
-        .collect();
+    let trusted: Vec<_> = observed.trusted.iter().filter_map(|pem| PublicKey::from_pem(pem).ok()).collect();
     if trusted.is_empty() {
         let why = "the operator's signing key cannot be read: no commit could be believed";
         return Some(Looked::Trouble(why.to_owned()));

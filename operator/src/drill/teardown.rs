@@ -16,6 +16,9 @@ use crate::{
     tenant::observe::NamespaceSeen,
 };
 
+/// Annotation of the scheduler on a claim: for a pod on this node its volume is to be made.
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
 /// What is left of a drill.
 #[derive(Clone, Debug, Default)]
 pub struct Left {
@@ -100,6 +103,13 @@ fn split(text: &str) -> Vec<String> {
     text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
+/// Whether a volume is being made for `claim`. One that were deleted meanwhile would leave that volume behind, made after
+/// everybody had looked. A provisioner that gives up takes the annotation off.
+fn is_provisioning(claim: &DynamicObject) -> bool {
+    claim.annotations().contains_key(SELECTED_NODE)
+        && claim.data.pointer("/spec/volumeName").and_then(Value::as_str).is_none_or(str::is_empty)
+}
+
 /// What is done next about what is left.
 pub fn next(left: &Left) -> Next {
     match left.namespace {
@@ -141,7 +151,7 @@ pub fn next(left: &Left) -> Next {
     delete.extend(
         left.claims
             .iter()
-            .filter(|claim| !is_leaving(claim))
+            .filter(|claim| !is_leaving(claim) && !is_provisioning(claim))
             .map(|claim| (Key::new(Kind::PersistentVolumeClaim, claim.name_any()), claim.clone())),
     );
     let mut what = vec![];
@@ -151,6 +161,9 @@ pub fn next(left: &Left) -> Next {
     if !left.claims.is_empty() {
         let names: Vec<_> = left.claims.iter().map(ResourceExt::name_any).collect();
         what.push(format!("the volume claims {}", names.join(", ")));
+        if left.claims.iter().any(is_provisioning) {
+            what.push("a volume that is being made, which is waited for".to_owned());
+        }
     }
     for (name, policy) in &left.volumes {
         what.push(if policy == "Retain" {
@@ -231,6 +244,22 @@ mod tests {
 
         assert_eq!(deletes(&left).0.as_deref(), Some("pv-1"));
         assert_eq!(deletes(&left).1, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_claim_whose_volume_is_being_made_is_deleted_only_when_the_volume_is_known() {
+        let mut left = left("");
+        let mut claim = claim();
+        claim.data["spec"] = json!({});
+        claim.annotations_mut().insert(SELECTED_NODE.to_owned(), "node-1".to_owned());
+        left.claims = vec![claim.clone()];
+        assert_eq!(deletes(&left).1, Vec::<String>::new());
+        assert!(deletes(&left).2.contains("is being made"));
+
+        // Its provisioner has given up.
+        claim.annotations_mut().clear();
+        left.claims = vec![claim];
+        assert_eq!(deletes(&left).1, ["PersistentVolumeClaim database-0"]);
     }
 
     #[test]

@@ -6,14 +6,12 @@ use serde_json::Value;
 
 use crate::{
     agent::drill_words::DrillWords,
+    backup::sighting::controller,
     io::{
         cache::Objects,
         kind::{Key, Kind},
     },
 };
-
-/// Label of Kubernetes on a pod: the name of its Job.
-const JOB_LABEL: &str = "batch.kubernetes.io/job-name";
 
 /// How a Job stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,12 +41,16 @@ pub enum Stood {
 pub fn stood(objects: &Objects, name: &str) -> Stood {
     let Some(job) = objects.get(&Key::new(Kind::Job, name)) else { return Stood::Absent };
     let pods = objects.iter().filter(|(key, _)| key.kind == Kind::Pod).map(|(_, pod)| pod.as_ref());
-    let of_job = pods.filter(|pod| pod.labels().get(JOB_LABEL).is_some_and(|owner| owner == name));
+    // By the Job's UID: names and labels anybody may write.
+    let uid = job.uid();
+    let of_job = pods.filter(|pod| uid.is_some() && controller(pod) == uid.as_deref());
     let pod = of_job.max_by_key(|pod| pod.creation_timestamp());
     if let Some(terminated) = pod.and_then(|pod| agent(pod)?.pointer("/state/terminated")) {
         let time = |field: &str| terminated[field].as_str().and_then(|text| text.parse().ok());
         let words = terminated["message"].as_str().and_then(|text| serde_json::from_str(text).ok());
-        return match words {
+        return match words
+            .filter(|words| terminated["exitCode"] == 0 || matches!(words, DrillWords::Failure(_)))
+        {
             Some(words) => {
                 Stood::Said { words: Box::new(words), times: time("startedAt").zip(time("finishedAt")) }
             }
@@ -168,7 +170,9 @@ pub(super) mod tests {
             Kind::Pod,
             &format!("{job}-x"),
             json!({
-                "metadata": { "labels": { JOB_LABEL: job } },
+                "metadata": { "ownerReferences": [{
+                    "apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": format!("{job}-uid"), "controller": true,
+                }]},
                 "status": { "containerStatuses": [{ "name": "agent", "state": { "terminated": terminated } }] },
             }),
         );
@@ -182,6 +186,21 @@ pub(super) mod tests {
         let Stood::Silent { how } = stood(&objects, "restore") else { panic!("it said something") };
 
         assert_eq!(how, "Completed, exit code 0");
+    }
+
+    #[test]
+    fn a_pod_that_only_says_to_be_the_jobs_is_not_listened_to() {
+        let mut objects = Objects::default();
+        put(&mut objects, Kind::Job, "judge", json!({}));
+        let words = json!({ "failure": { "reason": "CannotRestore", "message": "so it says" } }).to_string();
+        let pod = json!({
+            "metadata": { "labels": { "batch.kubernetes.io/job-name": "judge" } },
+            "status": { "containerStatuses": [{ "name": "agent", "state": { "terminated": {
+                "exitCode": 0, "message": words } } }] },
+        });
+        put(&mut objects, Kind::Pod, "judge-y", pod);
+
+        assert_eq!(stood(&objects, "judge"), Stood::Runs { trouble: None });
     }
 
     #[test]
