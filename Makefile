@@ -119,7 +119,7 @@ unit: binaries ## tests that need no cluster (they start PostgreSQL and an S3 se
 .PHONY: lint
 lint: $(DENY) ## formatting, clippy, licences, generated files
 	$(call step,formatting,cargo fmt --all --check)
-	$(call step,clippy,cargo clippy --quiet --workspace --all-targets -- --deny warnings)
+	$(call step,clippy,cargo clippy --quiet --workspace --all-targets -- --deny warnings; cargo clippy --quiet --workspace --test e2e --test ground --test race --test stores -- --deny warnings)
 	$(call step,licences and sources,$(DENY) check --hide-inclusion-graph licenses bans sources)
 	@$(MAKE) binaries
 	$(call step,generated files (make generate writes them anew),$(GENERATED))

@@ -392,7 +392,9 @@ impl Seen<'_> {
     }
 
     fn last_drill(&self) -> Option<DrillView> {
+        // One that was cancelled says nothing of the backup: it neither counts as done nor takes an alarm away.
         let of_objects = self.drills.iter().filter_map(|drill| ended_drill(drill));
+        let of_objects = of_objects.filter(|drill| drill.reason != CANCELLED);
         let remembered =
             self.protection().and_then(|status| status.last_drill.as_ref()).map(|last| DrillView {
                 name: last.name.clone(),
@@ -403,6 +405,7 @@ impl Seen<'_> {
                 rto_seconds: last.rto_seconds,
                 rpo_seconds: last.rpo_seconds,
             });
+        let remembered = remembered.filter(|drill| drill.reason != CANCELLED);
         remembered.into_iter().chain(of_objects).max_by_key(|drill| drill.ended)
     }
 
@@ -521,6 +524,9 @@ pub fn ended_drill(drill: &RestoreDrill) -> Option<DrillView> {
         rpo_seconds: status.measured.as_ref().and_then(|measured| measured.rpo_seconds),
     })
 }
+
+/// Reason of a drill that somebody ended before its verdict.
+const CANCELLED: &str = "Cancelled";
 
 /// Whether a verdict for `reason` means that somebody changed what lies in a store.
 fn is_tampering(reason: DrillReason) -> bool {

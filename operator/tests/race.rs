@@ -10,6 +10,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement that fails ends by panicking")]
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
+#![allow(clippy::disallowed_methods, reason = "its settings are the environment's")]
 
 #[path = "archive/backup.rs"]
 #[allow(dead_code, reason = "the tests of the archive use the rest")]

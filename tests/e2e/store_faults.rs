@@ -64,8 +64,6 @@ fn a_store_that_is_busy_or_whose_answers_are_lost_only_delays_a_backup() {
 fn a_store_that_fails_for_long_ends_a_backup_with_its_reason_and_the_next_one_is_complete() {
     run(async |test| {
         let faults = [
-            (Fault::Unreachable, BackupReason::StoreUnavailable),
-            (Fault::AlwaysBusy, BackupReason::StoreUnavailable),
             (Fault::Slow { bytes_per_second: 8 * 1024 }, BackupReason::StoreUnavailable),
             (Fault::FullAfter { puts: 1 }, BackupReason::StoreFull),
             (Fault::RevokedAfter { puts: 1 }, BackupReason::CredentialsRefused),
@@ -81,6 +79,48 @@ fn a_store_that_fails_for_long_ends_a_backup_with_its_reason_and_the_next_one_is
         }
         Ok(())
     });
+}
+
+#[test]
+fn a_store_that_cannot_be_asked_is_waited_for_and_the_same_backup_goes_on_when_it_can() {
+    run(async |test| {
+        let waited = [Fault::Unreachable, Fault::AlwaysBusy].map(|fault| waits(test, fault));
+        if try_join_all(waited).await?.iter().all(Option::is_some) {
+            test.measured("unreachable, and 503 to everything: waited for, then complete");
+        }
+        Ok(())
+    });
+}
+
+async fn waits(test: &Test, fault: Fault) -> Result<Option<()>> {
+    let Some((protected, proxy)) = bring(test, 2, 0).await? else { return Ok(None) };
+
+    proxy.set(fault);
+    let name = protected.back_up(json!({})).await?;
+    waits_for_the_store(&protected, &name).await.with_context(|| format!("{fault:?}"))?;
+    ensure!(protected.commits()?.is_empty(), "{fault:?}: something was committed");
+
+    proxy.set(Fault::None);
+    let said = protected.says(&name, BackupCondition::Complete, "True", BackupReason::Committed).await;
+    said.with_context(|| format!("after {fault:?}"))?;
+    Ok(Some(()))
+}
+
+/// Waits until a backup says that it waits for its store, and returns what it says.
+async fn waits_for_the_store(protected: &Protected<'_>, name: &str) -> Result<String> {
+    // By its own look first, and by the store's condition as soon as its breaker has opened.
+    let reasons =
+        [BackupReason::StoreUnavailable, BackupReason::StoreNotReady].map(|reason| format!("{reason:?}"));
+    eventually(format!("{name} says that it waits for its store"), BACKED_UP, async || {
+        let object = protected.backup(name).await?;
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let complete = conditions.iter().find(|said| said["type"] == "Complete");
+        let complete = complete.filter(|said| reasons.iter().any(|reason| said["reason"] == reason.as_str()));
+        let message = complete.and_then(|said| said["message"].as_str()).map(str::to_owned);
+        let waits = message.filter(|_| !object["status"]["ended"].is_string());
+        Ok(Seen::when(waits, object["status"].to_string()))
+    })
+    .await
 }
 
 async fn fails(test: &Test, fault: Fault, reason: BackupReason) -> Result<Option<()>> {

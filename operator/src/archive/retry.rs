@@ -9,9 +9,13 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tracing::warn;
 
-use crate::{error::chain, io::bucket::Error};
+use crate::{
+    error::chain,
+    io::bucket::{Bucket, Error, Put, Version},
+};
 
 /// When to try again, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,16 @@ pub struct RetryRule {
     pub longest_wait: Duration,
     /// Retries that a run may be ahead of its successes.
     pub budget: u32,
+}
+
+impl RetryRule {
+    /// For a look of the operator's, which others wait for: three tries in about two seconds.
+    pub const FEW: Self = Self {
+        tries: 3,
+        first_wait: Duration::from_millis(500),
+        longest_wait: Duration::from_secs(2),
+        budget: 20,
+    };
 }
 
 impl Default for RetryRule {
@@ -117,6 +131,31 @@ impl Tries<'_> {
     /// The request succeeded.
     pub fn succeeded(self) {
         self.retries.give_back();
+    }
+}
+
+/// Puts one small object, as often as `rule` lets it. An answer that was lost makes the next try find what it put itself:
+/// whoever puts what must not be there yet reads it back.
+///
+/// # Errors
+/// The last, if another try cannot help or there were enough.
+pub async fn put(
+    bucket: &Bucket,
+    key: &str,
+    bytes: Bytes,
+    how: &Put,
+    rule: RetryRule,
+) -> Result<Option<Version>, Error> {
+    let retries = Retries::new(rule);
+    let mut tries = retries.begin();
+    loop {
+        match bucket.put(key, bytes.clone(), how).await {
+            Ok(version) => {
+                tries.succeeded();
+                return Ok(version);
+            }
+            Err(error) => tries.again_after(error).await?,
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
         finding::{Finding, Flaw},
         layout::{ArchiveId, Attempt, DataObject, Folder, Part},
         manifest::{FORMAT, Manifest},
-        retry::RetryRule,
+        retry::{self, RetryRule},
         verify::Mode,
     },
     error::chain,
@@ -308,7 +308,7 @@ impl Search {
         let bytes = me.seal(&visitor.keys.signing).map_err(Error::Canonical)?;
         let put = Put { on_existing, ..Put::default() };
         let committer = self.open(visitor, Identity::Committer)?;
-        match committer.put(&key, bytes.into(), &put).await {
+        match retry::put(&committer, &key, bytes.into(), &put, RetryRule::FEW).await {
             Ok(_) => {}
             // Another was first: whoever it is, the record says.
             Err(error) if error.kind == bucket::Kind::PreconditionFailed => {}
@@ -354,8 +354,7 @@ impl Search {
 
     fn reader(&self, visitor: &Visitor<'_>) -> Result<Archive, Error> {
         // The visit as a whole has a limit, and comes again.
-        let retry = RetryRule { tries: 3, ..RetryRule::default() };
-        let options = fetch::Options { retry, ..fetch::Options::default() };
+        let options = fetch::Options { retry: RetryRule::FEW, ..fetch::Options::default() };
         Ok(Archive::new(self.open(visitor, Identity::Reader)?, options))
     }
 
@@ -474,7 +473,7 @@ impl Commission {
         leads().map_err(Error::Fenced)?;
         let committer = search.open(visitor, Identity::Committer)?;
         let name = Commit::key(&search.archive, search.slot).to_string();
-        match committer.put(&name, bytes.into(), &put).await {
+        match retry::put(&committer, &name, bytes.into(), &put, RetryRule::FEW).await {
             Ok(_) => {}
             Err(error) if error.kind == bucket::Kind::PreconditionFailed => {}
             Err(source) => return Err(Error::Put { what: "the commit", source }),

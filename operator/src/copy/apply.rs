@@ -16,6 +16,7 @@ use crate::{
         fetch::{self, FoundCommit},
         finding::{Finding, Flaw},
         manifest::Manifest,
+        retry::{self, RetryRule},
         verify::Mode,
     },
     error::chain,
@@ -199,7 +200,7 @@ async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestam
     };
     if let Found::Nothing = found(copy, &copy.target, &target, &keys, context).await? {
         leads(&context.cluster)?;
-        match target.committer.put(&name, sealed.into(), &put).await {
+        match retry::put(&target.committer, &name, sealed.into(), &put, RetryRule::FEW).await {
             Ok(_) => {}
             Err(error) if error.kind == bucket::Kind::PreconditionFailed => {}
             Err(error) => return Err(Error::Put(error)),

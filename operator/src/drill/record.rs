@@ -25,6 +25,7 @@ use crate::{
         envelope::{Envelope, OpenError, PublicKey, SigningKey},
         layout::{ArchiveId, InvalidName, Key},
         manifest::Tool,
+        retry::{self, RetryRule},
     },
     io::bucket::{self, Bucket, Credentials, OnExisting, Put, SettingsError},
     store::check::{Identities, Identity, Store},
@@ -287,7 +288,9 @@ pub async fn write(
         lock_mode: store.claimed_mode().unwrap_or_default(),
         ..Put::default()
     };
-    let version = match open(Identity::Committer)?.put(&name, bytes.clone().into(), &put).await {
+    let committer = open(Identity::Committer)?;
+    let put = retry::put(&committer, &name, bytes.clone().into(), &put, RetryRule::FEW);
+    let version = match put.await {
         Ok(version) => version,
         // Ours, whose answer was lost; or somebody else's, which is seen below.
         Err(error) if error.kind == bucket::Kind::PreconditionFailed => None,

@@ -15,7 +15,7 @@ use valv_crds::{
     Backup, BackupPolicy, RestoreDrill, Slot,
     backup::{BackupCondition, BackupReason, Origin},
     condition::{ConditionType, Reason, Saying},
-    drill::{DrillCondition, DrillOrigin},
+    drill::{DrillCondition, DrillOrigin, DrillReason},
     protection::{KeyRole, KeyStatus, LastBackup, LastDrill, Protection, ProtectionStatus},
     schedule::MissedSlots,
     slot,
@@ -194,6 +194,10 @@ fn last_drill(drills: &[RestoreDrill], standing: Option<LastDrill>) -> Option<La
     let ended = drills.iter().filter_map(|drill| {
         let status = drill.status.as_ref()?;
         let passed = found(&status.conditions, DrillCondition::Passed)?;
+        // One that was cancelled says nothing of the backup, and takes no alarm away.
+        if passed.reason == format!("{:?}", DrillReason::Cancelled) {
+            return None;
+        }
         Some(LastDrill {
             name: drill.name_any(),
             backup: status.backup.as_ref().map(|backup| backup.slot),
