@@ -170,7 +170,7 @@ fn an_agent_that_is_killed_at_any_stage_leaves_nothing_complete_and_the_next_att
         protected.complete().await?;
         let all = proxy.puts();
         ensure!(all > 3, "a backup is {all} puts: there is no middle to kill it in");
-        for through in [0, 1, all - 2] {
+        for through in [0, 1, all - 1] {
             let before = protected.commits()?;
             proxy.set(Fault::HeldAfter { puts: through });
             let name = protected.back_up(json!({})).await?;

@@ -1,4 +1,4 @@
-//! What happens to requests.
+//! What happens to requests. A PUT here is one of an agent's: a key with a folder `data` in it.
 
 /// What the network or the store does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -101,7 +101,7 @@ impl FaultProxy {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// Objects that were put since the fault was set, whether they reached the store or not.
+    /// Objects that agents put since the fault was set, whether they reached the store or not.
     pub fn puts(&self) -> usize {
         self.shared.puts.load(Ordering::SeqCst)
     }

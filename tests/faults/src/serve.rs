@@ -35,6 +35,11 @@ pub(crate) async fn connection(connection: TcpStream, shared: Arc<Shared>) -> Re
     Ok(server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service).await?)
 }
 
+/// Whether an agent puts something: what the operator puts lies elsewhere.
+fn is_data(request: &Request<Incoming>) -> bool {
+    request.method() == Method::PUT && request.uri().path().contains("/data/")
+}
+
 impl Shared {
     fn fault(&self) -> Fault {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,7 +49,7 @@ impl Shared {
 /// An error ends the connection without an answer.
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>> {
     let number = shared.requests.fetch_add(1, Ordering::SeqCst) + 1;
-    let put = (request.method() == Method::PUT).then(|| shared.puts.fetch_add(1, Ordering::SeqCst) + 1);
+    let put = is_data(&request).then(|| shared.puts.fetch_add(1, Ordering::SeqCst) + 1);
     let fault = shared.fault();
     match fault.act(number, put) {
         Act::Pass => pass(request, &shared, None).await,
