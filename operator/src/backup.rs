@@ -121,6 +121,9 @@ pub enum Error {
     object.namespace = object.namespace().unwrap_or_default(),
 ))]
 pub async fn reconcile(object: Arc<Backup>, context: Arc<Context>) -> Result<Action, Error> {
+    if check::awaits_catalogue(&object) {
+        return Ok(Action::await_change());
+    }
     let now = (context.now)();
     let run = check::check(object);
     let observed = observe::observe(&run, &context).await.map_err(Error::Observe)?;

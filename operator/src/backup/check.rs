@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::observe::is_over;
 use kube::ResourceExt;
 use valv_crds::{
     Backup, Slot,
     backup::{BackupReason, Origin},
-    reference::NAMESPACE_PREFIX,
+    reference::{FROM_CATALOGUE_ANNOTATION, NAMESPACE_PREFIX},
     slot,
 };
 
@@ -83,6 +84,13 @@ impl Run {
     }
 }
 
+/// Whether `object` was made from the catalogue and does not say yet how it ended: the janitor, which made it, is about
+/// to. Nothing is run for it, and nothing is written that the janitor's status would collide with.
+pub fn awaits_catalogue(object: &Backup) -> bool {
+    let is_begun = object.status.as_ref().is_some_and(|status| status.attempt.is_some());
+    !is_begun && !is_over(object) && object.annotations().contains_key(FROM_CATALOGUE_ANNOTATION)
+}
+
 /// Checks `object`.
 pub fn check(object: Arc<Backup>) -> Run {
     let name = object.name_any();
@@ -147,5 +155,20 @@ pub(super) mod tests {
         assert_eq!(reason("default", "ada-20261122t010000z"), BackupReason::NotATenant);
         assert_eq!(reason("journal-ada", "ada"), BackupReason::NameInvalid);
         assert_eq!(reason("journal-ada", "bo-20261122t010000z"), BackupReason::NameInvalid);
+    }
+
+    #[test]
+    fn what_came_from_the_catalogue_is_left_to_it() {
+        let mut rebuilt =
+            backup("journal-ada", "ada-20261122t010000z", json!({ "origin": "Scheduled" })).as_ref().clone();
+        assert!(!awaits_catalogue(&rebuilt));
+
+        rebuilt.metadata.annotations =
+            Some([(FROM_CATALOGUE_ANNOTATION.to_owned(), "true".to_owned())].into());
+        assert!(awaits_catalogue(&rebuilt));
+
+        let status = json!({ "attempt": { "number": 1 }, "conditions": [] });
+        rebuilt.status = serde_json::from_value(status).unwrap();
+        assert!(!awaits_catalogue(&rebuilt));
     }
 }

@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::ResourceExt;
 use valv_crds::{
     BackupPolicy,
     backup::{self, BackupReason, Order, Origin},
     policy::PolicyCondition,
     protection::Protection,
-    reference::FROM_CATALOGUE_ANNOTATION,
     store::StoreCondition,
 };
 
@@ -193,11 +191,6 @@ pub fn plan(run: &Run, observed: &Observed, settings: &Settings, now: Timestamp)
         .map(|attempt| (attempt, attempt::standing(attempt, &observed.writing, &observed.reading, now)));
     if run.object.metadata.deletion_timestamp.is_some() {
         return Plan { step: Step::Over, sweep: leftovers(run, observed), look_again_after: None };
-    }
-    // It was taken long ago: the janitor, which made the object, says so in its status.
-    if attempt.is_none() && run.object.annotations().contains_key(FROM_CATALOGUE_ANNOTATION) {
-        let message = "it was made from the catalogue, which also says how it ended: nothing is run for it";
-        return waits(Obstacle::passing(BackupReason::ReadingBack, message));
     }
     if run.object.spec.cancel {
         let message = "spec.cancel was set; what it had written is garbage that the janitor finds";

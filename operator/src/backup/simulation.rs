@@ -365,18 +365,6 @@ fn a_backup_that_never_began_is_missed_when_a_newer_is_there_or_its_time_has_pas
 }
 
 #[test]
-fn what_came_from_the_catalogue_is_not_run_again() {
-    let mut rebuilt = Simulation::scheduled();
-    rebuilt.observed.newer = Some("ada-20261123t010000z".to_owned());
-    rebuilt.backup.metadata.annotations =
-        Some([("valv.eu/from-catalogue".to_owned(), "true".to_owned())].into());
-
-    assert_eq!(rebuilt.waits(), Some(BackupReason::ReadingBack));
-    rebuilt.later(30 * 24 * 3600);
-    assert_eq!(rebuilt.waits(), Some(BackupReason::ReadingBack));
-}
-
-#[test]
 fn a_clock_that_is_behind_makes_a_slot_wait_and_a_person_s_backup_not_even_that() {
     let mut manual = Simulation::new();
     manual.now = "2026-11-22T09:29:00Z".parse().unwrap();
