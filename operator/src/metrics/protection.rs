@@ -452,12 +452,14 @@ mod tests {
         let world = World::well();
         let mut caches = caches(&world, leads());
         let mut backups = Writer::default();
-        let sources = Sources { backups: backups.as_reader(), ..caches.sources() };
+        let (filling, filled) = Filling::new();
+        let sources = Sources { backups: backups.as_reader(), filled, ..caches.sources() };
         caches.metrics.protection(sources);
         assert!(!caches.scrape().contains("tenant="), "{}", caches.scrape());
 
         fill::<Backup>(&mut backups, &[failed("20261122T010000Z", "2026-11-22T01:10:00Z", "AgentFailed")]);
         caches.backups = backups;
+        filling.done();
 
         let text = caches.scrape();
         assert!(text.contains("tenant=\"ada\"") && !text.contains("valv_backup_failures_total{"), "{text}");
