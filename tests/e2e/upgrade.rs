@@ -169,7 +169,8 @@ fn a_tenant_that_is_suspended_while_it_migrates_migrates_to_the_end() {
 /// A migration that can be watched at work.
 const SLOW: &str = "journal: {migrate: {command: [/bin/sh, -c, 'sleep 4; exec journal migrate']}}";
 
-/// Waits until the tenant is ready, and counts the migrations that were at work at once.
+/// Waits until the tenant is ready with the second version. Fails if two migrations were at work at once, or none was
+/// seen.
 async fn migrates_one_at_a_time_until_ready(test: &Test, tenant: &Tenant) -> Result<()> {
     let mut most = 0;
     eventually(format!("{} is ready", tenant.name), STEP, async || {

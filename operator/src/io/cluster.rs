@@ -227,16 +227,16 @@ impl Cluster {
     }
 
     /// Creates `namespace`, which must not be there: one that is somebody else's is never taken over.
-    pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Error> {
+    pub async fn create_namespace(&self, namespace: &Namespace) -> Result<Namespace, Error> {
         let key = Key::new(Kind::Namespace, namespace.name_any());
         self.fence("create", &key, "the cluster")?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let api = Api::<Namespace>::all(self.client.clone());
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let request = api.create(&params, namespace);
-        in_time("create", &key, "the cluster", request).await?;
+        let created = in_time("create", &key, "the cluster", request).await?;
         self.written(&key);
-        Ok(())
+        Ok(created)
     }
 
     /// Creates `secret`, which must not be there.
@@ -521,6 +521,15 @@ impl Cluster {
             Err(error) if error.is_not_found() && finalizer == Finalizer::Absent => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether this very `tenant` is there at this moment.
+    pub async fn has(&self, tenant: &JournalTenant) -> Result<bool, Error> {
+        let api = Api::<JournalTenant>::all(self.client.clone());
+        let name = tenant.name_any();
+        let request = api.get_metadata_opt(&name);
+        let found = in_time("get", tenant_key(tenant), "the cluster", request).await?;
+        Ok(found.is_some_and(|found| found.metadata.uid == tenant.metadata.uid))
     }
 
     /// Writes `status` to `object` of `kind`, which has no namespace, in the version that was seen, unless it stands

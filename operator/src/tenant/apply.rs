@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Namespace, Secret},
+};
 use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject};
 use rand::{RngExt, distr::Alphanumeric};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tracing::info;
 use valv_crds::reference::{CONFIRM_DELETION_ANNOTATION, RETAINED_ANNOTATION, TENANT_LABEL};
 
 use super::{
@@ -62,6 +67,17 @@ pub struct Outcome {
 /// What keeps a tenant's pods from others and others from them: without these as they are wanted nothing is started.
 const WALLS: [Kind; 4] = [Kind::Namespace, Kind::NetworkPolicy, Kind::ResourceQuota, Kind::LimitRange];
 
+/// Deletes the namespace that was `created` a moment ago for a tenant that is gone: nobody else would.
+///
+/// The apiserver lets an object go that had no finalizer when its deletion began, also if one was set meanwhile and
+/// answered for: what is seen of a tenant is not enough to make it a namespace that only its finalizer takes away.
+async fn take_back(created: &Namespace, cluster: &Cluster) -> Result<(), Error> {
+    let key = Key::new(Kind::Namespace, created.name_any());
+    let standing = DynamicObject { types: None, metadata: created.metadata.clone(), data: Value::Null };
+    info!(object.name = key.name, "the tenant was deleted while its namespace was being made");
+    cluster.delete(&key, &standing).await.map_err(Error::Cluster)
+}
+
 /// Brings the cluster to `plan`: the namespace and the operator's access to it first, then Secrets (nothing that
 /// reads them is started before they are there), then the objects in their order, then what is to go. Where a wall
 /// could not be put up, what comes after it is not done. The finalizer is last: as long as it stands, the rest is
@@ -93,7 +109,14 @@ pub async fn apply(
     } = plan;
     let mut outcome = Outcome::default();
     if let Some(namespace) = namespace {
-        outcome.heed(cluster.create_namespace(namespace).await)?;
+        let created = cluster.create_namespace(namespace).await;
+        if let Ok(created) = &created
+            && !cluster.has(&tenant.object).await.map_err(Error::Cluster)?
+        {
+            take_back(created, cluster).await?;
+            return Ok(outcome);
+        }
+        outcome.heed(created.map(drop))?;
         if !outcome.is_clean() {
             return Ok(outcome);
         }
@@ -211,7 +234,7 @@ fn standing(observed: &Observed, key: &Key) -> Option<DynamicObject> {
 
 fn as_dynamic(secret: &Secret) -> Option<DynamicObject> {
     let mut value = serde_json::to_value(secret).ok()?;
-    value["metadata"]["managedFields"] = serde_json::Value::Null;
+    value["metadata"]["managedFields"] = Value::Null;
     serde_json::from_value(value).ok()
 }
 
@@ -360,7 +383,9 @@ mod tests {
 
     use ::http::{Method, Request, Response, StatusCode};
     use kube::client::Body;
-    use serde_json::Value;
+    use serde_json::json;
+
+    use valv_crds::reference::FINALIZER;
 
     use super::*;
     use crate::{fake_api, tenant::simulation::Simulation};
@@ -428,6 +453,52 @@ mod tests {
         let whole = FakeApiServer::refusing("nothing", StatusCode::FORBIDDEN, "Forbidden");
         apply_to(&whole, &swept()).await;
         assert!(whole.has_written("statefulsets") && whole.has_written("deployments"));
+    }
+
+    /// What is written for a tenant that has its finalizer and no namespace yet, if this is the tenant that the
+    /// apiserver has by then.
+    async fn written_beside(found: Value) -> Vec<String> {
+        let mut simulation = Simulation::new();
+        simulation.tenant.metadata.uid = Some("one".to_owned());
+        simulation.tenant.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        let written = Arc::<Mutex<Vec<String>>>::default();
+        let noted = Arc::clone(&written);
+        let client = fake_api::client(move |request| {
+            let path = request.uri().path().to_owned();
+            let is_read = request.method() == Method::GET;
+            if !is_read {
+                noted.lock().unwrap().push(format!("{} {path}", request.method()));
+            }
+            ready(match (is_read, found.is_null()) {
+                (true, true) => fake_api::refuse(StatusCode::NOT_FOUND, "NotFound"),
+                (true, false) => fake_api::respond(StatusCode::OK, &found),
+                (false, _) => fake_api::respond(StatusCode::OK, request.body()),
+            })
+        });
+        let plan = simulation.plan();
+        assert!(plan.namespace.is_some(), "{plan:?}");
+        let Simulation { observed, settings, now, .. } = &simulation;
+        let cluster = fake_api::cluster(client);
+        apply(&simulation.checked(), observed, &plan, &cluster, settings, *now).await.unwrap();
+        let written = written.lock().unwrap().clone();
+        written.into_iter().filter(|request| request.contains("namespaces")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_was_deleted_while_its_namespace_was_made_leaves_none() {
+        let tenant = |uid: &str| {
+            json!({
+                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                "metadata": { "name": "ada", "uid": uid },
+            })
+        };
+        let taken_back = ["POST /api/v1/namespaces", "DELETE /api/v1/namespaces/journal-ada"];
+        assert_eq!(written_beside(Value::Null).await, taken_back);
+        assert_eq!(written_beside(tenant("another of this name")).await, taken_back);
+
+        let kept = written_beside(tenant("one")).await;
+        assert!(kept[1..].iter().all(|request| request.starts_with("PATCH")), "{kept:?}");
+        assert!(kept[1].ends_with("/journal-ada/rolebindings/valv-operator"), "{kept:?}");
     }
 
     #[tokio::test]
