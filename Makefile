@@ -67,7 +67,7 @@ ifndef KUBECONFIG
 endif
 
 .PHONY: demo
-demo: root binaries ## a real cluster, Valv on it, one journal, a note that survives its database
+demo: root binaries ## a real cluster, a journal on it, its backups, a drill that passes and one that must fail
 	@started=$$SECONDS; $(WITH_CLUSTER) $(BINARIES)/demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
 
 .PHONY: test

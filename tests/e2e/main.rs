@@ -24,6 +24,7 @@ mod protection;
 mod ready;
 mod references;
 mod retention;
+mod restored_without_valv;
 mod rotation;
 mod schema;
 mod segmentation;

@@ -81,7 +81,7 @@ pub async fn apply(
         match cluster.create_namespace(namespace).await {
             // Made by a look whose end was not seen; else the next look finds it to be somebody else's.
             Err(error) if error.is_conflict() => return Ok(outcome),
-            made => made.map_err(Error::Cluster)?,
+            made => drop(made.map_err(Error::Cluster)?),
         }
     }
     if !orders.is_empty()

@@ -188,6 +188,13 @@ impl Cluster {
         debian::Root::Postgres.folder(&Cache::new(&self.settings), &progress)
     }
 
+    /// A folder with a bare Debian that has what a restore without Valv needs.
+    pub fn restore_root(&self) -> Result<PathBuf> {
+        let progress = Progress::new();
+        let _lock = Lock::take(&self.settings, &progress)?;
+        debian::Root::Restore.folder(&Cache::new(&self.settings), &progress)
+    }
+
     /// kubectl as the administrator, to be completed.
     pub fn kubectl_command(&self) -> Result<Command> {
         Ok(self.kubectl().command())

@@ -130,6 +130,8 @@ pub enum Root {
     Postgres,
     /// The same with another program that backs `PostgreSQL` up, to compare with.
     Race,
+    /// What the page on the format of backups says that a restore without Valv needs, and nothing of Valv.
+    Restore,
     /// The proxy that gives TLS to a journal which has none.
     Haproxy,
 }
@@ -141,6 +143,7 @@ impl Root {
             Self::Shell => "shell",
             Self::Postgres => "postgres",
             Self::Race => "race",
+            Self::Restore => "restore",
             Self::Haproxy => "haproxy",
         }
     }
@@ -156,6 +159,10 @@ impl Root {
             Self::Race => {
                 "base-files,bash,ca-certificates,coreutils,dash,diffutils,findutils,grep,gzip,hostname,libc-bin,\
                  netbase,pgbackrest,postgresql-17,postgresql-client-17,procps,sed,tar,tzdata,util-linux,zstd"
+            }
+            Self::Restore => {
+                "age,b3sum,base-files,bash,ca-certificates,coreutils,curl,dash,findutils,grep,jq,libc-bin,netbase,openssl,\
+                 postgresql-17,sed,tar,tzdata,zstd"
             }
             Self::Haproxy => "base-files,ca-certificates,haproxy,libc-bin,netbase,tzdata",
         }
