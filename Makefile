@@ -34,6 +34,8 @@ DENY_VERSION := 0.20.2
 DOC_LINTS := --deny warnings --allow rustdoc::private_intra_doc_links
 E2E_THREADS ?= 6
 TEST ?=
+# What gates no change by itself, for it takes long: make test-all has it.
+E2E_LONG := store_faults:: drill_faults:: drill_judges:: faults::
 
 # Each step says what it does and how long it took: $(call step,what,commands). In the commands `;` stands between
 # them, never `&&`: a command that fails before an `&&` ends nothing.
@@ -78,9 +80,10 @@ test: root ## everything that gates a change: 20 min warm
 	else printf '\nmake test: FAILED after %s s\n' "$$((SECONDS - started))"; exit 1; fi
 
 .PHONY: test-all
-test-all: root ## test, and what takes longer: accessibility in a browser, measurements, all of ground
+test-all: root ## test, and what takes longer: every fault of backups and drills, accessibility, measurements, all of ground
 	@$(MAKE) test
-	@$(WITH_CLUSTER) $(SELF) axe bench
+	@$(WITH_CLUSTER) $(SELF) e2e-long axe bench-operator
+	@$(MAKE) race
 	@$(MAKE) ground
 
 .PHONY: e2e
@@ -93,7 +96,11 @@ e2e-here:
 	@$(MAKE) cluster-up
 	$(call step,installing Valv,$(HARNESS) install)
 	$(call step,what opens a backup,$(call debian,/usr/bin/age,age); $(call debian,/usr/bin/zstd,zstd))
-	$(call step,tests on the cluster,cargo test --quiet --workspace --test e2e -- $(TEST) --test-threads=$(E2E_THREADS) --nocapture)
+	$(call step,tests on the cluster,cargo test --quiet --workspace --test e2e -- $(or $(TEST),$(addprefix --skip ,$(E2E_LONG))) --test-threads=$(E2E_THREADS) --nocapture)
+
+.PHONY: e2e-long
+e2e-long:
+	@$(SELF) e2e-here TEST="$(E2E_LONG)"
 
 # What the tests made goes with a cluster that was brought up for them.
 .PHONY: e2e-all
@@ -165,12 +172,17 @@ axe: root ## the journal's pages in a browser, checked for accessibility
 	$(call step,accessibility,tests/journal/axe/run.sh "$(CLUSTER)")
 
 .PHONY: bench
-bench: root ## the operator's memory and speed with 1 running and 50 suspended tenants
+bench: root binaries ## what it costs: the pipeline against pgBackRest (SIZE=4: on 4 GiB); the operator with 51 tenants
+	@$(MAKE) race
+	@$(WITH_CLUSTER) $(SELF) bench-operator
+
+.PHONY: bench-operator
+bench-operator:
 	@$(MAKE) cluster-up
 	$(call step,measuring,$(BINARIES)/bench)
 
 .PHONY: race
-race: root binaries ## the pipeline against pgBackRest, on 1 GiB (SIZE=4: 4 GiB): time, memory, bytes
+race: root binaries
 	$(call step,a race,root="$$($(CLUSTER) race-root)"; store="$$($(CLUSTER) programs --path versitygw)"; VALV_POSTGRES_ROOT="$$root" VALV_VERSITYGW="$$store" VALV_JOURNAL="$(BINARIES)/journal" cargo test --quiet --workspace --test race)
 
 .PHONY: cluster-up
