@@ -63,10 +63,10 @@ fn the_page_s_block_restores_a_tenant_in_a_bare_debian() {
 
 /// `pg_verifybackup`, and a server on the folder, whose answers are written down.
 const DATABASE: &str = r#"
-export PATH=/usr/lib/postgresql/17/bin:/usr/bin:/bin
+export PATH=/usr/lib/postgresql/17/bin:/usr/sbin:/usr/bin:/bin
 cd /
 chown -R postgres /restored/database
-as() { setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"; }
+as() { chroot --userspec=postgres:postgres / "$@"; }
 as pg_verifybackup --exit-on-error /restored/database
 echo 'local all all trust' >/tmp/hba
 chmod 644 /tmp/hba
