@@ -154,7 +154,11 @@ pub fn parse_name(name: &str) -> Result<(&str, Slot), SlotError> {
 /// # Shape
 /// The first 16 letters and digits of `uid`, in lower case.
 pub fn short_uid(uid: &str) -> String {
-    uid.chars().filter(char::is_ascii_alphanumeric).take(16).map(|letter| letter.to_ascii_lowercase()).collect()
+    uid.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(16)
+        .map(|letter| letter.to_ascii_lowercase())
+        .collect()
 }
 
 /// Namespace into which the drill of `tenant` with this UID restores: `drill-<tenant>-0b0e7c1a6f0e4a67`.

@@ -721,7 +721,10 @@ location: { region: se-sto1, country: SE }
         .unwrap();
 
         assert_eq!(settings.backups.concurrent, 3);
-        assert_eq!((settings.drills.concurrent, settings.drills.storage_class_name.as_deref()), (9, Some("gone")));
+        assert_eq!(
+            (settings.drills.concurrent, settings.drills.storage_class_name.as_deref()),
+            (9, Some("gone"))
+        );
         assert_eq!(settings.location.unwrap().region, "se-sto1");
 
         assert_eq!(settings.network.cluster_cidrs[1].to_string(), "fd00::/48");

@@ -80,7 +80,10 @@ fn what_somebody_forges_in_a_drills_namespace_is_refused() {
         let parts = [
             (kind::POD, judge(tenant, image)),
             (kind::JOB, job(tenant, image)),
-            (kind::CONFIG_MAP, json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "drill-2" } })),
+            (
+                kind::CONFIG_MAP,
+                json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "drill-2" } }),
+            ),
             (kind::NETWORK_POLICY, open_wall()),
         ];
         for (kind, part) in parts {
@@ -97,8 +100,7 @@ fn what_somebody_forges_in_a_drills_namespace_is_refused() {
             json!({ "annotations": { "valv.eu/drill-volumes": null, "valv.eu/drill-object": null } }),
         ] {
             let change = json!({ "metadata": metadata });
-            let refused =
-                refusal(admin.change(kind::NAMESPACE, "", &into, Change::Merge(&change)).await)?;
+            let refused = refusal(admin.change(kind::NAMESPACE, "", &into, Change::Merge(&change)).await)?;
             ensure!(refused.contains("leave them"), "{refused}");
         }
 
@@ -151,9 +153,10 @@ fn nothing_is_restored_onto_volumes_that_their_class_keeps() {
         kept["reclaimPolicy"] = json!("Retain");
         test.made(kind::STORAGE_CLASS, "", &name);
         admin.create(kind::STORAGE_CLASS, "", kept).await?;
-        let tenant = test.tenant("keeping")?.with(&world.protection)?.with(&format!(
-            "database: {{storageClassName: {name}}}"
-        ))?;
+        let tenant = test
+            .tenant("keeping")?
+            .with(&world.protection)?
+            .with(&format!("database: {{storageClassName: {name}}}"))?;
         tenant.up().await?;
 
         let drill = world.drill_of(&tenant).await?;

@@ -243,7 +243,8 @@ impl<'a> World<'a> {
             keys[1].to_public(),
             keys[2].to_public()
         );
-        let own = "{attachments: {size: 1Gi, mountPath: /var/lib/journal}, journal: {writableFolders: [/tmp]}}";
+        let own =
+            "{attachments: {size: 1Gi, mountPath: /var/lib/journal}, journal: {writableFolders: [/tmp]}}";
         let tenant = test.tenant("drilled")?.with(own)?.with(&protection)?;
         let [_, _, drill] = keys;
         Ok(Some(Self { test, store, tenant, protection, drill }))

@@ -252,3 +252,83 @@ fn standing(observed: &Observed, key: &Key) -> Option<DynamicObject> {
     }
     observed.objects.get(key).map(|object| object.as_ref().clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use ::http::{Method, Request, StatusCode};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fake_api;
+
+    fn job() -> Value {
+        json!({
+            "apiVersion": "batch/v1", "kind": "Job",
+            "metadata": { "name": "judge", "namespace": "drill-ada-0b0e7c1a6f0e4a67", "labels": { "valv.eu/drill": "u" } },
+            "spec": { "backoffLimit": 0, "activeDeadlineSeconds": 60, "template": { "spec": {
+                "containers": [{ "name": "agent", "image": "r.example/v:1", "args": ["agent", "judge"] }],
+            }}},
+        })
+    }
+
+    /// What the API server made of it: with more than was asked for.
+    fn standing(change: impl FnOnce(&mut Value)) -> Value {
+        let mut standing = job();
+        standing["metadata"]["uid"] = json!("j1");
+        standing["spec"]["activeDeadlineSeconds"] = json!(55);
+        standing["spec"]["suspend"] = json!(false);
+        standing["spec"]["template"]["spec"]["dnsPolicy"] = json!("ClusterFirst");
+        change(&mut standing);
+        standing
+    }
+
+    /// Makes the Job where `standing` has its name already; and what was asked of the API server.
+    async fn make(standing: Value) -> (Result<DrillJob, ClusterError>, Vec<Method>) {
+        let asked: Arc<Mutex<Vec<Method>>> = Arc::default();
+        let seen = asked.clone();
+        let serve = move |request: Request<Value>| {
+            let method = request.method().clone();
+            seen.lock().unwrap().push(method.clone());
+            let answer = match method {
+                Method::POST => fake_api::refuse(StatusCode::CONFLICT, "AlreadyExists"),
+                Method::DELETE => {
+                    fake_api::respond(StatusCode::OK, &json!({ "kind": "Status", "status": "Success" }))
+                }
+                _ => fake_api::respond(StatusCode::OK, &standing),
+            };
+            std::future::ready(answer)
+        };
+        let cluster = fake_api::cluster(fake_api::client(serve));
+        let made = make_job(&Wanted { key: Key::new(Kind::Job, "judge"), value: job() }, &cluster).await;
+        let asked = asked.lock().unwrap().clone();
+        (made, asked)
+    }
+
+    #[tokio::test]
+    async fn a_job_that_a_crashed_operator_made_is_taken_up() {
+        let (made, asked) = make(standing(|_| {})).await;
+
+        assert_eq!(made.unwrap(), DrillJob { name: "judge".into(), uid: "j1".into() });
+        assert_eq!(asked, [Method::POST, Method::GET]);
+    }
+
+    #[tokio::test]
+    async fn a_job_of_that_name_that_would_do_something_else_is_taken_away() {
+        let changes: [fn(&mut Value); 3] = [
+            |job| job["spec"]["template"]["spec"]["containers"][0]["image"] = json!("r.example/forged:1"),
+            |job| {
+                let containers = job["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap();
+                containers.push(json!({ "name": "more" }));
+            },
+            |job| job["metadata"]["labels"]["valv.eu/drill"] = json!("another"),
+        ];
+        for change in changes {
+            let (made, asked) = make(standing(change)).await;
+
+            assert!(made.unwrap_err().is_conflict(), "it is tried again");
+            assert_eq!(asked, [Method::POST, Method::GET, Method::DELETE]);
+        }
+    }
+}

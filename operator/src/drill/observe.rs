@@ -123,8 +123,8 @@ pub enum Sort {
 impl Config {
     /// What `config` is to the drill `uid`.
     pub fn of(config: &ConfigMap, uid: &str) -> Self {
-        let is_as_made =
-            config.labels().get(DRILL_LABEL).is_some_and(|label| label == uid) && config.immutable == Some(true);
+        let is_as_made = config.labels().get(DRILL_LABEL).is_some_and(|label| label == uid)
+            && config.immutable == Some(true);
         let sort = if is_as_made { Sort::AsMade } else { Sort::Another };
         Self::There { digest: objects::config_digest(config), sort }
     }
@@ -417,7 +417,8 @@ async fn catalogue(
     context: &Context,
     now: Timestamp,
 ) -> Result<Option<Looked>, Error> {
-    let (Some(tenant), Some(policy), Some(store)) = (&observed.tenant, &observed.policy, &observed.store) else {
+    let (Some(tenant), Some(policy), Some(store)) = (&observed.tenant, &observed.policy, &observed.store)
+    else {
         return Ok(None);
     };
     let Some(Ok(credentials)) = &observed.credentials else { return Ok(None) };
@@ -459,7 +460,9 @@ async fn catalogue(
     };
     let looked = match &claim {
         Claim::Taken { by } => return Ok(Some(taken(format!("the archive {archive} belongs to {by}")))),
-        Claim::Mine | Claim::TakenOver { .. } | Claim::Free => catalogue::look(&settings, &question, now).await,
+        Claim::Mine | Claim::TakenOver { .. } | Claim::Free => {
+            catalogue::look(&settings, &question, now).await
+        }
     };
     Ok(Some(allowed(looked, &claim, &archive)))
 }
@@ -534,8 +537,10 @@ mod tests {
     fn a_namespace_whose_labels_were_taken_off_is_still_the_drills() {
         let mut object = drill("journal-ada", "by-hand", json!({}));
         let namespace = |uid: &str, label: &str| -> ObjectMeta {
-            serde_json::from_value(json!({ "uid": uid, "labels": { DRILL_LABEL: label, TENANT_LABEL: "ada" } }))
-                .unwrap()
+            serde_json::from_value(
+                json!({ "uid": uid, "labels": { DRILL_LABEL: label, TENANT_LABEL: "ada" } }),
+            )
+            .unwrap()
         };
         let see = |object: &RestoreDrill, namespace: &ObjectMeta| {
             let run = check(Arc::new(object.clone()));
@@ -568,7 +573,9 @@ mod tests {
         };
 
         assert_eq!(allowed(chosen(), &Claim::Mine, &archive), chosen());
-        let Looked::Refused(refusal) = allowed(chosen(), &Claim::Free, &archive) else { panic!("it is drilled") };
+        let Looked::Refused(refusal) = allowed(chosen(), &Claim::Free, &archive) else {
+            panic!("it is drilled")
+        };
         assert_eq!(refusal.reason, DrillReason::ArchiveTaken);
     }
 }

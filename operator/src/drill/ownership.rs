@@ -76,8 +76,8 @@ pub async fn ask(
     let reader = Archive::new(bucket, fetch::Options::default());
     let key = Owner::key(&me.archive).map(|key| key.to_string()).unwrap_or_default();
     let found = reader.latest_document(&key, LIMIT_BYTES).await;
-    let found =
-        found.map_err(|error| format!("failed to read whose the archive {} is: {}", me.archive, chain(&error)))?;
+    let found = found
+        .map_err(|error| format!("failed to read whose the archive {} is: {}", me.archive, chain(&error)))?;
     Ok(claim(me, tenant, found.as_ref().map(|found| found.bytes.as_slice()), trusted))
 }
 

@@ -258,9 +258,7 @@ fn first_half(
             Plan::ends(DrillReason::DeadlineExceeded, late)
         }
         // It came to nothing because its time was over: so it says.
-        Step::Ends(ending)
-            if is_late && matches!(ending.because, Some((DrillReason::CannotRestore, _))) =>
-        {
+        Step::Ends(ending) if is_late && matches!(ending.because, Some((DrillReason::CannotRestore, _))) => {
             let so_far = ending.because.map(|(_, message)| message).unwrap_or_default();
             let late = format!("it did not end within {} s: {so_far}", deadline.as_secs());
             Plan::ends(DrillReason::DeadlineExceeded, late)
@@ -423,7 +421,10 @@ fn turn(observed: &Observed, settings: &Settings) -> Option<Plan> {
 }
 
 fn full(others: usize, settings: &Settings) -> String {
-    format!("{others} drills work, and {} may (the chart's value drills.concurrent)", settings.drills.concurrent)
+    format!(
+        "{others} drills work, and {} may (the chart's value drills.concurrent)",
+        settings.drills.concurrent
+    )
 }
 
 /// Settles what is drilled, and lays the ground.

@@ -237,7 +237,10 @@ impl Record {
     /// # Errors
     /// Never, as slots are; the name is checked all the same.
     pub fn key(&self) -> Result<Key, InvalidName> {
-        Ok(Key::Record { archive: self.archive.clone(), name: record_name(self.drill.slot, &self.drill.uid).parse()? })
+        Ok(Key::Record {
+            archive: self.archive.clone(),
+            name: record_name(self.drill.slot, &self.drill.uid).parse()?,
+        })
     }
 
     /// Signs it: what is to be put at its [`key`](Self::key). The same record has the same bytes.

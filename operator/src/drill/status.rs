@@ -112,8 +112,7 @@ fn volumes(known: &[String], observed: &Observed) -> Vec<String> {
     let claims = observed.objects.iter().filter(|(key, _)| key.kind == Kind::PersistentVolumeClaim);
     let left = observed.left.iter().flat_map(|left| &left.claims);
     let seen = claims.map(|(_, claim)| claim.as_ref()).chain(left).filter_map(name);
-    let all: BTreeSet<String> =
-        known.iter().cloned().chain(seen).filter(|name| !name.is_empty()).collect();
+    let all: BTreeSet<String> = known.iter().cloned().chain(seen).filter(|name| !name.is_empty()).collect();
     all.into_iter().collect()
 }
 
@@ -140,7 +139,8 @@ fn learn(status: &mut RestoreDrillStatus, learnt: &[Learnt], prepared: Option<&S
                 status.verdicts = verdicts::merged(&status.verdicts, restored.verdicts.clone());
                 measured.bytes = i64::try_from(restored.bytes).ok();
                 let waited = measure::waited(&measured);
-                let prepared = began.zip(*started).map(|(began, started)| preparation(began, started, waited));
+                let prepared =
+                    began.zip(*started).map(|(began, started)| preparation(began, started, waited));
                 let phases = prepared.into_iter().chain(restored.phases.iter().copied());
                 measured = measure::with_phases(measured, phases);
                 if let (Some(backup), Some(manifest)) = (&mut status.backup, &restored.manifest) {
@@ -192,12 +192,7 @@ fn refused(status: &mut RestoreDrillStatus, message: &str, now: Timestamp) -> Ve
     ]
 }
 
-fn ends(
-    status: &mut RestoreDrillStatus,
-    observed: &Observed,
-    ending: &Ending,
-    now: Timestamp,
-) -> Vec<Said> {
+fn ends(status: &mut RestoreDrillStatus, observed: &Observed, ending: &Ending, now: Timestamp) -> Vec<Said> {
     let policy = observed.policy.as_deref();
     if ending.because.is_none() {
         status.started.get_or_insert(time(now));

@@ -223,7 +223,9 @@ pub fn next(left: &Left) -> Next {
 fn in_words(volumes: &[(String, String)]) -> Vec<String> {
     let words = |(name, policy): &(String, String)| {
         if policy == "Retain" {
-            format!("the volume {name}, which its storage class keeps (reclaimPolicy: Retain): delete it and its data by hand")
+            format!(
+                "the volume {name}, which its storage class keeps (reclaimPolicy: Retain): delete it and its data by hand"
+            )
         } else {
             format!("the volume {name}")
         }
