@@ -58,7 +58,7 @@ unbound=$(render | awk '
   END { for (policy in policies) print policy }')
 [ -z "$unbound" ] || fail "an admission policy is not bound: $unbound"
 bound=$(render | grep -c '^kind: ValidatingAdmissionPolicyBinding$')
-[ "$bound" -ge 8 ] || fail "only $bound admission policies are bound"
+[ "$bound" -ge 9 ] || fail "only $bound admission policies are bound"
 echo "$bound admission policies, each of them bound"
 grep -q 'valv.eu/role: verification' <<<"$opened" || fail "no wall around what reads backups back"
 [ "$(grep -c 'cidr: "203.0.113.0/24"' <<<"$opened")" = 3 ] || fail "what reads backups back or copies them does not reach the stores"
@@ -87,3 +87,6 @@ subjects=$(render | awk '/^---/ { kind = ""; place = "" } /^kind:/ { kind = $2 }
   kind == "RoleBinding" && place == "valv-keys" && /^ *- kind: ServiceAccount/ { getline; print $2 }')
 [ "$subjects" = valv-keyholder ] || fail "others than the key holder are bound in valv-keys: $subjects"
 echo "the keys of drills are the key holder's alone"
+drills=$(render --set drills.concurrent=9 --set drills.storageClassName=gone)
+grep -q 'concurrent: 9' <<<"$drills" && grep -q 'storageClassName: gone' <<<"$drills" || fail "the settings of drills do not reach the operator"
+refused "no drill at all" "'/drills/concurrent': minimum" --set drills.concurrent=0

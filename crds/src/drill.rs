@@ -155,13 +155,44 @@ pub struct RestoreDrillStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 
+    /// UID of that namespace: another of the same name is not this drill's.
+    #[serde(default, rename = "namespaceUID", skip_serializing_if = "Option::is_none")]
+    pub namespace_uid: Option<String>,
+
+    /// Names of the persistent volumes that hold what was restored, while they may be there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub volumes: Vec<String>,
+
+    /// BLAKE3 of the run files in the ConfigMap `drill` of that namespace: none with another is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared_with: Option<String>,
+
+    /// The Jobs that it made there: no other of their names is listened to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[schemars(length(max = 8))]
+    pub jobs: Vec<DrillJob>,
+
     /// What it restores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<DrilledBackup>,
 
-    /// When it was asked for.
+    /// When the operator first saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Time>,
+
+    /// When its turn came: its time counts from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
+
+    /// Since when it waited for its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_asked: Option<Time>,
+
+    /// When it had its key, and room to go on. Its deadline does not count from `keyAsked` until here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_came: Option<Time>,
 
     /// When its verdict stood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -198,6 +229,17 @@ pub struct DrilledBackup {
     /// Its manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<ObjectDigest>,
+}
+
+/// A Job of a drill.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct DrillJob {
+    /// Its name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Its UID.
+    #[schemars(length(min = 1, max = 63))]
+    pub uid: String,
 }
 
 /// The verdict of one check.
@@ -299,7 +341,8 @@ impl Check {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Measured {
-    /// From when it was asked until the journal answered, as people read it, e.g. `41m`.
+    /// From when its turn came until the journal answered, less the checks and the wait for its key, as people read it,
+    /// e.g. `41m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rto: Option<String>,
     /// The same, in seconds.
@@ -333,8 +376,10 @@ pub struct PhaseTime {
 /// The phases of a restore, in their order.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Phase {
-    /// Namespace, volumes and keys are made ready.
+    /// Namespace and volumes are made ready.
     Prepare,
+    /// It waits for its key, and then for room to go on. Not a part of the recovery time.
+    Key,
     /// Segments are read, decrypted and extracted.
     Fetch,
     /// `pg_verifybackup` reads what was extracted.
@@ -403,6 +448,10 @@ pub enum DrillReason {
     StoreUnavailable,
     /// The namespace, a volume or a pod could not be made; the message says which and why.
     CannotRestore,
+    /// The archive is another tenant's, or nobody's by the record in the store: it is not restored for this one.
+    ArchiveTaken,
+    /// The storage class keeps the volumes of deleted claims: what would be restored could not be taken away.
+    VolumesKept,
     /// There is no key to drill with, or it could not be had.
     KeyMissing,
     /// The commit has no signature.

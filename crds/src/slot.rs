@@ -149,12 +149,24 @@ pub fn parse_name(name: &str) -> Result<(&str, Slot), SlotError> {
     parts().ok_or_else(|| SlotError::NotAName(name.to_owned()))
 }
 
-/// Namespace into which the drill of `tenant` for `slot` restores: `drill-<tenant>-20261122t010000z`.
+/// What of a drill's UID stands in names: two drills can be of one slot, and never of one UID.
+///
+/// # Shape
+/// The first 16 letters and digits of `uid`, in lower case.
+pub fn short_uid(uid: &str) -> String {
+    uid.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(16)
+        .map(|letter| letter.to_ascii_lowercase())
+        .collect()
+}
+
+/// Namespace into which the drill of `tenant` with this UID restores: `drill-<tenant>-0b0e7c1a6f0e4a67`.
 ///
 /// # Shape
 /// At most 63 characters, which is what a namespace may have.
-pub fn drill_namespace(tenant: &str, slot: Slot) -> String {
-    format!("{DRILL_NAMESPACE_PREFIX}{}", name(tenant, slot))
+pub fn drill_namespace(tenant: &str, uid: &str) -> String {
+    format!("{DRILL_NAMESPACE_PREFIX}{tenant}-{}", short_uid(uid))
 }
 
 #[cfg(test)]
@@ -239,6 +251,15 @@ mod tests {
         let tenant = "a".repeat(40);
 
         assert_eq!(name(&tenant, slot).len(), 57);
-        assert_eq!(drill_namespace(&tenant, slot).len(), 63);
+        assert_eq!(drill_namespace(&tenant, "0b0e7c1a-6f0e-4a67-9d0e-3a5d4c1b2a39").len(), 63);
+    }
+
+    #[test]
+    fn two_drills_of_one_tenant_have_two_namespaces() {
+        let one = drill_namespace("ada", "0b0e7c1a-6f0e-4a67-9d0e-3a5d4c1b2a39");
+        let other = drill_namespace("ada", "0b0e7c1a-6f0e-4a68-9d0e-3a5d4c1b2a39");
+
+        assert_eq!(one, "drill-ada-0b0e7c1a6f0e4a67");
+        assert_ne!(one, other);
     }
 }

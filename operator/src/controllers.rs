@@ -588,6 +588,7 @@ fn run_drills(
         backups: known.backups,
         drills: known.drills,
         signing,
+        turns: drill::turns::Turns::default(),
         settings: runtime.settings.clone(),
         recorder: runtime.recorder(),
         backoff: Backoff::default(),

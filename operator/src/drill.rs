@@ -4,8 +4,8 @@
 //! reaches the store, one that judges and reaches nobody), and then the journal is started on it. What it came to is
 //! recorded, and all that was restored is taken away, always.
 //!
-//! What a crash leaves is taken up where it stands: the namespace is named from the drill's slot and found by the
-//! drill's UID, the Jobs have one name each, and what their pods said is in the status before the next step begins.
+//! What a crash leaves is taken up where it stands: the namespace is named from the drill's UID and found by its
+//! own, the Jobs have one name each, and what their pods said is in the status before the next step begins.
 
 pub mod apply;
 pub mod catalogue;
@@ -16,11 +16,14 @@ pub mod measure;
 pub mod names;
 pub mod objects;
 pub mod observe;
+pub mod own;
+pub mod ownership;
 pub mod plan;
 pub mod record;
 pub mod status;
 pub mod sweep;
 pub mod teardown;
+pub mod turns;
 pub mod verdicts;
 pub mod words;
 
@@ -61,6 +64,8 @@ pub struct Context {
     pub drills: Store<GuardedDrill>,
     /// What commits and records are signed with.
     pub signing: Signing,
+    /// The turns that were given lately.
+    pub turns: turns::Turns,
     /// The operator's settings.
     pub settings: Arc<Settings>,
     /// Tells people what changed.
@@ -94,9 +99,22 @@ pub enum Error {
 pub async fn reconcile(object: Arc<RestoreDrill>, context: Arc<Context>) -> Result<Action, Error> {
     let now = (context.now)();
     let run = check::check(object);
-    let observed = observe::observe(&run, &context, now).await.map_err(Error::Observe)?;
-    let plan = plan::plan(&run, &observed, &context.settings, now);
-    let outcome = apply::apply(&run, &observed, &plan, &context, now).await.map_err(Error::Apply)?;
+    let (observed, looked) = observe::observe(&run, &context, now).await;
+    let plan = match looked {
+        Ok(()) => plan::plan(&run, &observed, &context.settings, now),
+        Err(error) => match plan::stops(&run, &observed, &chain(&error), now) {
+            Some(plan) => plan,
+            None => return Err(Error::Observe(error)),
+        },
+    };
+    let outcome = match apply::apply(&run, &observed, &plan, &context, now).await {
+        // What cannot be taken away now is taken away when it is torn down, which its end begins.
+        Err(error) if matches!(plan.step, plan::Step::Ends(_)) => {
+            warn!(error = chain(&error), "failed to take away what opens backups, trying again");
+            apply::Outcome::default()
+        }
+        applied => applied.map_err(Error::Apply)?,
+    };
     let status = status::status(&run, &observed, &plan, &outcome, now);
     status::tell(&run, &status, &context).await.map_err(Error::Status)?;
     context.backoff.succeeded(&run.key());

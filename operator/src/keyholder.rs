@@ -102,6 +102,11 @@ async fn reconcile(namespace: Arc<Namespace>, context: Arc<Context>) -> Result<A
 }
 
 async fn bring(namespace: &Namespace, request: &Request, context: &Context) -> Result<Action, Error> {
+    let eldest = context.vault.eldest(&request.archive).await.map_err(Error::Vault)?;
+    if let Err(why) = decide::is_the_tenants(request, eldest.as_ref()) {
+        error!(archive = request.archive, why = why.to_string(), "no key is brought");
+        return Ok(Action::requeue(WHILE_MISSING));
+    }
     let Some(key) = context.vault.key(&request.archive).await.map_err(Error::Vault)? else {
         warn!(archive = request.archive, "there is no key for this archive; the drill waits");
         return Ok(Action::requeue(WHILE_MISSING));

@@ -101,15 +101,16 @@ pub fn policies(tenant: &Tenant, network: &Network) -> Vec<(&'static str, Value)
     policies
 }
 
-/// The network policies of a drill, by name: each a `spec`. Who restores reaches the stores, the journal its
-/// database, and nobody else anything: what was restored is quarantined.
+/// The network policies of a drill, by name: each a `spec`. Who restores reaches the stores and the cluster's DNS, the
+/// journal its database and not so much as DNS, by whose questions records could be carried out; nobody else reaches
+/// anything: what was restored is quarantined.
 pub fn drill_policies(network: &Network) -> Vec<(&'static str, Value)> {
     let mut policies = vec![
         (
             "deny-all",
             json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": [] }),
         ),
-        ("allow-dns", dns_for(network, &[Role::Restore, Role::Journal])),
+        ("allow-dns", dns_for(network, &[Role::Restore])),
         (
             "allow-to-database",
             json!({
@@ -220,4 +221,24 @@ fn one_of(roles: &[Role]) -> Value {
 
 fn port(number: i32) -> Value {
     json!({ "port": number, "protocol": "TCP" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restored_journal_reaches_its_database_and_not_so_much_as_dns() {
+        let policies = drill_policies(&Network::default());
+
+        let selects_journal = |spec: &Value| {
+            let selector = spec["podSelector"].to_string();
+            selector.contains(&format!("\"{}\"", Role::Journal.as_str()))
+        };
+        let opens: Vec<_> =
+            policies.iter().filter(|(_, spec)| selects_journal(spec)).map(|(name, _)| *name).collect();
+        assert_eq!(opens, ["allow-to-database"]);
+        let (_, dns) = policies.iter().find(|(name, _)| *name == "allow-dns").unwrap();
+        assert!(dns["podSelector"].to_string().contains(Role::Restore.as_str()));
+    }
 }

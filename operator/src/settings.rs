@@ -70,6 +70,10 @@ pub struct Settings {
     #[serde(default)]
     pub backups: Backups,
 
+    /// How drills are made.
+    #[serde(default)]
+    pub drills: Drills,
+
     /// Where this cluster is: the tenants' own region, in which none of their backups may lie. Default: it is not
     /// said, and no store is refused for its region.
     #[serde(default)]
@@ -93,6 +97,27 @@ impl Default for Backups {
 
 /// None would be no backups.
 const BACKUPS_AT_ONCE: RangeInclusive<u16> = 1..=1000;
+
+/// How drills are made.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Drills {
+    /// How many work at once, of all tenants together. 1 to 1000. Default 4: each takes the room and the memory of a
+    /// tenant. One that waits for its key, or that cannot be torn down, does not count.
+    pub concurrent: u16,
+    /// Storage class of the volumes that drills restore into, which must delete them with their claims. Default: that of
+    /// the tenant.
+    pub storage_class_name: Option<String>,
+}
+
+impl Default for Drills {
+    fn default() -> Self {
+        Self { concurrent: 4, storage_class_name: None }
+    }
+}
+
+/// None would be no drills.
+const DRILLS_AT_ONCE: RangeInclusive<u16> = 1..=1000;
 
 /// Where a cluster is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -532,6 +557,10 @@ impl Settings {
                 !BACKUPS_AT_ONCE.contains(&self.backups.concurrent),
                 "backups.concurrent is not between 1 and 1000",
             ),
+            (
+                !DRILLS_AT_ONCE.contains(&self.drills.concurrent),
+                "drills.concurrent is not between 1 and 1000",
+            ),
         ];
         match refusals.into_iter().find(|(holds, _)| *holds) {
             Some((_, sentence)) => Err(Error::Refused(sentence)),
@@ -685,12 +714,17 @@ drillRole: drills
 keyholder: { namespace: keys, serviceAccount: holder, deliveryRole: delivery }
 certificates: { lifetime: 2w, renewBefore: 3d, caLifetime: 365d }
 backups: { concurrent: 3 }
+drills: { concurrent: 9, storageClassName: gone }
 location: { region: se-sto1, country: SE }
 ",
         )
         .unwrap();
 
         assert_eq!(settings.backups.concurrent, 3);
+        assert_eq!(
+            (settings.drills.concurrent, settings.drills.storage_class_name.as_deref()),
+            (9, Some("gone"))
+        );
         assert_eq!(settings.location.unwrap().region, "se-sto1");
 
         assert_eq!(settings.network.cluster_cidrs[1].to_string(), "fd00::/48");
@@ -723,6 +757,7 @@ location: { region: se-sto1, country: SE }
             ("reconcile: { resync: 5 parsecs }", "reconcile.resync", "not a length of time"),
             ("reconcile: { resync: '0s' }", "reconcile.resync", "not a length of time"),
             ("backups: { concurrent: 0 }", "backups.concurrent", "between 1 and 1000"),
+            ("drills: { concurrent: 0 }", "drills.concurrent", "between 1 and 1000"),
             ("location: { region: se-sto1 }", "location", "country"),
             ("reconcile: { concurrency: 0 }", "reconcile.concurrency", "between 1 and 64"),
             ("reconcile: { concurrency: many }", "reconcile.concurrency", "u16"),

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use valv_cluster::Identity;
 use valv_crds::backup::{BackupCondition, BackupReason};
 use valv_crds::drill::{DrillCondition, DrillReason};
+use valv_crds::slot::drill_namespace;
 use valv_crds::store::{StoreCondition, StoreReason};
 
 /// A small database, its attachments, two pods and a commit.
@@ -196,9 +197,11 @@ fn neither_the_operator_nor_a_tenants_pod_may_read_the_keys() {
 
 /// A tenant that is backed up to Helsinki and drilled by a policy, and the keys to that.
 pub(crate) struct World<'a> {
-    test: &'a Test,
+    pub(crate) test: &'a Test,
     store: BackupStore,
     pub(crate) tenant: Tenant,
+    /// What the tenant's spec says of backups.
+    pub(crate) protection: String,
     pub(crate) drill: x25519::Identity,
 }
 
@@ -230,10 +233,8 @@ impl<'a> World<'a> {
         });
         test.world.admin.apply(kind::BACKUP_POLICY, "", &object).await?;
         let keys = [(); 3].map(|()| x25519::Identity::generate());
-        let tenant = test.tenant("drilled")?.with(&format!(
+        let protection = format!(
             "
-            attachments: {{size: 1Gi, mountPath: /var/lib/journal}}
-            journal: {{writableFolders: [/tmp]}}
             backup:
               policy: {policy}
               recipients: {{tenant: {}, escrow: {}, drill: {}}}
@@ -241,9 +242,12 @@ impl<'a> World<'a> {
             keys[0].to_public(),
             keys[1].to_public(),
             keys[2].to_public()
-        ))?;
+        );
+        let own =
+            "{attachments: {size: 1Gi, mountPath: /var/lib/journal}, journal: {writableFolders: [/tmp]}}";
+        let tenant = test.tenant("drilled")?.with(own)?.with(&protection)?;
         let [_, _, drill] = keys;
-        Ok(Some(Self { test, store, tenant, drill }))
+        Ok(Some(Self { test, store, tenant, protection, drill }))
     }
 
     /// Gives the key holder a key for this tenant.
@@ -288,6 +292,11 @@ impl<'a> World<'a> {
 
     /// Asks for a drill, and returns its name.
     pub(crate) async fn drill(&self) -> Result<String> {
+        self.drill_of(&self.tenant).await
+    }
+
+    /// Asks for a drill of another tenant, and returns its name.
+    pub(crate) async fn drill_of(&self, tenant: &Tenant) -> Result<String> {
         let name = unique("by-hand");
         let object = json!({
             "apiVersion": kind::RESTORE_DRILL.api_version(),
@@ -295,19 +304,23 @@ impl<'a> World<'a> {
             "metadata": { "name": name },
             "spec": {},
         });
-        self.test.world.admin.create(kind::RESTORE_DRILL, &self.tenant.namespace, object).await?;
+        self.test.world.admin.create(kind::RESTORE_DRILL, &tenant.namespace, object).await?;
         Ok(name)
     }
 
     pub(crate) async fn object(&self, name: &str) -> Result<Value> {
-        self.test.world.admin.get(kind::RESTORE_DRILL, &self.tenant.namespace, name).await
+        self.object_of(&self.tenant, name).await
+    }
+
+    async fn object_of(&self, tenant: &Tenant, name: &str) -> Result<Value> {
+        self.test.world.admin.get(kind::RESTORE_DRILL, &tenant.namespace, name).await
     }
 
     /// The namespace into which a drill restores.
     pub(crate) async fn namespace_of(&self, name: &str) -> Result<String> {
-        let slot =
-            self.object(name).await?["status"]["slot"].as_str().context("it has a slot")?.to_lowercase();
-        Ok(format!("drill-{}-{slot}", self.tenant.name))
+        let object = self.object(name).await?;
+        let uid = object["metadata"]["uid"].as_str().context("it has a UID")?;
+        Ok(drill_namespace(&self.tenant.name, uid))
     }
 
     /// Waits until nothing of a drill is left: neither its namespace nor a volume.
@@ -333,9 +346,21 @@ impl<'a> World<'a> {
         status: &str,
         reason: DrillReason,
     ) -> Result<String> {
+        self.of_says(&self.tenant, name, kind, status, reason).await
+    }
+
+    /// As [`says`](Self::says), of a drill of another tenant.
+    pub(crate) async fn of_says(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        kind: DrillCondition,
+        status: &str,
+        reason: DrillReason,
+    ) -> Result<String> {
         let (kind, wanted) = (format!("{kind:?}"), format!("{reason:?}"));
         eventually(format!("{name} says {kind} {status} {wanted}"), DRILLED, async || {
-            let object = self.object(name).await?;
+            let object = self.object_of(tenant, name).await?;
             let said = condition(&object, &kind);
             Ok(match said["status"] == status && said["reason"] == wanted.as_str() {
                 true => Seen::Yes(said["message"].as_str().unwrap_or_default().to_owned()),

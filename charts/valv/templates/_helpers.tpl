@@ -128,6 +128,9 @@ Standard
 {{- $_ := set $settings "keyholder" $keyholder }}
 {{- end -}}
 {{- with .Values.storageClassName }}{{ $_ := set $settings "storageClassName" . }}{{ end -}}
+{{- $drills := dict "concurrent" (int64 .Values.drills.concurrent) -}}
+{{- with .Values.drills.storageClassName }}{{ $_ := set $drills "storageClassName" . }}{{ end -}}
+{{- $_ := set $settings "drills" $drills -}}
 {{- with .Values.location }}{{ $_ := set $settings "location" . }}{{ end -}}
 {{- toYaml $settings -}}
 {{- end -}}

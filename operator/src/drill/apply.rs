@@ -1,9 +1,12 @@
 //! Brings the cluster, and the archive, to the plan.
 
 use jiff::Timestamp;
-use kube::core::DynamicObject;
+use kube::{ResourceExt, core::DynamicObject};
 use tracing::{info, warn};
-use valv_crds::{RestoreDrillStatus, drill::RecordReference};
+use valv_crds::{
+    RestoreDrillStatus,
+    drill::{DrillJob, RecordReference},
+};
 
 use super::{
     Context,
@@ -18,10 +21,11 @@ use crate::{
     archive::layout::{ArchiveId, Key as ArchiveKey},
     error::chain,
     io::{
-        cluster::Error as ClusterError,
+        cluster::{Cluster, Error as ClusterError},
+        difference::difference,
         kind::{Key, Kind},
     },
-    tenant::{self, observe::NamespaceSeen},
+    tenant::{self, objects::Wanted, observe::NamespaceSeen},
 };
 
 /// The plan could not be carried out.
@@ -36,7 +40,7 @@ pub enum Error {
 }
 
 /// What became of the plan.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// The record that was written.
     pub record: Option<RecordReference>,
@@ -48,6 +52,10 @@ pub struct Outcome {
     pub refused: Option<String>,
     /// Why not all could be taken away this time.
     pub not_torn_down: Option<String>,
+    /// Digest of the run files that stand now, as the plan wants them.
+    pub prepared: Option<String>,
+    /// The Jobs that stand now, as the plan wants them.
+    pub jobs: Vec<DrillJob>,
 }
 
 /// Makes what the plan wants (the namespace and the operator's access first, Secrets before what reads them), takes
@@ -95,14 +103,22 @@ pub async fn apply(
             }
         }
     }
+    let config = Key::new(Kind::ConfigMap, CONFIG);
     for wanted in apply {
         let standing = standing(observed, &wanted.key);
-        let is_kept = wanted.key.kind == Kind::Job || wanted.key.name == CONFIG;
-        if standing.is_some() && is_kept {
+        if wanted.key == config && standing.is_some() {
+            // The plan takes away one that is not as it wants it.
+            outcome.prepared = objects::digest_among(apply);
             continue;
         }
-        match cluster.apply(&wanted.key, &wanted.value, standing.as_ref()).await {
-            Ok(_) => {}
+        let made = if wanted.key.kind == Kind::Job {
+            make_job(wanted, cluster).await.map(|job| outcome.jobs.push(job))
+        } else {
+            cluster.apply(&wanted.key, &wanted.value, standing.as_ref()).await.map(drop)
+        };
+        match made {
+            Ok(()) if wanted.key == config => outcome.prepared = objects::digest_among(apply),
+            Ok(()) => {}
             // It has moved on, or the cache has not seen it yet.
             Err(error) if error.is_conflict() => break,
             Err(error) if error.is_refusal() || error.is_not_found() => {
@@ -134,6 +150,39 @@ pub async fn apply(
         }
     }
     Ok(outcome)
+}
+
+/// Makes a Job, or finds that it stands as it was wanted: made by a look whose end was not seen. Any other of its name
+/// is taken away.
+///
+/// # Errors
+/// A conflict, if it was another: the next look makes it.
+async fn make_job(wanted: &Wanted, cluster: &Cluster) -> Result<DrillJob, ClusterError> {
+    let name = wanted.key.name.clone();
+    let error = match cluster.create(&wanted.key, &wanted.value).await {
+        Ok(made) => return Ok(DrillJob { name, uid: made.uid().unwrap_or_default() }),
+        Err(error) if error.is_conflict() => error,
+        Err(error) => return Err(error),
+    };
+    let namespace = wanted.value["metadata"]["namespace"].as_str().unwrap_or_default();
+    let Some(standing) = cluster.live(&wanted.key, namespace).await? else { return Err(error) };
+    if is_as_wanted(wanted, &standing) {
+        return Ok(DrillJob { name, uid: standing.uid().unwrap_or_default() });
+    }
+    warn!(object.kind = "Job", object.name = name, "a Job that this drill did not make is taken away");
+    cluster.delete(&wanted.key, &standing).await?;
+    Err(error)
+}
+
+/// Whether `standing` would do what is `wanted`, in whatever time is left.
+fn is_as_wanted(wanted: &Wanted, standing: &DynamicObject) -> bool {
+    let mut wanted = wanted.value.clone();
+    if let Some(spec) = wanted["spec"].as_object_mut() {
+        spec.remove("activeDeadlineSeconds");
+    }
+    let is_going = standing.metadata.deletion_timestamp.is_some();
+    let standing = serde_json::to_value(standing).unwrap_or_default();
+    !is_going && difference(&wanted, &standing).is_none()
 }
 
 /// Writes the record, or says why not.
@@ -202,4 +251,84 @@ fn standing(observed: &Observed, key: &Key) -> Option<DynamicObject> {
         return observed.secrets.get(&key.name).and_then(dynamic);
     }
     observed.objects.get(key).map(|object| object.as_ref().clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use ::http::{Method, Request, StatusCode};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fake_api;
+
+    fn job() -> Value {
+        json!({
+            "apiVersion": "batch/v1", "kind": "Job",
+            "metadata": { "name": "judge", "namespace": "drill-ada-0b0e7c1a6f0e4a67", "labels": { "valv.eu/drill": "u" } },
+            "spec": { "backoffLimit": 0, "activeDeadlineSeconds": 60, "template": { "spec": {
+                "containers": [{ "name": "agent", "image": "r.example/v:1", "args": ["agent", "judge"] }],
+            }}},
+        })
+    }
+
+    /// What the API server made of it: with more than was asked for.
+    fn standing(change: impl FnOnce(&mut Value)) -> Value {
+        let mut standing = job();
+        standing["metadata"]["uid"] = json!("j1");
+        standing["spec"]["activeDeadlineSeconds"] = json!(55);
+        standing["spec"]["suspend"] = json!(false);
+        standing["spec"]["template"]["spec"]["dnsPolicy"] = json!("ClusterFirst");
+        change(&mut standing);
+        standing
+    }
+
+    /// Makes the Job where `standing` has its name already; and what was asked of the API server.
+    async fn make(standing: Value) -> (Result<DrillJob, ClusterError>, Vec<Method>) {
+        let asked: Arc<Mutex<Vec<Method>>> = Arc::default();
+        let seen = asked.clone();
+        let serve = move |request: Request<Value>| {
+            let method = request.method().clone();
+            seen.lock().unwrap().push(method.clone());
+            let answer = match method {
+                Method::POST => fake_api::refuse(StatusCode::CONFLICT, "AlreadyExists"),
+                Method::DELETE => {
+                    fake_api::respond(StatusCode::OK, &json!({ "kind": "Status", "status": "Success" }))
+                }
+                _ => fake_api::respond(StatusCode::OK, &standing),
+            };
+            std::future::ready(answer)
+        };
+        let cluster = fake_api::cluster(fake_api::client(serve));
+        let made = make_job(&Wanted { key: Key::new(Kind::Job, "judge"), value: job() }, &cluster).await;
+        let asked = asked.lock().unwrap().clone();
+        (made, asked)
+    }
+
+    #[tokio::test]
+    async fn a_job_that_a_crashed_operator_made_is_taken_up() {
+        let (made, asked) = make(standing(|_| {})).await;
+
+        assert_eq!(made.unwrap(), DrillJob { name: "judge".into(), uid: "j1".into() });
+        assert_eq!(asked, [Method::POST, Method::GET]);
+    }
+
+    #[tokio::test]
+    async fn a_job_of_that_name_that_would_do_something_else_is_taken_away() {
+        let changes: [fn(&mut Value); 3] = [
+            |job| job["spec"]["template"]["spec"]["containers"][0]["image"] = json!("r.example/forged:1"),
+            |job| {
+                let containers = job["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap();
+                containers.push(json!({ "name": "more" }));
+            },
+            |job| job["metadata"]["labels"]["valv.eu/drill"] = json!("another"),
+        ];
+        for change in changes {
+            let (made, asked) = make(standing(change)).await;
+
+            assert!(made.unwrap_err().is_conflict(), "it is tried again");
+            assert_eq!(asked, [Method::POST, Method::GET, Method::DELETE]);
+        }
+    }
 }

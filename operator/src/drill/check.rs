@@ -57,7 +57,7 @@ pub enum Invalid {
         tenant: String,
     },
     /// The object has no moment of its own yet.
-    #[error("the RestoreDrill has no creationTimestamp")]
+    #[error("the RestoreDrill has no creationTimestamp or no UID")]
     NotCreated,
 }
 
@@ -124,6 +124,20 @@ pub fn is_over(drill: &RestoreDrill) -> bool {
     ended && is_torn_down(drill) && is_recorded(drill)
 }
 
+/// Whether `drill` works, and takes the room of a tenant. One that waits for a person, for a store or for its turn does
+/// not; nor does one of which something cannot be taken away, or it would hold up all others until somebody helps.
+pub fn works(drill: &RestoreDrill) -> bool {
+    let Some(status) = drill.status.as_ref().filter(|status| status.started.is_some()) else { return false };
+    let reason = |kind| says(drill, kind).map(|(_, reason)| reason.to_owned()).unwrap_or_default();
+    if status.ended.is_some() {
+        let stuck = format!("{:?}", DrillReason::TearDownFailed);
+        return !is_torn_down(drill) && reason(DrillCondition::TornDown) != stuck;
+    }
+    let waits = [DrillReason::KeyMissing, DrillReason::StoreUnavailable, DrillReason::NotReached];
+    let reason = reason(DrillCondition::Passed);
+    waits.iter().all(|wait| format!("{wait:?}") != reason)
+}
+
 /// Checks `object`.
 pub fn check(object: Arc<RestoreDrill>) -> Run {
     let name = object.name_any();
@@ -152,7 +166,8 @@ pub fn subject(object: &RestoreDrill) -> Result<Subject, Invalid> {
         }
         slot
     };
-    let into = slot::drill_namespace(&tenant, slot);
+    let uid = object.uid().filter(|uid| !slot::short_uid(uid).is_empty()).ok_or(Invalid::NotCreated)?;
+    let into = slot::drill_namespace(&tenant, &uid);
     Ok(Subject { tenant, slot, asked, into })
 }
 
@@ -176,12 +191,54 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_drill_restores_into_a_namespace_of_its_tenant_and_slot() {
+    fn a_drill_restores_into_a_namespace_of_its_tenant_and_uid() {
         let scheduled = drill("journal-ada", "ada-20261122t050000z", json!({ "origin": "Scheduled" }));
         let manual = drill("journal-ada", "by-hand", json!({}));
 
-        assert_eq!(subject(&scheduled).unwrap().into, "drill-ada-20261122t050000z");
-        assert_eq!(subject(&manual).unwrap().into, "drill-ada-20261122t093005z");
+        assert_eq!(subject(&scheduled).unwrap().into, "drill-ada-0b0e7c1a6f0e4a67");
+        assert_eq!(subject(&manual).unwrap().slot.to_string(), "20261122T093005Z");
+    }
+
+    #[test]
+    fn two_drills_in_one_second_share_neither_namespace_nor_record() {
+        let one = drill("journal-ada", "by-hand", json!({}));
+        let mut other = drill("journal-ada", "by-hand-too", json!({}));
+        other.metadata.uid = Some("1b0e7c1a-6f0e-4a67-9d0e-3a5d4c1b2a39".into());
+        let record = |drill: &RestoreDrill| {
+            let subject = subject(drill).unwrap();
+            crate::drill::objects::record_name(subject.slot, &drill.uid().unwrap())
+        };
+
+        assert_eq!(subject(&one).unwrap().slot, subject(&other).unwrap().slot);
+        assert_ne!(subject(&one).unwrap().into, subject(&other).unwrap().into);
+        assert_ne!(record(&one), record(&other));
+    }
+
+    #[test]
+    fn a_drill_that_waits_for_somebody_does_not_work() {
+        let standing = |passed: &str, ended: bool, torn_down: &str| {
+            let mut drill = drill("journal-ada", "by-hand", json!({}));
+            let said = |kind: &str, status: &str, reason: &str| {
+                json!({ "type": kind, "status": status, "reason": reason, "message": "",
+                    "lastTransitionTime": "2026-11-22T09:30:05Z" })
+            };
+            let mut status = json!({ "started": "2026-11-22T09:30:05Z", "conditions": [
+                said("Passed", "Unknown", passed), said("TornDown", "False", torn_down),
+            ]});
+            if ended {
+                status["ended"] = json!("2026-11-22T10:30:05Z");
+            }
+            drill.status = serde_json::from_value(status).unwrap();
+            works(&drill)
+        };
+
+        assert!(!works(&drill("journal-ada", "by-hand", json!({}))), "it has not begun");
+        assert!(standing("Running", false, "NotReached"));
+        assert!(standing("Running", true, "TearingDown"));
+        for waits in ["KeyMissing", "StoreUnavailable", "NotReached"] {
+            assert!(!standing(waits, false, "NotReached"), "{waits}");
+        }
+        assert!(!standing("Cancelled", true, "TearDownFailed"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Logins and certificates are new: none of those of the tenant's own database are let near a copy of it. Nobody
 //! comes in and nothing goes out: there is no Ingress, no Service before the journal, and the walls let it reach its
-//! database alone.
+//! database alone, whose name stands in its `/etc/hosts`: no DNS is asked.
 
 use std::collections::BTreeMap;
 
@@ -78,11 +78,32 @@ pub fn start(guest: &Tenant, observed: &Observed, settings: &Settings, now: Time
             credentials: credentials::data_digest(&connection),
             authorities: digest::of(certificates.bundle.as_bytes()),
         };
+        let Some(address) = address(&view) else {
+            let standing = Standing::Starting("the database's Service has no address yet".to_owned());
+            return Start { orders, apply, standing };
+        };
         apply.push(connection);
-        let wanted = journal::journal(guest, &guest.journal, settings, &view, &inputs, 1);
+        let mut wanted = journal::journal(guest, &guest.journal, settings, &view, &inputs, 1);
+        for wanted in wanted.iter_mut().filter(|wanted| wanted.key.kind == Kind::Deployment) {
+            without_dns(&mut wanted.value["spec"]["template"]["spec"], &guest.database_host(), &address);
+        }
         apply.extend(wanted.into_iter().filter(|wanted| wanted.key.kind != Kind::PodDisruptionBudget));
     }
     Start { orders, apply, standing: standing(guest, &view) }
+}
+
+/// The address of the database's Service.
+fn address(view: &observe::Observed) -> Option<String> {
+    let address = view.text(Kind::Service, "database", "/spec/clusterIP")?;
+    (!["", "None"].contains(&address)).then(|| address.to_owned())
+}
+
+/// Lets `pod` know its database's name without asking anybody: DNS forwards every question, and a question can carry a
+/// record out. What it asks all the same is refused at once, on its own machine, and not waited for.
+fn without_dns(pod: &mut Value, host: &str, address: &str) {
+    pod["hostAliases"] = json!([{ "ip": address, "hostnames": [host] }]);
+    pod["dnsPolicy"] = json!("None");
+    pod["dnsConfig"] = json!({ "nameservers": ["127.0.0.1"] });
 }
 
 fn standing(guest: &Tenant, view: &observe::Observed) -> Standing {

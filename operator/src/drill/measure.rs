@@ -30,12 +30,18 @@ pub fn seconds(from: Timestamp, until: Timestamp) -> i64 {
     until.duration_since(from).max(SignedDuration::ZERO).as_secs()
 }
 
-/// `measured`, with the recovery time: from when it was asked for until the journal answered, without the time that
-/// the checks took, for after a disaster nobody would wait for them.
+/// Seconds that the drill waited for its key, and then for room.
+pub fn waited(measured: &Measured) -> i64 {
+    measured.phases.iter().filter(|time| time.phase == Phase::Key).map(|time| time.seconds).sum()
+}
+
+/// `measured`, with the recovery time: from when its turn came until the journal answered, without the time that
+/// the checks took, for after a disaster nobody would wait for them; nor what it waited for a person with a key, which
+/// says nothing of the backup.
 pub fn with_recovery_time(mut measured: Measured, asked: Timestamp, answered: Timestamp) -> Measured {
     let checks = measured.phases.iter().filter(|time| time.phase == Phase::Check);
     let checks: i64 = checks.map(|time| time.seconds).sum();
-    let rto = (seconds(asked, answered) - checks).max(0);
+    let rto = (seconds(asked, answered) - checks - waited(&measured)).max(0);
     measured.rto_seconds = Some(rto);
     measured.rto = Some(people(rto));
     measured
@@ -114,6 +120,16 @@ mod tests {
 
         assert_eq!(measured.rto_seconds, Some(41 * 60 + 7));
         assert_eq!(measured.rto.as_deref(), Some("41m7s"));
+    }
+
+    #[test]
+    fn the_wait_for_a_persons_key_is_no_part_of_the_recovery_time() {
+        let key = PhaseTime { phase: Phase::Key, seconds: 3600 };
+        let measured = with_phases(Measured::default(), [key]);
+
+        let measured = with_recovery_time(measured, at("2026-11-22T05:00:00Z"), at("2026-11-22T06:10:00Z"));
+
+        assert_eq!(measured.rto_seconds, Some(600));
     }
 
     #[test]

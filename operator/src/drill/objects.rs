@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::{ByteString, api::core::v1::Namespace};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Namespace},
+};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use valv_crds::{
@@ -13,6 +16,7 @@ use valv_crds::{
     drill::DrillReason,
     policy::RowCounts,
     reference::{DRILL_LABEL, ROLE_LABEL, TENANT_LABEL},
+    slot::short_uid,
 };
 
 use super::{
@@ -30,6 +34,7 @@ use crate::{
         roles::Role as Login,
         run_file::{self, Retry, Timeouts},
     },
+    archive::digest::Blake3,
     error::chain,
     io::{
         bucket::Credentials,
@@ -150,6 +155,24 @@ fn binding(namespace: &str, tenant: &str, name: &str, role: &str, to: [&str; 2])
     Wanted { key, value }
 }
 
+/// The walls of the drill's namespace.
+pub fn walls(guest: &Tenant, settings: &Settings) -> Vec<Wanted> {
+    let policies = segmentation::drill_policies(&settings.network).into_iter();
+    policies.map(|(name, spec)| object(guest, Kind::NetworkPolicy, name, json!({ "spec": spec }))).collect()
+}
+
+/// The volumes that it restores into: as large as the tenant's own, and of their class where the settings name none.
+pub fn claims(guest: &Tenant, observed: &Observed, settings: &Settings) -> Vec<Wanted> {
+    let own = observe::Observed { objects: observed.tenant_objects.clone(), ..observe::Observed::default() };
+    let mut claims = foundation::claims(guest, settings, &own, &[DATABASE_CLAIM, ATTACHMENTS_CLAIM]);
+    if let Some(class) = &settings.drills.storage_class_name {
+        for claim in &mut claims {
+            claim.value["spec"]["storageClassName"] = json!(class);
+        }
+    }
+    claims
+}
+
 /// What stands before anything is restored: the operator's way in, the walls, accounts, volumes, the run files; and
 /// the key holder's way in, where the tenant has a key for unattended drills.
 ///
@@ -165,15 +188,12 @@ pub fn ground(
 ) -> Result<Vec<Wanted>, (DrillReason, String)> {
     let guest = guest(tenant, subject, observed);
     let mut wanted = vec![access(&subject.into, &subject.tenant, settings)];
-    let walls = segmentation::drill_policies(&settings.network).into_iter();
-    wanted
-        .extend(walls.map(|(name, spec)| object(&guest, Kind::NetworkPolicy, name, json!({ "spec": spec }))));
+    wanted.extend(walls(&guest, settings));
     let account = |name: &str| {
         object(&guest, Kind::ServiceAccount, name, json!({ "automountServiceAccountToken": false }))
     };
     wanted.extend([account("journal"), account("database")]);
-    let own = observe::Observed { objects: observed.tenant_objects.clone(), ..observe::Observed::default() };
-    wanted.extend(foundation::claims(&guest, settings, &own, &[DATABASE_CLAIM, ATTACHMENTS_CLAIM]));
+    wanted.extend(claims(&guest, observed, settings));
     wanted.push(config(run, &guest, observed, chosen)?);
     if let Some(keyholder) = settings.keyholder.as_ref().filter(|_| is_unattended(tenant)) {
         wanted.push(binding(
@@ -208,8 +228,29 @@ fn config(
     let chosen = serde_json::to_string(chosen).map_err(|error| unusable(chain(&error)))?;
     let data = json!({ "data": { "restore.yaml": restore, "judge.yaml": judge, "chosen.json": chosen } });
     let mut wanted = object(guest, Kind::ConfigMap, CONFIG, data);
+    // It is believed for hours by name: it is made once, and its digest is in the status.
+    wanted.value["immutable"] = json!(true);
     wanted.value["metadata"]["labels"][DRILL_LABEL] = json!(run.uid());
     Ok(wanted)
+}
+
+/// BLAKE3 of the run files in `config`: of each name and each text, each after its length in 8 bytes, big-endian.
+pub fn config_digest(config: &ConfigMap) -> String {
+    let mut bytes = vec![];
+    for (name, text) in config.data.iter().flatten() {
+        for part in [name, text] {
+            bytes.extend(part.len().to_be_bytes());
+            bytes.extend(part.as_bytes());
+        }
+    }
+    Blake3::of(&bytes).to_string()
+}
+
+/// [`config_digest`] of what is among `wanted`.
+pub fn digest_among(wanted: &[Wanted]) -> Option<String> {
+    let config = wanted.iter().find(|wanted| wanted.key == Key::new(Kind::ConfigMap, CONFIG))?;
+    let config: ConfigMap = serde_json::from_value(config.value.clone()).ok()?;
+    Some(config_digest(&config))
 }
 
 fn restore_file(guest: &Tenant, observed: &Observed, chosen: &Chosen, store: &Store) -> Restore {
@@ -443,9 +484,9 @@ fn read(name: &str, path: &str) -> Value {
     json!({ "name": name, "mountPath": path, "readOnly": true })
 }
 
-/// Name of the record of the drill for `slot`.
-pub fn record_name(slot: Slot) -> String {
-    format!("drill-{slot}")
+/// Name of the record of the drill for `slot` with this UID: two drills can be of one slot.
+pub fn record_name(slot: Slot, uid: &str) -> String {
+    format!("drill-{slot}-{}", short_uid(uid))
 }
 
 #[cfg(test)]

@@ -1,16 +1,22 @@
 //! Looks at what a decision about a drill rests on. Reads only.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::{ResourceExt, core::DynamicObject, runtime::reflector::ObjectRef};
+use k8s_openapi::api::{
+    apps::v1::ReplicaSet,
+    core::v1::{ConfigMap, Namespace, Secret},
+    storage::v1::StorageClass,
+};
+use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject, runtime::reflector::ObjectRef};
 use serde_json::Value;
+use tracing::warn;
 use valv_crds::{
     BackupPolicy, RestoreDrill,
+    drill::{Choice, DrillReason},
     reference::{DRILL_LABEL, TENANT_LABEL},
 };
 
@@ -18,11 +24,16 @@ use super::{
     Context,
     catalogue::{self, Chosen, Looked, Question},
     check::{self, Run, Subject},
-    choose, names,
+    choose::{self, Refusal},
+    names::{self, CONFIG, JUDGE, RESTORE},
+    objects, own, ownership,
     teardown::{self, Left},
+    turns::Room,
+    words::{self, Stood},
 };
 use crate::{
     archive::{envelope::PublicKey, layout::ArchiveId},
+    backup::owner::Claim,
     error::chain,
     io::{
         bucket::Credentials,
@@ -36,7 +47,7 @@ use crate::{
     },
     tenant::{
         check::{self as tenant, Tenant},
-        observe::NamespaceSeen,
+        observe::{Access, NamespaceSeen, is_default},
     },
 };
 
@@ -67,16 +78,61 @@ pub struct Observed {
     pub key: Option<Secret>,
     /// What the tenant's spec names, as it is in the tenant's namespace.
     pub references: BTreeMap<Key, DynamicObject>,
-    /// What was chosen before.
+    /// The ConfigMap with the run files.
+    pub config: Config,
+    /// What was chosen before: only of a ConfigMap that is the one in the status.
     pub chosen: Option<Chosen>,
     /// What the store says, where nothing was chosen before.
     pub looked: Option<Looked>,
+    /// The storage class that would keep what is restored.
+    pub keeps: Option<String>,
     /// What is left of a drill that ended.
     pub left: Option<Left>,
     /// An older drill of the same tenant that is not over.
     pub before: Option<String>,
-    /// Drills of all tenants that run.
-    pub running: usize,
+    /// Whether there is room for it to work.
+    pub room: Room,
+}
+
+/// The ConfigMap with the run files, as it stands at this moment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Config {
+    /// It is not there.
+    #[default]
+    Absent,
+    /// The operator may not look there yet.
+    Unknown,
+    /// It is there.
+    There {
+        /// Digest of what is in it.
+        digest: String,
+        /// Whether it has this drill's label and cannot be changed.
+        sort: Sort,
+    },
+}
+
+/// Whether an object can be one that the operator made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sort {
+    /// It looks like one.
+    AsMade,
+    /// It does not.
+    Another,
+}
+
+impl Config {
+    /// What `config` is to the drill `uid`.
+    pub fn of(config: &ConfigMap, uid: &str) -> Self {
+        let is_as_made = config.labels().get(DRILL_LABEL).is_some_and(|label| label == uid)
+            && config.immutable == Some(true);
+        let sort = if is_as_made { Sort::AsMade } else { Sort::Another };
+        Self::There { digest: objects::config_digest(config), sort }
+    }
+
+    /// Whether it is the one with this digest.
+    pub fn is(&self, wanted: &str) -> bool {
+        matches!(self, Self::There { digest, sort: Sort::AsMade } if digest == wanted)
+    }
 }
 
 impl std::fmt::Debug for Observed {
@@ -85,16 +141,74 @@ impl std::fmt::Debug for Observed {
     }
 }
 
-/// Looks.
-///
-/// # Errors
-/// If the API server refuses or does not answer. What the store says is in [`Observed::looked`].
-pub async fn observe(run: &Run, context: &Context, now: Timestamp) -> Result<Observed, Error> {
+/// Looks. What was seen until the API server refused or did not answer is seen; what the store says is in
+/// [`Observed::looked`].
+pub async fn observe(run: &Run, context: &Context, now: Timestamp) -> (Observed, Result<(), Error>) {
     let mut observed = Observed::default();
-    let Ok(subject) = &run.subject else { return Ok(observed) };
+    let looked = look(run, context, now, &mut observed).await;
+    (observed, looked)
+}
+
+async fn look(run: &Run, context: &Context, now: Timestamp, observed: &mut Observed) -> Result<(), Error> {
+    let Ok(subject) = &run.subject else { return Ok(()) };
     if check::is_over(&run.object) {
-        return Ok(observed);
+        return Ok(());
     }
+    known(run, subject, context, observed);
+    let status = run.status();
+    if run.ended().is_none() && status.started.is_none() {
+        // Those that wait for others ask nobody anything: there may be thousands.
+        if observed.before.is_some() || !run.is_held() {
+            return Ok(());
+        }
+        observed.room = turn(run, context, now);
+        if observed.room != Room::Free {
+            return Ok(());
+        }
+    }
+    if let Some(store) = &observed.store {
+        let namespace = &context.settings.operator_namespace;
+        match identities::credentials(store, &context.cluster, namespace).await {
+            Ok(found) => observed.credentials = Some(found),
+            // Its record waits for them; what it restored is taken away all the same.
+            Err(error) if run.ended().is_some() => {
+                warn!(store.name = store.name, error = chain(&error), "failed to get a store's credentials");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    observed.namespace = namespace(run, subject, context, &observed.objects).await?;
+    if run.ended().is_some() {
+        if !check::is_torn_down(&run.object) {
+            let volumes = run.status().volumes;
+            let left = teardown::look(&subject.into, &observed.namespace, &volumes, &context.cluster);
+            observed.left = Some(left.await?);
+        }
+        return Ok(());
+    }
+    if run.is_deleted() || run.object.spec.cancel {
+        // What opens backups goes at once; nothing else matters any more.
+        if observed.namespace == NamespaceSeen::Ours {
+            secrets(subject, context, observed).await?;
+        }
+        return Ok(());
+    }
+    if observed.namespace == NamespaceSeen::Ours {
+        inside(run, subject, context, observed).await?;
+    }
+    if observed.key.is_some() && status.jobs.iter().all(|job| job.name != RESTORE) {
+        observed.room = turn(run, context, now);
+    }
+    if observed.chosen.is_none() && run.is_held() {
+        observed.keeps = keeps(subject, context, observed).await?;
+        observed.trusted = trusted(context).await?;
+        observed.looked = catalogue(run, subject, observed, context, now).await?;
+    }
+    Ok(())
+}
+
+/// What is known without asking anybody.
+fn known(run: &Run, subject: &Subject, context: &Context, observed: &mut Observed) {
     observed.objects = context.cache.of_drill(&subject.into);
     observed.tenant_objects = context.cache.of(&subject.tenant);
     let found = context.tenants.get(&ObjectRef::new(&subject.tenant));
@@ -104,29 +218,18 @@ pub async fn observe(run: &Run, context: &Context, now: Timestamp) -> Result<Obs
     let protection = observed.tenant.as_ref().and_then(|tenant| tenant.backup.as_ref());
     let policy = protection.and_then(|protection| context.policies.get(&ObjectRef::new(&protection.policy)));
     observed.policy = policy.and_then(|policy| policy.0.as_ref().ok().cloned()).map(Arc::new);
-    others(run, context, &mut observed);
+    others(run, context, observed);
     let found = observed.store_name.as_ref().and_then(|name| context.stores.get(&ObjectRef::new(name)));
     observed.store =
         found.and_then(|found| found.0.as_ref().ok().cloned()).map(|object| store::check(Arc::new(object)));
-    if let Some(store) = &observed.store {
-        let namespace = &context.settings.operator_namespace;
-        observed.credentials = Some(identities::credentials(store, &context.cluster, namespace).await?);
-    }
-    observed.namespace = namespace(run, subject, context, &observed.objects).await?;
-    if run.ended().is_some() {
-        if !check::is_torn_down(&run.object) {
-            observed.left = Some(teardown::look(&subject.into, &observed.namespace, &context.cluster).await?);
-        }
-        return Ok(observed);
-    }
-    if observed.namespace == NamespaceSeen::Ours {
-        inside(subject, context, &mut observed).await?;
-    }
-    if observed.chosen.is_none() && !run.is_deleted() && !run.object.spec.cancel && run.is_held() {
-        observed.trusted = trusted(context).await?;
-        observed.looked = catalogue(run, subject, &observed, context, now).await;
-    }
-    Ok(observed)
+}
+
+/// A turn for the next step, if there is room: to begin, or to restore with the key that has come.
+fn turn(run: &Run, context: &Context, now: Timestamp) -> Room {
+    let drills = context.drills.state();
+    let drills = drills.iter().filter_map(|drill| drill.0.as_ref().ok());
+    let working = drills.filter(|drill| check::works(drill)).filter_map(ResourceExt::uid).collect();
+    context.turns.take(&run.uid(), &working, usize::from(context.settings.drills.concurrent), now)
 }
 
 /// Other drills: whose turn is before this one's, and from which store the last one was.
@@ -139,7 +242,6 @@ fn others(run: &Run, context: &Context, observed: &mut Observed) {
     let runs = |other: &RestoreDrill| {
         other.status.as_ref().is_some_and(|status| status.started.is_some()) && !check::is_torn_down(other)
     };
-    observed.running = others.iter().filter(|other| runs(other)).count();
     let earlier = others
         .iter()
         .filter(is_ours)
@@ -167,56 +269,82 @@ async fn namespace(
     context: &Context,
     objects: &Objects,
 ) -> Result<NamespaceSeen, Error> {
-    let uid = run.uid();
-    let seen = |drill: Option<&String>, tenant: Option<&String>, is_deleted: bool| {
-        if drill != Some(&uid) || tenant != Some(&subject.tenant) {
-            NamespaceSeen::Foreign
-        } else if is_deleted {
-            NamespaceSeen::Terminating
-        } else {
-            NamespaceSeen::Ours
-        }
-    };
     let cached = objects.get(&Key::new(Kind::Namespace, &subject.into));
     // One that ended is asked for: that it is gone is a promise.
     if let Some(cached) = cached.filter(|_| run.ended().is_none()) {
-        let labels = cached.labels();
-        return Ok(seen(
-            labels.get(DRILL_LABEL),
-            labels.get(TENANT_LABEL),
-            cached.metadata.deletion_timestamp.is_some(),
-        ));
+        return Ok(seen(run, subject, &cached.metadata));
     }
     let found = context.cluster.get_cluster_scoped::<Namespace>("Namespace", &subject.into).await?;
-    Ok(found.map_or(NamespaceSeen::Absent, |found| {
-        let labels = found.labels();
-        seen(labels.get(DRILL_LABEL), labels.get(TENANT_LABEL), found.metadata.deletion_timestamp.is_some())
-    }))
+    Ok(found.map_or(NamespaceSeen::Absent, |found| seen(run, subject, &found.metadata)))
 }
 
-/// What is in the drill's namespace, and what of the tenant's is copied there.
-async fn inside(subject: &Subject, context: &Context, observed: &mut Observed) -> Result<(), Error> {
+/// Whether the namespace is this drill's: by the UID in its status, and until that is there by its labels, which somebody
+/// may have taken off since.
+fn seen(run: &Run, subject: &Subject, namespace: &ObjectMeta) -> NamespaceSeen {
+    let label = |name: &str| namespace.labels.as_ref().and_then(|labels| labels.get(name));
+    let is_ours = match run.status().namespace_uid {
+        Some(uid) => namespace.uid.as_ref() == Some(&uid),
+        None => label(DRILL_LABEL) == Some(&run.uid()) && label(TENANT_LABEL) == Some(&subject.tenant),
+    };
+    if !is_ours {
+        NamespaceSeen::Foreign
+    } else if namespace.deletion_timestamp.is_some() {
+        NamespaceSeen::Terminating
+    } else {
+        NamespaceSeen::Ours
+    }
+}
+
+/// The Secrets in the drill's namespace, and whether the operator may look there at all.
+async fn secrets(subject: &Subject, context: &Context, observed: &mut Observed) -> Result<Access, Error> {
     let cluster = &context.cluster;
     match cluster.own_secrets(&subject.into).await {
         Ok(secrets) => {
             observed.secrets = secrets.into_iter().map(|secret| (secret.name_any(), secret)).collect();
         }
         // The operator's access is being made, or is not known everywhere yet.
-        Err(error) if error.is_forbidden() => return Ok(()),
+        Err(error) if error.is_forbidden() => return Ok(Access::Denied),
         Err(error) => return Err(error),
     }
     observed.key = cluster.get::<Secret>(Kind::Secret, &subject.into, names::KEY_SECRET).await?;
-    let config = Key::new(Kind::ConfigMap, names::CONFIG);
-    if let Entry::Vacant(vacant) = observed.objects.entry(config.clone()) {
-        // It may have been made a moment ago.
-        let found = cluster.get::<ConfigMap>(Kind::ConfigMap, &subject.into, names::CONFIG).await?;
-        if let Some(found) = found.and_then(dynamic) {
-            vacant.insert(Arc::new(found));
-        }
+    Ok(Access::Granted)
+}
+
+/// What is in the drill's namespace, and what of the tenant's is copied there.
+async fn inside(
+    run: &Run,
+    subject: &Subject,
+    context: &Context,
+    observed: &mut Observed,
+) -> Result<(), Error> {
+    let cluster = &context.cluster;
+    if secrets(subject, context, observed).await? == Access::Denied {
+        own::keep_own_pods(&mut observed.objects, &[]);
+        observed.config = Config::Unknown;
+        return Ok(());
     }
-    let config = observed.objects.get(&config);
-    let chosen = config.and_then(|config| config.data.pointer("/data/chosen.json")?.as_str());
-    observed.chosen = chosen.and_then(|text| serde_json::from_str(text).ok());
+    // Never from memory: what is in it decides what is restored, and what is believed.
+    let config = cluster.get::<ConfigMap>(Kind::ConfigMap, &subject.into, CONFIG).await?;
+    let key = Key::new(Kind::ConfigMap, CONFIG);
+    observed.objects.remove(&key);
+    if let Some(config) = config {
+        observed.config = Config::of(&config, &run.uid());
+        if run.status().prepared_with.is_some_and(|prepared| observed.config.is(&prepared)) {
+            let chosen = config.data.as_ref().and_then(|data| data.get("chosen.json"));
+            observed.chosen = chosen.and_then(|text| serde_json::from_str(text).ok());
+        }
+        observed.objects.extend(dynamic(config).map(|config| (key, Arc::new(config))));
+    }
+    let starts_journal = observed.objects.contains_key(&Key::new(Kind::Deployment, "journal"));
+    let replica_sets = if starts_journal {
+        cluster.list_in::<ReplicaSet>(Kind::ReplicaSet, &subject.into, "").await?
+    } else {
+        vec![]
+    };
+    own::keep_own_pods(&mut observed.objects, &replica_sets);
+    for name in [RESTORE, JUDGE] {
+        last_words(name, subject, context, observed).await?;
+    }
     let Some(tenant) = &observed.tenant else { return Ok(()) };
     for key in tenant.referenced() {
         let found = if key.kind == Kind::Secret {
@@ -229,6 +357,47 @@ async fn inside(subject: &Subject, context: &Context, observed: &mut Observed) -
         }
     }
     Ok(())
+}
+
+/// Jobs and pods come by two watches, without an order between them: a Job that ended without a word is asked about.
+async fn last_words(
+    name: &str,
+    subject: &Subject,
+    context: &Context,
+    observed: &mut Observed,
+) -> Result<(), Error> {
+    if !matches!(words::stood(&observed.objects, name), Stood::Silent { .. }) {
+        return Ok(());
+    }
+    let Some(uid) = observed.objects.get(&Key::new(Kind::Job, name)).and_then(|job| job.uid()) else {
+        return Ok(());
+    };
+    for pod in context.cluster.pods_of_job(&subject.into, &uid).await? {
+        observed.objects.insert(Key::new(Kind::Pod, pod.name_any()), Arc::new(pod));
+    }
+    Ok(())
+}
+
+/// The storage class of a volume to restore into that keeps what was on it.
+async fn keeps(subject: &Subject, context: &Context, observed: &Observed) -> Result<Option<String>, Error> {
+    let Some(tenant) = &observed.tenant else { return Ok(None) };
+    let guest = objects::guest(tenant, subject, observed);
+    let claims = objects::claims(&guest, observed, &context.settings);
+    let named = claims.iter().map(|claim| claim.value["spec"]["storageClassName"].as_str());
+    let named: BTreeSet<Option<&str>> = named.collect();
+    for name in named {
+        let class = match name {
+            Some(name) => context.cluster.get_cluster_scoped::<StorageClass>("StorageClass", name).await?,
+            None => {
+                let all = context.cluster.list_cluster_scoped::<StorageClass>("StorageClass").await?;
+                all.into_iter().find(is_default)
+            }
+        };
+        if let Some(class) = class.filter(|class| class.reclaim_policy.as_deref() == Some("Retain")) {
+            return Ok(Some(class.name_any()));
+        }
+    }
+    Ok(None)
 }
 
 async fn trusted(context: &Context) -> Result<Vec<String>, Error> {
@@ -247,36 +416,69 @@ async fn catalogue(
     observed: &Observed,
     context: &Context,
     now: Timestamp,
-) -> Option<Looked> {
-    let (tenant, policy, store) =
-        (observed.tenant.as_ref()?, observed.policy.as_ref()?, observed.store.as_ref()?);
-    let Some(Ok(credentials)) = &observed.credentials else { return None };
-    if !is_ready(store) || observed.before.is_some() {
-        return None;
+) -> Result<Option<Looked>, Error> {
+    let (Some(tenant), Some(policy), Some(store)) = (&observed.tenant, &observed.policy, &observed.store)
+    else {
+        return Ok(None);
+    };
+    let Some(Ok(credentials)) = &observed.credentials else { return Ok(None) };
+    let waits = observed.before.is_some() || observed.room != Room::Free;
+    if !is_ready(store) || waits || observed.keeps.is_some() {
+        return Ok(None);
     }
     let trusted: Vec<_> = observed.trusted.iter().filter_map(|pem| PublicKey::from_pem(pem).ok()).collect();
     if trusted.is_empty() {
         let why = "the operator's signing key cannot be read: no commit could be believed";
-        return Some(Looked::Trouble(why.to_owned()));
+        return Ok(Some(Looked::Trouble(why.to_owned())));
     }
     let archive: ArchiveId = match tenant.archive_id().parse() {
         Ok(archive) => archive,
-        Err(error) => return Some(Looked::Trouble(chain(&error))),
+        Err(error) => return Ok(Some(Looked::Trouble(chain(&error)))),
+    };
+    let tenants = context.tenants.state();
+    if let Some(rival) = ownership::rival(tenant, tenants.iter().filter_map(|other| other.0.as_ref().ok())) {
+        return Ok(Some(taken(format!("the tenant {rival}, which is older, has the archive {archive}"))));
+    }
+    let settings = store.settings(credentials.reader.clone());
+    let me = ownership::owner(tenant, &archive, ownership::cluster_id(&context.cluster).await?);
+    let claim = match ownership::ask(&settings, &me, tenant, &trusted).await {
+        Ok(claim) => claim,
+        Err(why) => return Ok(Some(Looked::Trouble(why))),
     };
     let backups = context.backups.state();
     let backups = backups.iter().filter_map(|backup| backup.0.as_ref().ok());
     let known = choose::known(backups, &run.namespace, &store.name);
-    let settings = store.settings(credentials.reader.clone());
     let question = Question {
         archive: &archive,
         store: &store.name,
         trusted: &trusted,
-        choice: run.object.spec.backup,
+        // What was settled once stays, also if what it was written into was refused.
+        choice: run.status().backup.map_or(run.object.spec.backup, |backup| Choice::Of(backup.slot)),
         drill: subject.slot,
         known: &known,
         floor_days: policy.spec.retention.floor.days,
     };
-    Some(catalogue::look(&settings, &question, now).await)
+    let looked = match &claim {
+        Claim::Taken { by } => return Ok(Some(taken(format!("the archive {archive} belongs to {by}")))),
+        Claim::Mine | Claim::TakenOver { .. } | Claim::Free => {
+            catalogue::look(&settings, &question, now).await
+        }
+    };
+    Ok(Some(allowed(looked, &claim, &archive)))
+}
+
+/// What may be drilled of what was `looked` for: of an archive that nobody's record claims, no backup.
+fn allowed(looked: Looked, claim: &Claim, archive: &ArchiveId) -> Looked {
+    match (looked, claim) {
+        (Looked::Chosen(_), Claim::Free) => taken(format!(
+            "the store has backups in the archive {archive}, and no record of whose it is: somebody took it away. The next backup writes it again"
+        )),
+        (looked, _) => looked,
+    }
+}
+
+fn taken(message: String) -> Looked {
+    Looked::Refused(Refusal { reason: DrillReason::ArchiveTaken, message })
 }
 
 /// Whether the store was probed as it is, and is ready.
@@ -293,4 +495,87 @@ pub fn dynamic<K: serde::Serialize>(object: K) -> Option<DynamicObject> {
     let mut value = serde_json::to_value(object).ok()?;
     value["metadata"]["managedFields"] = Value::Null;
     serde_json::from_value(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::drill::{check::check, check::tests::drill};
+
+    const UID: &str = "0b0e7c1a-6f0e-4a67-9d0e-3a5d4c1b2a39";
+
+    fn config(change: impl FnOnce(&mut Value)) -> Config {
+        let mut value = json!({
+            "metadata": { "name": CONFIG, "labels": { DRILL_LABEL: UID } },
+            "immutable": true, "data": { "chosen.json": "{}", "judge.yaml": "a" },
+        });
+        change(&mut value);
+        Config::of(&serde_json::from_value(value).unwrap(), UID)
+    }
+
+    #[test]
+    fn only_the_config_map_that_was_prepared_is_believed() {
+        let Config::There { digest, .. } = config(|_| {}) else { panic!("it is there") };
+
+        assert!(config(|_| {}).is(&digest));
+        let others = [
+            config(|value| value["data"]["judge.yaml"] = json!("b")),
+            config(|value| value["data"]["more"] = json!("")),
+            config(|value| value["metadata"]["labels"][DRILL_LABEL] = json!("another")),
+            config(|value| value["immutable"] = json!(false)),
+            Config::Absent,
+            Config::Unknown,
+        ];
+        assert!(others.iter().all(|other| !other.is(&digest)), "{others:?}");
+    }
+
+    #[test]
+    fn a_namespace_whose_labels_were_taken_off_is_still_the_drills() {
+        let mut object = drill("journal-ada", "by-hand", json!({}));
+        let namespace = |uid: &str, label: &str| -> ObjectMeta {
+            serde_json::from_value(
+                json!({ "uid": uid, "labels": { DRILL_LABEL: label, TENANT_LABEL: "ada" } }),
+            )
+            .unwrap()
+        };
+        let see = |object: &RestoreDrill, namespace: &ObjectMeta| {
+            let run = check(Arc::new(object.clone()));
+            let subject = run.subject.clone().unwrap();
+            seen(&run, &subject, namespace)
+        };
+        assert_eq!(see(&object, &namespace("n1", UID)), NamespaceSeen::Ours);
+        assert_eq!(see(&object, &namespace("n1", "another")), NamespaceSeen::Foreign);
+
+        object.status = serde_json::from_value(json!({ "namespaceUID": "n1", "conditions": [] })).unwrap();
+        assert_eq!(see(&object, &namespace("n1", "another")), NamespaceSeen::Ours);
+        assert_eq!(see(&object, &namespace("n2", UID)), NamespaceSeen::Foreign);
+    }
+
+    #[test]
+    fn an_archive_that_nobody_has_a_record_of_is_not_drilled() {
+        let archive: ArchiveId = "ada".parse().unwrap();
+        let chosen = || {
+            Looked::Chosen(Box::new(Chosen {
+                archive: "ada".parse().unwrap(),
+                backup: valv_crds::drill::DrilledBackup {
+                    slot: "20261122T010000Z".parse().unwrap(),
+                    store: "helsinki".into(),
+                    manifest: None,
+                },
+                previous: None,
+                image: None,
+                system_identifier: None,
+            }))
+        };
+
+        assert_eq!(allowed(chosen(), &Claim::Mine, &archive), chosen());
+        let Looked::Refused(refusal) = allowed(chosen(), &Claim::Free, &archive) else {
+            panic!("it is drilled")
+        };
+        assert_eq!(refusal.reason, DrillReason::ArchiveTaken);
+    }
 }

@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::Time};
+use kube::ResourceExt;
 use valv_crds::{
-    BackupPolicy,
+    BackupPolicy, RestoreDrillStatus,
     drill::{Check, DrillReason, DrilledBackup, Outcome, Phase, PhaseTime, Verdict},
 };
 
@@ -18,10 +19,11 @@ use super::{
     check::{self, Run, Subject},
     journal::{self, Standing},
     measure,
-    names::{JUDGE, KEY_SECRET, RESTORE, STORE_SECRET},
+    names::{CONFIG, JUDGE, KEY_SECRET, RESTORE, STORE_SECRET},
     objects,
-    observe::{self, Observed},
+    observe::{self, Config, Observed},
     teardown,
+    turns::Room,
     verdicts::{self, verdict},
     words::{self, Stood},
 };
@@ -44,8 +46,8 @@ const WHILE_WAITING: Duration = Duration::from_secs(10);
 /// Before the next look at one of which the next step is known.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
-/// Drills of all tenants that run at once: each takes the room and the memory of a tenant.
-const MOST_AT_ONCE: usize = 4;
+/// What Kubernetes gives a Job beyond the drill's deadline: it is the operator that says that it is over, and why.
+const BEYOND: Duration = Duration::from_secs(120);
 
 /// How long the journal may take to answer, once the database has been judged.
 const JOURNAL_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -138,8 +140,10 @@ pub enum Begun {
 /// What is known since now.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Learnt {
-    /// What is drilled.
+    /// What is drilled, once what it was written into stands.
     Chosen(DrilledBackup),
+    /// The key is there, and room to go on.
+    KeyCame,
     /// What `agent restore` said, and when its container started.
     Restored(Box<Restored>, Option<Timestamp>),
     /// What `agent judge` said.
@@ -237,12 +241,9 @@ fn first_half(
         let waits = Plan::waits(DrillReason::Running, "it is being taken on", Begun::NotYet);
         return Plan { finalizer: Some(Finalizer::Present), look_again_after: Some(AT_ONCE), ..waits };
     }
-    let began = run.status().started.map(|time| time.0);
     let next = under_way(run, subject, tenant, observed, settings, now);
     let deadline = deadline(observed.policy.as_deref());
-    let is_late = began.is_some_and(|began| {
-        u64::try_from(measure::seconds(began, now)).unwrap_or_default() > deadline.as_secs()
-    });
+    let is_late = is_late(&run.status(), deadline, now);
     match next.step {
         Step::Waits {
             reason: reason @ (DrillReason::KeyMissing | DrillReason::StoreUnavailable),
@@ -252,6 +253,16 @@ fn first_half(
             reason,
             format!("{message}; it did not come until the deadline of {} s", deadline.as_secs()),
         ),
+        Step::Waits { message, begun: Begun::NotYet, .. } if is_late => {
+            let late = format!("its turn did not come within {} s: {message}", deadline.as_secs());
+            Plan::ends(DrillReason::DeadlineExceeded, late)
+        }
+        // It came to nothing because its time was over: so it says.
+        Step::Ends(ending) if is_late && matches!(ending.because, Some((DrillReason::CannotRestore, _))) => {
+            let so_far = ending.because.map(|(_, message)| message).unwrap_or_default();
+            let late = format!("it did not end within {} s: {so_far}", deadline.as_secs());
+            Plan::ends(DrillReason::DeadlineExceeded, late)
+        }
         Step::Waits { message, .. } | Step::Runs { message, .. } if is_late => {
             // What was told last may be what the API server refused.
             let told = run.status().conditions.into_iter().find(|said| said.type_ == "Passed");
@@ -268,6 +279,48 @@ fn first_half(
     }
 }
 
+/// What ends `run` although not all could be seen, because of `trouble`: nothing that the API server refuses may keep
+/// what was restored, and the key to it, for longer than was allowed.
+pub fn stops(run: &Run, observed: &Observed, trouble: &str, now: Timestamp) -> Option<Plan> {
+    if run.subject.is_err() || run.ended().is_some() {
+        return None;
+    }
+    let deadline = deadline(observed.policy.as_deref());
+    let mut plan = if run.is_deleted() {
+        Plan::ends(DrillReason::Cancelled, "the RestoreDrill was deleted")
+    } else if run.object.spec.cancel {
+        Plan::ends(DrillReason::Cancelled, "spec.cancel was set")
+    } else if is_late(&run.status(), deadline, now) {
+        let late = format!("it did not end within {} s; at last: {trouble}", deadline.as_secs());
+        Plan::ends(DrillReason::DeadlineExceeded, late)
+    } else {
+        return None;
+    };
+    plan.delete.extend(secrets_that_open(observed));
+    Some(plan)
+}
+
+/// Whether a drill has had `deadline`: for its turn, then for its key, then for its work. What it waits for somebody is
+/// not taken from the time that it works.
+fn is_late(status: &RestoreDrillStatus, deadline: Duration, now: Timestamp) -> bool {
+    let since = |moment: &Option<Time>| moment.as_ref().map(|time| measure::seconds(time.0, now));
+    let spent = match (&status.started, &status.key_asked, &status.key_came) {
+        (None, _, _) => since(&status.seen),
+        (Some(_), Some(_), None) => since(&status.key_asked),
+        (Some(began), _, _) => Some(worked(status, began.0, now)),
+    };
+    spent.is_some_and(|spent| u64::try_from(spent).unwrap_or_default() > deadline.as_secs())
+}
+
+/// Seconds since `began` that were not spent waiting for a key.
+fn worked(status: &RestoreDrillStatus, began: Timestamp, now: Timestamp) -> i64 {
+    let waited = match (&status.key_asked, &status.key_came) {
+        (Some(asked), Some(came)) => measure::seconds(asked.0, came.0),
+        _ => 0,
+    };
+    (measure::seconds(began, now) - waited).max(0)
+}
+
 /// How long a drill may take.
 fn deadline(policy: Option<&BackupPolicy>) -> Duration {
     policy.map_or(DEADLINE, |policy| {
@@ -276,11 +329,26 @@ fn deadline(policy: Option<&BackupPolicy>) -> Duration {
     })
 }
 
-/// The time that a Job begun now has.
+/// The time that a Job begun now has: a little more than the drill.
 fn left(run: &Run, observed: &Observed, now: Timestamp) -> Duration {
-    let began = run.status().started.map_or(now, |time| time.0);
-    let spent = Duration::from_secs(u64::try_from(measure::seconds(began, now)).unwrap_or_default());
-    deadline(observed.policy.as_deref()).saturating_sub(spent).max(Duration::from_secs(1))
+    let mut status = run.status();
+    if status.key_asked.is_some() {
+        status.key_came.get_or_insert(Time(now));
+    }
+    let began = status.started.as_ref().map_or(now, |time| time.0);
+    let spent = Duration::from_secs(u64::try_from(worked(&status, began, now)).unwrap_or_default());
+    deadline(observed.policy.as_deref()).saturating_sub(spent) + BEYOND
+}
+
+/// How the Job `name` stands. One whose UID is not in the status is not listened to: it is made, or found to be as it
+/// was made, first.
+fn stood(run: &Run, observed: &Observed, name: &str) -> Stood {
+    let known = run.status().jobs.into_iter().find(|job| job.name == name);
+    let standing = observed.objects.get(&Key::new(Kind::Job, name)).and_then(|job| job.uid());
+    match known.filter(|known| Some(&known.uid) == standing.as_ref()) {
+        Some(_) => words::stood(&observed.objects, name),
+        None => Stood::Absent,
+    }
 }
 
 fn under_way(
@@ -309,11 +377,23 @@ fn under_way(
         let message = format!("somebody deleted the namespace {} while it was drilled in", subject.into);
         return Plan::ends(DrillReason::CannotRestore, message);
     }
-    if !has_begun && let Some(wait) = turn(observed) {
+    if !has_begun && let Some(wait) = turn(observed, settings) {
         return wait;
     }
-    match &observed.chosen {
-        None => chooses(run, subject, tenant, observed, settings),
+    if let Some(prepared) = run.status().prepared_with {
+        if observed.config == Config::Unknown {
+            return Plan::runs(format!("the operator's way into {} is being made", subject.into));
+        }
+        if !observed.config.is(&prepared) || observed.chosen.is_none() {
+            let message = format!(
+                "the ConfigMap {CONFIG} in {} is not the one that was prepared: somebody changed it or took it away",
+                subject.into
+            );
+            return Plan::ends(DrillReason::CannotRestore, message);
+        }
+    }
+    let plan = match &observed.chosen {
+        None => return chooses(run, subject, tenant, observed, settings),
         Some(chosen) if !verdicts::has(&standing, Check::CommitSignature) => {
             restores(run, subject, tenant, observed, settings, chosen, now)
         }
@@ -321,19 +401,30 @@ fn under_way(
             judges(run, subject, tenant, observed, settings, now)
         }
         Some(_) => starts(run, subject, tenant, observed, settings, now),
-    }
+    };
+    // What somebody took away of the walls stands again, before anything else is made.
+    let mut apply = vec![objects::access(&subject.into, &subject.tenant, settings)];
+    apply.extend(objects::walls(&objects::guest(tenant, subject, observed), settings));
+    let keys: Vec<Key> = apply.iter().map(|wanted| wanted.key.clone()).collect();
+    apply.extend(plan.apply.into_iter().filter(|wanted| !keys.contains(&wanted.key)));
+    Plan { apply, ..plan }
 }
 
 /// Why it is not this drill's turn.
-fn turn(observed: &Observed) -> Option<Plan> {
-    let message = match &observed.before {
-        Some(other) => format!("the drill {other} of this tenant comes first"),
-        None if observed.running >= MOST_AT_ONCE => {
-            format!("{} drills run, and {MOST_AT_ONCE} may", observed.running)
-        }
-        None => return None,
+fn turn(observed: &Observed, settings: &Settings) -> Option<Plan> {
+    let message = match (&observed.before, observed.room) {
+        (Some(other), _) => format!("the drill {other} of this tenant comes first"),
+        (None, Room::Full(others)) => full(others, settings),
+        (None, Room::Free) => return None,
     };
     Some(Plan::waits(DrillReason::NotReached, message, Begun::NotYet))
+}
+
+fn full(others: usize, settings: &Settings) -> String {
+    format!(
+        "{others} drills work, and {} may (the chart's value drills.concurrent)",
+        settings.drills.concurrent
+    )
 }
 
 /// Settles what is drilled, and lays the ground.
@@ -364,6 +455,12 @@ fn chooses(run: &Run, subject: &Subject, tenant: &Tenant, observed: &Observed, s
     if let Some(Err(unresolved)) = &observed.credentials {
         return Plan::waits(DrillReason::StoreUnavailable, unresolved.to_string(), Begun::Yes);
     }
+    if let Some(class) = &observed.keeps {
+        let message = format!(
+            "the storage class {class} keeps the volumes of deleted claims (reclaimPolicy: Retain), so what would be restored could not be taken away again: set the chart's value drills.storageClassName to a class that deletes them"
+        );
+        return Plan::ends(DrillReason::VolumesKept, message);
+    }
     let chosen = match &observed.looked {
         None => return Plan::runs("the store is being asked for its backups"),
         Some(Looked::Trouble(why)) => {
@@ -381,6 +478,13 @@ fn chooses(run: &Run, subject: &Subject, tenant: &Tenant, observed: &Observed, s
         Ok(ground) => ground,
         Err((reason, message)) => return Plan::ends(reason, message),
     };
+    // Of a look whose end was not seen, and which chose otherwise; or somebody else's.
+    let wanted = objects::digest_among(&ground).unwrap_or_default();
+    if matches!(observed.config, Config::There { .. }) && !observed.config.is(&wanted) {
+        let plan = Plan::runs("run files that this drill was not prepared with are being taken away");
+        let delete = vec![Key::new(Kind::ConfigMap, CONFIG)];
+        return Plan { delete, look_again_after: Some(AT_ONCE), ..plan };
+    }
     let namespace = (observed.namespace == NamespaceSeen::Absent)
         .then(|| objects::namespace(run, subject, tenant.archive_id()));
     let message = format!("{} from {} is being prepared", chosen.backup.slot, chosen.backup.store);
@@ -399,7 +503,7 @@ fn restores(
     chosen: &Chosen,
     now: Timestamp,
 ) -> Plan {
-    let stood = words::stood(&observed.objects, RESTORE);
+    let stood = stood(run, observed, RESTORE);
     if stood == Stood::Absent {
         // The key holder's way in is made after what was chosen was written down: a crash between is caught up here.
         let ground = objects::ground(run, subject, tenant, observed, settings, chosen).unwrap_or_default();
@@ -412,13 +516,19 @@ fn restores(
                 Plan::waits(DrillReason::KeyMissing, key_missing(subject, tenant, settings), Begun::Yes);
             return Plan { apply: ground, look_again_after: Some(WHILE_RUNNING), ..waits };
         }
+        if let Room::Full(others) = observed.room {
+            let message = format!("the key is there; {}", full(others, settings));
+            return Plan { apply: ground, ..Plan::waits(DrillReason::NotReached, message, Begun::Yes) };
+        }
         let guest = objects::guest(tenant, subject, observed);
         let Some(job) = objects::restore(run, &guest, observed, settings, left(run, observed, now)) else {
             let message = "the store's credentials are not there";
             return Plan::waits(DrillReason::StoreUnavailable, message, Begun::Yes);
         };
         let apply = ground.into_iter().chain(job).collect();
-        return Plan { apply, ..Plan::runs(format!("{} is being restored", chosen.backup.slot)) };
+        let message = format!("{} is being restored", chosen.backup.slot);
+        let step = Step::Runs { message, learnt: vec![Learnt::KeyCame] };
+        return Plan { apply, ..Plan::of(step, Some(WHILE_RUNNING)) };
     }
     match stood {
         Stood::Absent | Stood::Runs { trouble: None } => {
@@ -490,7 +600,7 @@ fn judges(
         let plan = Plan::runs("key and credentials are being taken away");
         return Plan { delete: opens, look_again_after: Some(AT_ONCE), ..plan };
     }
-    match words::stood(&observed.objects, JUDGE) {
+    match stood(run, observed, JUDGE) {
         Stood::Absent => {
             let guest = objects::guest(tenant, subject, observed);
             let job = objects::judge(run, &guest, settings, left(run, observed, now));
@@ -537,7 +647,7 @@ fn starts(
 ) -> Plan {
     let guest = objects::guest(tenant, subject, observed);
     let start = journal::start(&guest, observed, settings, now);
-    let judged = match words::stood(&observed.objects, JUDGE) {
+    let judged = match stood(run, observed, JUDGE) {
         Stood::Said { times, .. } => times.map(|(_, ended)| ended),
         Stood::Absent | Stood::Runs { .. } | Stood::Silent { .. } => None,
     };
@@ -578,7 +688,9 @@ fn closes(run: &Run, subject: &Subject, observed: &Observed, settings: &Settings
     }
     // Records of patients do not lie about because a store does not answer.
     let is_time = is_recorded || waited > RECORD_FIRST || run.is_deleted();
-    if !is_torn_down && let Some(left) = observed.left.as_ref().filter(|_| is_time) {
+    // And what opens backups not for as much as the record takes.
+    let is_time = |left: &&teardown::Left| is_time || !left.secrets.is_empty();
+    if !is_torn_down && let Some(left) = observed.left.as_ref().filter(is_time) {
         plan.teardown = Some(teardown::next(left));
         if left.namespace == NamespaceSeen::Ours {
             plan.apply = vec![objects::access(&subject.into, &subject.tenant, settings)];
@@ -594,9 +706,10 @@ fn closes(run: &Run, subject: &Subject, observed: &Observed, settings: &Settings
     plan
 }
 
-/// The phase that ends when the agent that restores starts.
-pub fn preparation(asked: Timestamp, started: Timestamp) -> PhaseTime {
-    measure::phase(Phase::Prepare, asked, started)
+/// The phase that ends when the agent that restores starts, less the seconds that it `waited` for its key.
+pub fn preparation(began: Timestamp, started: Timestamp, waited: i64) -> PhaseTime {
+    let PhaseTime { phase, seconds } = measure::phase(Phase::Prepare, began, started);
+    PhaseTime { phase, seconds: (seconds - waited).max(0) }
 }
 
 #[cfg(test)]

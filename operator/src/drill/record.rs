@@ -2,7 +2,7 @@
 //!
 //! # Shape
 //! A DSSE envelope ([`crate::archive::envelope`]) whose payload is canonical JSON of a [`Record`]; under
-//! `v1/<archive>/records/drill-<slot>.json`. `docs/drill-record.md` explains each field for whoever reads it without
+//! `v1/<archive>/records/drill-<slot>-<uid>.json`. `docs/drill-record.md` explains each field for whoever reads it without
 //! Valv. No person and no patient is named in it.
 
 use jiff::{SignedDuration, Timestamp};
@@ -237,7 +237,10 @@ impl Record {
     /// # Errors
     /// Never, as slots are; the name is checked all the same.
     pub fn key(&self) -> Result<Key, InvalidName> {
-        Ok(Key::Record { archive: self.archive.clone(), name: record_name(self.drill.slot).parse()? })
+        Ok(Key::Record {
+            archive: self.archive.clone(),
+            name: record_name(self.drill.slot, &self.drill.uid).parse()?,
+        })
     }
 
     /// Signs it: what is to be put at its [`key`](Self::key). The same record has the same bytes.
@@ -373,7 +376,7 @@ mod tests {
             assert!(table.contains(&name), "{name} is not explained");
         }
         let key = record.key().unwrap().to_string();
-        assert_eq!(key, "v1/ostra-vardcentralen/records/drill-20261122T040000Z.json");
+        assert_eq!(key, "v1/ostra-vardcentralen/records/drill-20261122T040000Z-0b0e7c1a6f0e4a67.json");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Tells how a drill stands. [`status`] is pure, [`tell`] writes it.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::Resource;
+use kube::{Resource, ResourceExt, core::DynamicObject};
 use tracing::debug;
 use valv_crds::{
     RestoreDrillStatus,
@@ -14,7 +16,7 @@ use valv_crds::{
 use super::{
     Context,
     apply::Outcome,
-    check::{self, Run},
+    check::Run,
     measure,
     observe::Observed,
     plan::{Begun, Ending, Learnt, Plan, Step, preparation},
@@ -25,7 +27,7 @@ use crate::{
     io::{
         cluster::{Applied, Error},
         events::{self, News, Tone},
-        kind::Kind,
+        kind::{Key, Kind},
     },
     tenant::observe::NamespaceSeen,
 };
@@ -49,6 +51,10 @@ pub fn status(
     if let Ok(subject) = &run.subject {
         status.slot = Some(subject.slot);
     }
+    status.seen.get_or_insert(time(now));
+    status.jobs.retain(|job| outcome.jobs.iter().all(|made| made.name != job.name));
+    status.jobs.extend(outcome.jobs.iter().cloned());
+    status.volumes = volumes(&status.volumes, observed);
     if status.backup.is_none() {
         status.backup = observed.chosen.as_ref().map(|chosen| chosen.backup.clone());
     }
@@ -56,22 +62,29 @@ pub fn status(
         && let Ok(subject) = &run.subject
     {
         status.namespace = Some(subject.into.clone());
+        let namespace = observed.objects.get(&Key::new(Kind::Namespace, &subject.into));
+        if let Some(uid) = namespace.and_then(|namespace| namespace.uid()) {
+            status.namespace_uid.get_or_insert(uid);
+        }
     }
     let said = match &plan.step {
         Step::Over => return status,
         Step::Refused { message } => refused(&mut status, message, now),
         Step::Waits { reason, message, begun } => {
             if *begun == Begun::Yes {
-                begins(&mut status, run, now);
+                status.started.get_or_insert(time(now));
+            }
+            if *reason == DrillReason::KeyMissing {
+                status.key_asked.get_or_insert(time(now));
             }
             under_way(*reason, outcome.refused.as_ref().unwrap_or(message))
         }
         Step::Runs { message, learnt } => {
-            begins(&mut status, run, now);
-            learn(&mut status, run, learnt);
+            status.started.get_or_insert(time(now));
+            learn(&mut status, learnt, outcome.prepared.as_ref(), now);
             under_way(DrillReason::Running, outcome.refused.as_ref().unwrap_or(message))
         }
-        Step::Ends(ending) => ends(&mut status, run, observed, ending, now),
+        Step::Ends(ending) => ends(&mut status, observed, ending, now),
         Step::Closes => closes(&mut status, plan, outcome, now),
     };
     let standing = std::mem::take(&mut status.conditions);
@@ -93,32 +106,41 @@ fn place(kind: &str) -> usize {
     all.iter().position(|known| *known == kind).unwrap_or(all.len())
 }
 
-/// The moment from which its time counts: when it was asked for, or, if it had to wait for others, when its turn
-/// came.
-fn begins(status: &mut RestoreDrillStatus, run: &Run, now: Timestamp) {
-    if status.started.is_some() {
-        return;
-    }
-    let not_reached = format!("{:?}", DrillReason::NotReached);
-    let waited =
-        check::says(&run.object, DrillCondition::Passed).is_some_and(|(_, reason)| reason == not_reached);
-    let asked = run.subject.as_ref().map_or(now, |subject| subject.asked);
-    status.started = Some(time(if waited { now } else { asked }));
+/// The volumes that hold what was restored, as far as they were ever seen.
+fn volumes(known: &[String], observed: &Observed) -> Vec<String> {
+    let name = |claim: &DynamicObject| Some(claim.data.pointer("/spec/volumeName")?.as_str()?.to_owned());
+    let claims = observed.objects.iter().filter(|(key, _)| key.kind == Kind::PersistentVolumeClaim);
+    let left = observed.left.iter().flat_map(|left| &left.claims);
+    let seen = claims.map(|(_, claim)| claim.as_ref()).chain(left).filter_map(name);
+    let all: BTreeSet<String> = known.iter().cloned().chain(seen).filter(|name| !name.is_empty()).collect();
+    all.into_iter().collect()
 }
 
-fn learn(status: &mut RestoreDrillStatus, run: &Run, learnt: &[Learnt]) {
-    let asked = run.subject.as_ref().map(|subject| subject.asked).ok();
-    let began = status.started.as_ref().map(|time| time.0).or(asked);
+/// Takes in what is `learnt`; of what was chosen only if what it was written into stands, with the digest `prepared`.
+fn learn(status: &mut RestoreDrillStatus, learnt: &[Learnt], prepared: Option<&String>, now: Timestamp) {
+    let began = status.started.as_ref().map(|time| time.0);
     let mut measured = status.measured.take().unwrap_or_default();
     for learnt in learnt {
         match learnt {
             Learnt::Chosen(backup) => {
-                status.backup.get_or_insert_with(|| backup.clone());
+                if let Some(prepared) = prepared {
+                    status.backup = Some(backup.clone());
+                    status.prepared_with = Some(prepared.clone());
+                }
+            }
+            Learnt::KeyCame => {
+                if let (Some(asked), None) = (&status.key_asked, &status.key_came) {
+                    let waited = measure::phase(Phase::Key, asked.0, now);
+                    measured = measure::with_phases(measured, [waited]);
+                    status.key_came = Some(time(now));
+                }
             }
             Learnt::Restored(restored, started) => {
                 status.verdicts = verdicts::merged(&status.verdicts, restored.verdicts.clone());
                 measured.bytes = i64::try_from(restored.bytes).ok();
-                let prepared = began.zip(*started).map(|(began, started)| preparation(began, started));
+                let waited = measure::waited(&measured);
+                let prepared =
+                    began.zip(*started).map(|(began, started)| preparation(began, started, waited));
                 let phases = prepared.into_iter().chain(restored.phases.iter().copied());
                 measured = measure::with_phases(measured, phases);
                 if let (Some(backup), Some(manifest)) = (&mut status.backup, &restored.manifest) {
@@ -170,18 +192,12 @@ fn refused(status: &mut RestoreDrillStatus, message: &str, now: Timestamp) -> Ve
     ]
 }
 
-fn ends(
-    status: &mut RestoreDrillStatus,
-    run: &Run,
-    observed: &Observed,
-    ending: &Ending,
-    now: Timestamp,
-) -> Vec<Said> {
+fn ends(status: &mut RestoreDrillStatus, observed: &Observed, ending: &Ending, now: Timestamp) -> Vec<Said> {
     let policy = observed.policy.as_deref();
     if ending.because.is_none() {
-        begins(status, run, now);
+        status.started.get_or_insert(time(now));
     }
-    learn(status, run, &ending.learnt);
+    learn(status, &ending.learnt, None, now);
     status.verdicts = verdicts::whole(&status.verdicts, policy);
     status.ended = Some(time(now));
     let passed = passed(status, ending);
@@ -252,6 +268,8 @@ fn closes(status: &mut RestoreDrillStatus, plan: &Plan, outcome: &Outcome, now: 
         Some(Next::Gone) => {
             said.push(Said::yes(kind, DrillReason::AsAsked, "nothing that was restored is left"));
             status.namespace = None;
+            status.namespace_uid = None;
+            status.volumes = vec![];
             let teardown = measure::phase(Phase::TearDown, ended, now);
             let measured = status.measured.take().unwrap_or_default();
             status.measured = Some(measure::with_phases(measured, [teardown]));

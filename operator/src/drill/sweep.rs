@@ -35,9 +35,13 @@ pub async fn sweep(context: &Context, filled: Filled) {
         for namespace in context.cache.drill_namespaces() {
             let drills = context.drills.state();
             let drills = drills.iter().map(|drill| match &drill.0 {
-                Ok(drill) => (drill.uid(), check::is_over(drill)),
+                Ok(drill) => Known {
+                    uid: drill.uid(),
+                    into: check::subject(drill).ok().map(|subject| subject.into),
+                    is_over: check::is_over(drill),
+                },
                 // One that cannot be read is there: what it restored is left alone.
-                Err(_) => (drill.uid(), false),
+                Err(_) => Known { uid: drill.uid(), into: None, is_over: false },
             });
             if is_orphan(&namespace, drills)
                 && let Err(error) = take_away(&namespace, context).await
@@ -54,11 +58,22 @@ pub async fn sweep(context: &Context, filled: Filled) {
     }
 }
 
-/// Whether nobody else takes `namespace` away: none of `drills`, by UID and whether it is over, is its own.
-fn is_orphan(namespace: &DynamicObject, drills: impl Iterator<Item = (Option<String>, bool)>) -> bool {
-    let Some(owner) = namespace.labels().get(DRILL_LABEL) else { return false };
-    let mut own = drills.filter(|(uid, _)| uid.as_ref() == Some(owner));
-    own.all(|(_, is_over)| is_over)
+/// What is known of a drill.
+#[derive(Clone)]
+struct Known {
+    uid: Option<String>,
+    into: Option<String>,
+    is_over: bool,
+}
+
+/// Whether nobody else takes `namespace` away: none of `drills`, by the UID in its label or by its name, is its own. One
+/// without that label had it taken off: a namespace of that name with a tenant's label was made by Valv.
+fn is_orphan(namespace: &DynamicObject, drills: impl Iterator<Item = Known>) -> bool {
+    let (owner, name) = (namespace.labels().get(DRILL_LABEL), namespace.name_any());
+    let is_own = |drill: &Known| {
+        (owner.is_some() && drill.uid.as_ref() == owner) || drill.into.as_ref() == Some(&name)
+    };
+    drills.filter(is_own).all(|drill| drill.is_over)
 }
 
 async fn take_away(namespace: &DynamicObject, context: &Context) -> Result<(), Error> {
@@ -75,7 +90,7 @@ async fn take_away(namespace: &DynamicObject, context: &Context) -> Result<(), E
         let standing = standing.get(&Key::new(Kind::RoleBinding, wanted.key.name.clone()));
         context.cluster.apply(&wanted.key, &wanted.value, standing.map(AsRef::as_ref)).await?;
     }
-    let left = teardown::look(&name, &seen, &context.cluster).await?;
+    let left = teardown::look(&name, &seen, &[], &context.cluster).await?;
     let next = teardown::next(&left);
     if let teardown::Next::Deletes { left, .. } = &next {
         info!(object.kind = "Namespace", object.name = name, left, "a drill that is gone left this behind");
@@ -94,21 +109,29 @@ mod tests {
 
     use super::*;
 
-    fn namespace(drill: &str) -> DynamicObject {
-        serde_json::from_value(json!({ "metadata": {
-            "name": "drill-ada-20261122t050000z", "labels": { DRILL_LABEL: drill },
-        }}))
-        .unwrap()
+    fn namespace(name: &str, drill: Option<&str>) -> DynamicObject {
+        let labels = drill.map(|drill| json!({ DRILL_LABEL: drill }));
+        serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } })).unwrap()
     }
 
     #[test]
     fn only_what_no_drill_will_take_away_is_an_orphan() {
-        let runs = (Some("a".to_owned()), false);
-        let over = (Some("b".to_owned()), true);
-        let drills = || [runs.clone(), over.clone()].into_iter();
+        let known = |uid: &str, is_over: bool| Known {
+            uid: Some(uid.to_owned()),
+            into: Some(format!("drill-ada-{uid}")),
+            is_over,
+        };
+        let orphan = |name: &str, drill: Option<&str>| {
+            is_orphan(&namespace(name, drill), [known("a", false), known("b", true)].into_iter())
+        };
 
-        assert!(!is_orphan(&namespace("a"), drills()));
-        assert!(is_orphan(&namespace("b"), drills()));
-        assert!(is_orphan(&namespace("c"), drills()));
+        assert!(!orphan("drill-ada-a", Some("a")));
+        assert!(orphan("drill-ada-b", Some("b")));
+        assert!(orphan("drill-ada-c", Some("c")));
+        // Somebody took the label off, or wrote another.
+        assert!(!orphan("drill-ada-a", None));
+        assert!(!orphan("drill-ada-a", Some("b")));
+        assert!(orphan("drill-ada-b", None));
+        assert!(orphan("drill-ada-c", None));
     }
 }

@@ -1,4 +1,5 @@
-//! Takes away what a drill restored: what runs, then the volumes, and when they are gone the namespace.
+//! Takes away what a drill restored: what opens backups first, then what runs, then the volumes, and when they are gone
+//! the namespace.
 //!
 //! [`look`] reads, [`next`] decides and is pure, [`carry_out`] deletes. Each can be done again at any moment, by the
 //! drill's own controller or by the sweeper when its drill is gone.
@@ -7,8 +8,12 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
 
-use super::{names::VOLUMES_ANNOTATION, observe::dynamic};
+use super::{
+    names::{KEY_SECRET, STORE_SECRET, VOLUMES_ANNOTATION},
+    observe::dynamic,
+};
 use crate::{
+    backup::sighting::controller,
     io::{
         cluster::{Cluster, Error},
         kind::{Key, Kind},
@@ -26,7 +31,9 @@ pub struct Left {
     pub namespace: NamespaceSeen,
     /// The namespace as it was read.
     pub object: Option<DynamicObject>,
-    /// What runs, or would start something.
+    /// The Secrets with which backups could be read and opened.
+    pub secrets: Vec<DynamicObject>,
+    /// What runs, or would start something; and pods that nothing started.
     pub workloads: Vec<(Key, DynamicObject)>,
     /// Pods, by name.
     pub pods: Vec<String>,
@@ -52,34 +59,40 @@ pub enum Next {
     },
 }
 
-/// Looks at what is left in `namespace`: asks the API server itself.
+/// Looks at what is left in `namespace`, and of the `volumes` that were seen in it: asks the API server itself.
 ///
 /// # Errors
 /// If it refuses or does not answer.
-pub async fn look(namespace: &str, seen: &NamespaceSeen, cluster: &Cluster) -> Result<Left, Error> {
+pub async fn look(
+    namespace: &str,
+    seen: &NamespaceSeen,
+    volumes: &[String],
+    cluster: &Cluster,
+) -> Result<Left, Error> {
     let mut left = Left { namespace: seen.clone(), ..Left::default() };
+    let mut volumes = volumes.to_vec();
     if [NamespaceSeen::Absent, NamespaceSeen::Foreign].contains(seen) {
+        // It went another way: its volumes may not have.
+        left.volumes = standing(namespace, volumes, cluster).await?;
         return Ok(left);
     }
     let object =
         cluster.get_cluster_scoped::<k8s_openapi::api::core::v1::Namespace>("Namespace", namespace).await?;
     left.object = object.and_then(dynamic);
+    for name in [KEY_SECRET, STORE_SECRET] {
+        left.secrets.extend(cluster.metadata(&Key::new(Kind::Secret, name), namespace).await?);
+    }
     let noted = left.object.as_ref().and_then(|object| object.annotations().get(VOLUMES_ANNOTATION).cloned());
-    let mut volumes: Vec<String> = split(noted.as_deref().unwrap_or_default());
+    volumes.extend(split(noted.as_deref().unwrap_or_default()));
     let claims = cluster.list_in::<PersistentVolumeClaim>(Kind::PersistentVolumeClaim, namespace, "").await?;
     volumes.extend(claims.iter().filter_map(|claim| claim.spec.as_ref()?.volume_name.clone()));
-    volumes.sort();
-    volumes.dedup();
-    for name in volumes {
-        let found = cluster.get_cluster_scoped::<PersistentVolume>("PersistentVolume", &name).await?;
-        if let Some(found) = found.filter(|found| is_of(found, namespace)) {
-            let policy = found.spec.and_then(|spec| spec.persistent_volume_reclaim_policy);
-            left.volumes.push((name, policy.unwrap_or_default()));
-        }
-    }
+    left.volumes = standing(namespace, volumes, cluster).await?;
     left.claims = claims.into_iter().filter_map(dynamic).collect();
     let pods = cluster.list_in::<Pod>(Kind::Pod, namespace, "").await?;
     left.pods = pods.iter().map(ResourceExt::name_any).collect();
+    // The others go with what made them.
+    let bare = pods.into_iter().filter_map(dynamic).filter(|pod| controller(pod).is_none());
+    left.workloads.extend(bare.map(|pod| (Key::new(Kind::Pod, pod.name_any()), pod)));
     let deployments =
         cluster.list_in::<k8s_openapi::api::apps::v1::Deployment>(Kind::Deployment, namespace, "");
     let sets = cluster.list_in::<k8s_openapi::api::apps::v1::StatefulSet>(Kind::StatefulSet, namespace, "");
@@ -91,6 +104,25 @@ pub async fn look(namespace: &str, seen: &NamespaceSeen, cluster: &Cluster) -> R
     sets.await?.into_iter().for_each(|object| add(Kind::StatefulSet, dynamic(object)));
     jobs.await?.into_iter().for_each(|object| add(Kind::Job, dynamic(object)));
     Ok(left)
+}
+
+/// Those of `volumes` that are there and hold what was restored into `namespace`, with their reclaim policy.
+async fn standing(
+    namespace: &str,
+    mut volumes: Vec<String>,
+    cluster: &Cluster,
+) -> Result<Vec<(String, String)>, Error> {
+    volumes.sort();
+    volumes.dedup();
+    let mut standing = vec![];
+    for name in volumes {
+        let found = cluster.get_cluster_scoped::<PersistentVolume>("PersistentVolume", &name).await?;
+        if let Some(found) = found.filter(|found| is_of(found, namespace)) {
+            let policy = found.spec.and_then(|spec| spec.persistent_volume_reclaim_policy);
+            standing.push((name, policy.unwrap_or_default()));
+        }
+    }
+    Ok(standing)
 }
 
 /// Whether `volume` is bound to a claim in `namespace`: a name that was used again holds somebody else's data.
@@ -114,7 +146,10 @@ fn is_provisioning(claim: &DynamicObject) -> bool {
 pub fn next(left: &Left) -> Next {
     match left.namespace {
         // Somebody else's is none of ours: it is neither restored into nor torn down.
-        NamespaceSeen::Absent | NamespaceSeen::Foreign => return Next::Gone,
+        NamespaceSeen::Absent | NamespaceSeen::Foreign if left.volumes.is_empty() => return Next::Gone,
+        NamespaceSeen::Absent | NamespaceSeen::Foreign => {
+            return Next::Deletes { note: None, delete: vec![], left: in_words(&left.volumes).join("; ") };
+        }
         NamespaceSeen::Terminating => {
             let left = "the namespace is being emptied".to_owned();
             return Next::Deletes { note: None, delete: vec![], left };
@@ -122,6 +157,12 @@ pub fn next(left: &Left) -> Next {
         NamespaceSeen::Ours => {}
     }
     let is_leaving = |object: &DynamicObject| object.metadata.deletion_timestamp.is_some();
+    if left.secrets.iter().any(|secret| !is_leaving(secret)) {
+        let secrets = left.secrets.iter();
+        let delete = secrets.map(|secret| (Key::new(Kind::Secret, secret.name_any()), secret.clone()));
+        let left = "the Secrets with which backups could be read and opened".to_owned();
+        return Next::Deletes { note: None, delete: delete.collect(), left };
+    }
     let bound: Vec<String> = left
         .claims
         .iter()
@@ -165,13 +206,7 @@ pub fn next(left: &Left) -> Next {
             what.push("a volume that is being made, which is waited for".to_owned());
         }
     }
-    for (name, policy) in &left.volumes {
-        what.push(if policy == "Retain" {
-            format!("the volume {name}, which its storage class keeps (reclaimPolicy: Retain): delete it and its data by hand")
-        } else {
-            format!("the volume {name}")
-        });
-    }
+    what.extend(in_words(&left.volumes));
     if what.is_empty() && delete.is_empty() {
         let object = left.object.clone();
         let delete = object.map(|object| (Key::new(Kind::Namespace, object.name_any()), object));
@@ -183,6 +218,19 @@ pub fn next(left: &Left) -> Next {
     }
     what.extend((!left.workloads.is_empty()).then(|| "what started the pods".to_owned()));
     Next::Deletes { note: None, delete, left: what.join("; ") }
+}
+
+fn in_words(volumes: &[(String, String)]) -> Vec<String> {
+    let words = |(name, policy): &(String, String)| {
+        if policy == "Retain" {
+            format!(
+                "the volume {name}, which its storage class keeps (reclaimPolicy: Retain): delete it and its data by hand"
+            )
+        } else {
+            format!("the volume {name}")
+        }
+    };
+    volumes.iter().map(words).collect()
 }
 
 /// Does what [`next`] says of `namespace`.
@@ -234,6 +282,27 @@ mod tests {
             Next::Deletes { note, delete, left } => {
                 (note, delete.into_iter().map(|(key, _)| key.to_string()).collect(), left)
             }
+        }
+    }
+
+    #[test]
+    fn what_opens_backups_goes_before_anything_else() {
+        let secret = object(json!({ "metadata": { "name": KEY_SECRET } }));
+        let mut left = Left { secrets: vec![secret], ..left("") };
+        left.claims = vec![claim()];
+        left.volumes = vec![("pv-1".into(), "Retain".into())];
+
+        assert_eq!(deletes(&left).1, ["Secret drill-key"]);
+    }
+
+    #[test]
+    fn a_volume_that_outlived_its_namespace_is_told() {
+        for namespace in [NamespaceSeen::Absent, NamespaceSeen::Foreign] {
+            let volumes = vec![("pv-1".into(), "Retain".into())];
+            let left = Left { namespace, volumes, ..Left::default() };
+
+            assert!(deletes(&left).2.contains("the volume pv-1"), "{:?}", deletes(&left));
+            assert_eq!(deletes(&left).1, Vec::<String>::new());
         }
     }
 
@@ -331,6 +400,8 @@ mod tests {
                 ),
                 (format!("{NAMESPACE}/persistentvolumeclaims/database-0"), claim),
                 (format!("{NAMESPACE}/pods/database-0"), named("database-0")),
+                (format!("{NAMESPACE}/pods/bare"), named("bare")),
+                (format!("{NAMESPACE}/secrets/{KEY_SECRET}"), named(KEY_SECRET)),
                 ("/api/v1/persistentvolumes/pv-1".to_owned(), volume),
                 (
                     "/apis/apps/v1/namespaces/drill-ada-20261122t050000z/statefulsets/database".to_owned(),
@@ -381,7 +452,8 @@ mod tests {
             if let Some(object) = state.objects.get(&path) {
                 return fake_api::respond(StatusCode::OK, object);
             }
-            let is_one = path == NAMESPACE || path.contains("/persistentvolumes/");
+            let is_one =
+                path == NAMESPACE || path.contains("/persistentvolumes/") || path.contains("/secrets/");
             if is_one {
                 return fake_api::refuse(StatusCode::NOT_FOUND, "NotFound");
             }
@@ -403,7 +475,7 @@ mod tests {
         let mut seen = NamespaceSeen::Ours;
 
         for _ in 0..10 {
-            let left = look("drill-ada-20261122t050000z", &seen, &cluster).await.unwrap();
+            let left = look("drill-ada-20261122t050000z", &seen, &[], &cluster).await.unwrap();
             let next = next(&left);
             if matches!(next, Next::Gone) {
                 break;
@@ -419,5 +491,7 @@ mod tests {
         assert!(state.objects.is_empty(), "{:?}", state.objects.keys());
         assert_eq!(state.deleted.last().unwrap(), "drill-ada-20261122t050000z namespaces");
         assert!(state.deleted.contains(&"database-0 persistentvolumeclaims".to_owned()));
+        assert_eq!(state.deleted.first().unwrap(), "drill-key secrets");
+        assert!(state.deleted.contains(&"bare pods".to_owned()), "what nothing made goes too");
     }
 }

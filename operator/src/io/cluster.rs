@@ -274,6 +274,17 @@ impl Cluster {
         in_time("get", key, namespace, self.api(key.kind, Some(namespace)).get_opt(&key.name)).await
     }
 
+    /// What is known of the object without what is in it, as it stands at this moment: of a Secret no value comes here.
+    pub async fn metadata(&self, key: &Key, namespace: &str) -> Result<Option<DynamicObject>, Error> {
+        let api = self.api(key.kind, Some(namespace));
+        let found = in_time("get", key, namespace, api.get_metadata_opt(&key.name)).await?;
+        Ok(found.map(|found| DynamicObject {
+            types: found.types,
+            metadata: found.metadata,
+            data: serde_json::Value::Null,
+        }))
+    }
+
     /// The pods of the Job with this UID, as they stand at this moment.
     pub async fn pods_of_job(&self, namespace: &str, job: &str) -> Result<Vec<DynamicObject>, Error> {
         let params = ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={job}"));

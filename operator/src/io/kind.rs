@@ -41,6 +41,8 @@ pub enum Kind {
     StatefulSet,
     /// `apps/v1` `Deployment`.
     Deployment,
+    /// `apps/v1` `ReplicaSet`. Made by Deployments; asked for where it counts whose pod one is.
+    ReplicaSet,
     /// `batch/v1` `Job`.
     Job,
     /// `v1` `Pod`. Made by the others; watched for what it says.
@@ -97,6 +99,7 @@ impl Kind {
             Self::PodDisruptionBudget => ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
             Self::StatefulSet => ("apps", "v1", "StatefulSet", "statefulsets"),
             Self::Deployment => ("apps", "v1", "Deployment", "deployments"),
+            Self::ReplicaSet => ("apps", "v1", "ReplicaSet", "replicasets"),
             Self::Job => ("batch", "v1", "Job", "jobs"),
             Self::Pod => ("", "v1", "Pod", "pods"),
             Self::Ingress => ("networking.k8s.io", "v1", "Ingress", "ingresses"),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use age::x25519;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::ResourceExt;
+use kube::{ResourceExt, core::DynamicObject};
 use valv_crds::{
     drill::Check,
     reference::{DRILL_LABEL, TENANT_LABEL},
@@ -121,12 +121,56 @@ fn is_ours(secret: &Secret) -> bool {
 /// A key cannot be brought. Never says what the key is.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unusable {
+    /// An older tenant has the archive.
+    #[error("the archive {archive} is the tenant {eldest}'s, which is older: no other is brought its key")]
+    Rival {
+        /// Which archive.
+        archive: String,
+        /// Whose it is.
+        eldest: String,
+    },
+    /// It is not said to be this tenant's.
+    #[error(
+        "the Secret {key} has not the label {TENANT_LABEL}: {tenant}, which a key needs whose archive is called otherwise than its tenant"
+    )]
+    NotTheTenants {
+        /// Name of the Secret.
+        key: String,
+        /// Who asks.
+        tenant: String,
+    },
     /// The Secret lacks it.
     #[error("the Secret {0} has no {KEY_FILE}")]
     Absent(String),
     /// It is another.
     #[error("the Secret {0} holds no age identity of the recipient in spec.backup.recipients.drill")]
     Another(String),
+}
+
+/// The older of two tenants that have the same archive.
+pub fn elder(standing: Option<DynamicObject>, tenant: DynamicObject) -> Option<DynamicObject> {
+    let age = |tenant: &DynamicObject| (tenant.creation_timestamp(), tenant.name_any());
+    match standing {
+        Some(standing) if age(&standing) <= age(&tenant) => Some(standing),
+        _ => Some(tenant),
+    }
+}
+
+/// Whether `tenant` has this archive.
+pub fn has_archive(tenant: &DynamicObject, archive: &str) -> bool {
+    let named = tenant.data.pointer("/spec/archiveID").and_then(serde_json::Value::as_str);
+    named.map_or_else(|| tenant.name_any() == archive, |named| named == archive)
+}
+
+/// Whether `request` is of the tenant that has the archive, of which `eldest` is the oldest that names it.
+///
+/// # Errors
+/// If it is another's.
+pub fn is_the_tenants(request: &Request, eldest: Option<&DynamicObject>) -> Result<(), Unusable> {
+    match eldest.map(ResourceExt::name_any).filter(|eldest| *eldest != request.tenant) {
+        Some(eldest) => Err(Unusable::Rival { archive: request.archive.clone(), eldest }),
+        None => Ok(()),
+    }
 }
 
 /// The identity file in `key`, if one of the identities in it is of the recipient that `request` names. Older ones
@@ -136,6 +180,13 @@ pub enum Unusable {
 /// If it is not there, or is somebody else's.
 pub fn identity<'a>(key: &'a Secret, request: &Request) -> Result<&'a [u8], Unusable> {
     let name = key.name_any();
+    let (tenant, labelled) = (&request.tenant, key.labels().get(TENANT_LABEL));
+    // The recipient that is looked for below is public, and an archive's id is free text: by both alone a second tenant
+    // could have another's key.
+    let is_theirs = labelled.map_or(request.archive == *tenant, |label| label == tenant);
+    if !is_theirs {
+        return Err(Unusable::NotTheTenants { key: name, tenant: tenant.clone() });
+    }
     let data = key.data.as_ref().and_then(|data| data.get(KEY_FILE));
     let data = data.ok_or_else(|| Unusable::Absent(name.clone()))?;
     let text = std::str::from_utf8(&data.0).map_err(|_| Unusable::Another(name.clone()))?;
@@ -155,7 +206,7 @@ mod tests {
     use super::*;
 
     const UID: &str = "0b0e7c1a-6f0e-4a67-9d0e-3a5d4c1b2a39";
-    const INTO: &str = "drill-ada-20261122t050000z";
+    const INTO: &str = "drill-ada-0b0e7c1a6f0e4a67";
 
     fn namespace() -> Namespace {
         serde_json::from_value(json!({ "metadata": {
@@ -240,13 +291,11 @@ mod tests {
 
     #[test]
     fn a_namespace_that_was_made_for_another_drill_or_archive_is_refused() {
-        let elsewhere = seen(|drill, _| {
-            drill["spec"]["origin"] = json!("Manual");
-            drill["metadata"]["creationTimestamp"] = json!("2026-11-22T06:00:00Z");
-        });
+        let mut elsewhere = namespace();
+        elsewhere.metadata.name = Some("drill-ada-1b0e7c1a6f0e4a67".into());
         let other = seen(|_, tenant| tenant["spec"]["archiveID"] = json!("bo"));
 
-        assert!(matches!(decide(&namespace(), &elsewhere), Decision::Refuse(_)));
+        assert!(matches!(decide(&elsewhere, &seen(|_, _| {})), Decision::Refuse(_)));
         assert!(matches!(decide(&namespace(), &other), Decision::Refuse(_)));
     }
 
@@ -275,16 +324,59 @@ mod tests {
         assert_eq!(decide(&namespace(), &in_use), Decision::Wait);
     }
 
+    fn request(archive: &str, tenant: &str, recipient: String) -> Request {
+        let drill = format!("journal-{tenant}/x");
+        Request { archive: archive.into(), tenant: tenant.into(), drill, uid: UID.into(), recipient }
+    }
+
+    #[test]
+    fn a_younger_tenant_that_names_anothers_archive_is_not_brought_its_key() {
+        let tenant = |name: &str, created: &str, archive: Value| -> DynamicObject {
+            serde_json::from_value(json!({
+                "metadata": { "name": name, "creationTimestamp": created }, "spec": { "archiveID": archive },
+            }))
+            .unwrap()
+        };
+        let all = [
+            tenant("eve", "2026-04-01T00:00:00Z", json!("ada")),
+            tenant("ada", "2026-03-01T00:00:00Z", Value::Null),
+            tenant("bo", "2026-01-01T00:00:00Z", Value::Null),
+        ];
+        let of_archive = all.into_iter().filter(|tenant| has_archive(tenant, "ada"));
+        let eldest = of_archive.fold(None, elder);
+
+        assert_eq!(is_the_tenants(&request("ada", "ada", recipient()), eldest.as_ref()), Ok(()));
+        let refused = is_the_tenants(&request("ada", "eve", recipient()), eldest.as_ref());
+        assert_eq!(refused, Err(Unusable::Rival { archive: "ada".into(), eldest: "ada".into() }));
+    }
+
+    #[test]
+    fn a_key_whose_archive_is_called_otherwise_than_its_tenant_says_whose_it_is() {
+        let own = x25519::Identity::generate();
+        let recipient = own.to_public().to_string();
+        let mut secret = Secret::default();
+        secret.metadata.name = Some("drill-key-ada".into());
+        let file = own.to_string().expose_secret().to_owned();
+        secret.data = Some([(KEY_FILE.to_owned(), ByteString(file.into_bytes()))].into());
+        let refused = |secret: &Secret, tenant: &str| {
+            matches!(
+                identity(secret, &request("ada", tenant, recipient.clone())),
+                Err(Unusable::NotTheTenants { .. })
+            )
+        };
+
+        // The tenant ada is gone, and its archive is there.
+        assert!(refused(&secret, "eve"));
+        assert!(!refused(&secret, "ada"));
+        secret.labels_mut().insert(TENANT_LABEL.to_owned(), "anna".to_owned());
+        assert!(!refused(&secret, "anna"));
+        assert!(refused(&secret, "ada"));
+    }
+
     #[test]
     fn a_key_of_another_recipient_is_not_brought() {
         let (own, other) = (x25519::Identity::generate(), x25519::Identity::generate());
-        let request = Request {
-            archive: "ada".into(),
-            tenant: "ada".into(),
-            drill: "journal-ada/x".into(),
-            uid: UID.into(),
-            recipient: own.to_public().to_string(),
-        };
+        let request = request("ada", "ada", own.to_public().to_string());
         let holding = |lines: &[&x25519::Identity]| {
             let lines: Vec<_> = lines.iter().map(|key| key.to_string().expose_secret().to_owned()).collect();
             let mut secret = Secret::default();

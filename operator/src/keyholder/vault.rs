@@ -11,7 +11,8 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ObjectMeta, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions},
+    core::DynamicObject,
 };
 use valv_crds::{
     JournalTenant, RestoreDrill,
@@ -20,12 +21,16 @@ use valv_crds::{
 
 use super::{
     Seen,
-    decide::{MANAGED_BY, MANAGER, Request},
+    decide::{MANAGED_BY, MANAGER, Request, elder, has_archive},
 };
 use crate::{
     drill::names::{KEY_FILE, KEY_PREFIX, KEY_SECRET, OBJECT_ANNOTATION},
+    io::kind::Kind,
     tenant::observe::Access,
 };
+
+/// Tenants that are read at once.
+const PAGE: u32 = 250;
 
 /// The cluster refused or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +78,24 @@ impl Vault {
             // The operator has not let it in: nobody asks for a key there, or not yet.
             Err(kube::Error::Api(status)) if status.code == 403 => Ok(seen),
             Err(error) => Err(failed(format!("look for {KEY_SECRET} in {into}"))(error)),
+        }
+    }
+
+    /// The oldest tenant that has `archive`.
+    ///
+    /// # Errors
+    /// If the API server refuses or does not answer.
+    pub async fn eldest(&self, archive: &str) -> Result<Option<DynamicObject>, Error> {
+        // Not as its own kind: one that a newer version wrote has an archive too.
+        let api = Api::<DynamicObject>::all_with(self.client.clone(), &Kind::JournalTenant.resource());
+        let mut params = ListParams::default().limit(PAGE);
+        let mut eldest = None;
+        loop {
+            let page = api.list(&params).await.map_err(failed("list the tenants".to_owned()))?;
+            let next = page.metadata.continue_.filter(|token| !token.is_empty());
+            eldest = page.items.into_iter().filter(|tenant| has_archive(tenant, archive)).fold(eldest, elder);
+            let Some(token) = next else { return Ok(eldest) };
+            params = params.continue_token(&token);
         }
     }
 

@@ -351,7 +351,8 @@ async fn classes(
     Ok(())
 }
 
-fn is_default(class: &StorageClass) -> bool {
+/// Whether claims that name no class get this one.
+pub fn is_default(class: &StorageClass) -> bool {
     class
         .annotations()
         .get("storageclass.kubernetes.io/is-default-class")

@@ -165,7 +165,7 @@ async fn a_record_lies_in_the_store_as_it_was_signed_and_is_not_written_over_ano
     let again = record::write(&document, &store, &may, &own, at).await.unwrap();
 
     assert_eq!(first.object, again.object);
-    assert_eq!(first.object.key, "v1/ada/records/drill-20261122T093005Z.json");
+    assert_eq!(first.object.key, "v1/ada/records/drill-20261122T093005Z-u1.json");
     // Of a lock this server tells a HEAD, and not a GET.
     let head = server.bucket().head(&first.object.key, None).await.unwrap();
     assert!(head.retained_until.is_some(), "it is not locked");

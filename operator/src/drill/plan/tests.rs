@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
-use valv_crds::{JournalTenant, RestoreDrill, drill::DrillCondition, reference::DRILL_LABEL};
+use valv_crds::{
+    JournalTenant, RestoreDrill,
+    drill::{DrillCondition, DrillJob},
+    reference::DRILL_LABEL,
+};
 
 use super::*;
 use crate::{
@@ -126,6 +130,7 @@ keyholder: {namespace: valv-keys, serviceAccount: valv-keyholder, deliveryRole: 
     }
 
     fn carry_out(&mut self, plan: &Plan, outcome: &Applied) {
+        let mut outcome = outcome.clone();
         let run = check(Arc::new(self.drill.clone()));
         if let Some(namespace) = &plan.namespace {
             self.put(Kind::Namespace, &namespace.name_any(), &json!(namespace));
@@ -142,9 +147,16 @@ keyholder: {namespace: valv-keys, serviceAccount: valv-keyholder, deliveryRole: 
                 let secret: Secret = serde_json::from_value(wanted.value.clone()).unwrap();
                 self.observed.secrets.insert(wanted.key.name.clone(), secret);
             } else if !self.observed.objects.contains_key(&wanted.key) {
-                self.put(wanted.key.kind, &wanted.key.name, &wanted.value);
+                let mut value = wanted.value.clone();
+                let uid = format!("{}-uid", wanted.key.name);
+                value["metadata"]["uid"] = json!(uid);
+                self.put(wanted.key.kind, &wanted.key.name, &value);
+                if wanted.key.kind == Kind::Job {
+                    outcome.jobs.push(DrillJob { name: wanted.key.name.clone(), uid });
+                }
             }
         }
+        outcome.prepared = objects::digest_among(&plan.apply).filter(|_| outcome.refused.is_none());
         for key in &plan.delete {
             self.observed.objects.remove(key);
             self.observed.secrets.remove(&key.name);
@@ -152,10 +164,35 @@ keyholder: {namespace: valv-keys, serviceAccount: valv-keyholder, deliveryRole: 
                 self.observed.key = None;
             }
         }
+        self.drill.status = Some(status::status(&run, &self.observed, plan, &outcome, self.now));
+        self.read_config();
+    }
+
+    /// What a look sees of the ConfigMap with the run files.
+    fn read_config(&mut self) {
+        let run = check(Arc::new(self.drill.clone()));
         let config = self.observed.objects.get(&Key::new(Kind::ConfigMap, CONFIG));
-        let chosen = config.and_then(|config| config.data.pointer("/data/chosen.json")?.as_str());
-        self.observed.chosen = chosen.map(|text| serde_json::from_str(text).unwrap());
-        self.drill.status = Some(status::status(&run, &self.observed, plan, outcome, self.now));
+        let config: Option<ConfigMap> =
+            config.map(|config| serde_json::from_value(json!(config.as_ref())).unwrap());
+        self.observed.config =
+            config.as_ref().map_or(Config::Absent, |config| Config::of(config, &run.uid()));
+        let is_prepared = run.status().prepared_with.is_some_and(|digest| self.observed.config.is(&digest));
+        self.observed.chosen = config
+            .filter(|_| is_prepared)
+            .map(|config| serde_json::from_str(&config.data.unwrap()["chosen.json"]).unwrap());
+    }
+
+    /// Somebody changes the ConfigMap with the run files, or takes it away.
+    fn tamper(&mut self, change: impl FnOnce(&mut Value)) {
+        let key = Key::new(Kind::ConfigMap, CONFIG);
+        let mut value = json!(self.observed.objects[&key].as_ref());
+        change(&mut value);
+        if value.is_null() {
+            self.observed.objects.remove(&key);
+        } else {
+            self.put(Kind::ConfigMap, CONFIG, &value);
+        }
+        self.read_config();
     }
 
     fn put(&mut self, kind: Kind, name: &str, value: &Value) {
@@ -211,6 +248,11 @@ keyholder: {namespace: valv-keys, serviceAccount: valv-keyholder, deliveryRole: 
             object.data["status"] = json!({ "observedGeneration": 0, "replicas": 1, "updatedReplicas": 1,
                 "readyReplicas": 1, "updateRevision": "r", "currentRevision": "r" });
             self.observed.objects.insert(Key::new(kind, name), Arc::new(object));
+            if let Some(service) = self.observed.objects.get(&Key::new(Kind::Service, name)) {
+                let mut service = json!(service.as_ref());
+                service["spec"]["clusterIP"] = json!("10.96.0.7");
+                self.put(Kind::Service, name, &service);
+            }
             let pod = json!({
                 "metadata": { "labels": { "valv.eu/role": role } },
                 "status": { "conditions": [
@@ -269,13 +311,13 @@ fn a_drill_passes_when_it_was_restored_judged_and_the_journal_answers() {
     assert_eq!(world.passed(), ("True".into(), "AsAsked".into()));
     let status = world.drill.status.clone().unwrap();
     let measured = status.measured.unwrap();
-    // From 09:30:05 until 09:50:05, less the two minutes of the checks.
-    assert_eq!(measured.rto_seconds, Some(18 * 60));
-    // From 01:05:00 until 09:30:05.
-    assert_eq!(measured.rpo_seconds, Some(8 * 3600 + 25 * 60 + 5));
+    // From 09:30:10, when it was first looked at, until 09:50:05, less the two minutes of the checks.
+    assert_eq!(measured.rto_seconds, Some(17 * 60 + 55));
+    // From 01:05:00 until 09:30:10.
+    assert_eq!(measured.rpo_seconds, Some(8 * 3600 + 25 * 60 + 10));
     assert_eq!(world.says(DrillCondition::ObjectivesMet).1, "AsAsked");
     assert_eq!(status.verdicts.len(), RESTORED.len() + JUDGED.len() + 1);
-    assert_eq!(status.namespace.as_deref(), Some("drill-ada-20261122t050000z"));
+    assert_eq!(status.namespace.as_deref(), Some("drill-ada-0b0e7c1a6f0e4a67"));
     assert!(status.ended.is_some());
 }
 
@@ -336,7 +378,7 @@ fn without_a_key_a_drill_waits_and_says_how_to_bring_one() {
     assert!(!attended.has(Kind::RoleBinding, KEYHOLDER_BINDING));
     let conditions = attended.drill.status.unwrap().conditions;
     let said = conditions.iter().find(|condition| condition.type_ == "Passed").unwrap();
-    assert!(said.message.contains("-n drill-ada-20261122t050000z create secret generic drill-key"));
+    assert!(said.message.contains("-n drill-ada-0b0e7c1a6f0e4a67 create secret generic drill-key"));
 }
 
 #[test]
@@ -448,11 +490,14 @@ fn the_restored_journal_is_the_one_that_was_backed_up_behind_no_door() {
     let deployment = &world.observed.objects[&Key::new(Kind::Deployment, "journal")];
     let image = deployment.data.pointer("/spec/template/spec/containers/0/image").unwrap();
     assert_eq!(image, "registry.example/journal:1@sha256:11");
-    assert_eq!(deployment.namespace().as_deref(), Some("drill-ada-20261122t050000z"));
+    assert_eq!(deployment.namespace().as_deref(), Some("drill-ada-0b0e7c1a6f0e4a67"));
     for kind in [Kind::Ingress, Kind::HttpRoute] {
         assert!(world.observed.objects.keys().all(|key| key.kind != kind));
     }
     assert!(!world.has(Kind::Service, "journal"));
+    let pod = deployment.data.pointer("/spec/template/spec").unwrap();
+    let database = json!([{ "ip": "10.96.0.7", "hostnames": ["database.drill-ada-0b0e7c1a6f0e4a67.svc"] }]);
+    assert_eq!((&pod["hostAliases"], &pod["dnsPolicy"]), (&database, &json!("None")));
     let state = &world.observed.objects[&Key::new(Kind::ConfigMap, "valv-state")];
     assert_eq!(state.data.pointer("/data/systemIdentifier").unwrap(), "7391");
     // Its logins are not those of the tenant.
@@ -542,7 +587,7 @@ fn a_drill_is_let_go_when_nothing_is_left_and_its_record_lies_in_the_store() {
     let record = valv_crds::drill::RecordReference {
         store: "helsinki".into(),
         object: valv_crds::backup::ObjectDigest {
-            key: "v1/ada/records/drill-20261122T050000Z.json".into(),
+            key: "v1/ada/records/drill-20261122T050000Z-0b0e7c1a6f0e4a67.json".into(),
             version: None,
             blake3: "0".repeat(64),
         },
@@ -567,7 +612,7 @@ fn what_cannot_be_taken_away_is_told_and_tried_on() {
     let left = Left {
         namespace: NamespaceSeen::Ours,
         object: Some(
-            serde_json::from_value(json!({ "metadata": { "name": "drill-ada-20261122t050000z",
+            serde_json::from_value(json!({ "metadata": { "name": "drill-ada-0b0e7c1a6f0e4a67",
             "annotations": { "valv.eu/drill-volumes": "pv-1" } }}))
             .unwrap(),
         ),
@@ -606,4 +651,252 @@ fn nothing_is_made_before_the_finalizer_is_there() {
 
     assert_eq!(plan.finalizer, Some(Finalizer::Present));
     assert!(plan.namespace.is_none() && plan.apply.is_empty());
+}
+
+#[test]
+fn what_was_chosen_is_said_only_when_what_it_was_written_into_stands() {
+    let mut world = World::new();
+    let refused = Applied { refused: Some("exceeded quota".into()), ..Applied::default() };
+
+    let plan = world.plan();
+    world.observed.objects.clear();
+    let run = check(Arc::new(world.drill.clone()));
+    world.drill.status = Some(status::status(&run, &world.observed, &plan, &refused, world.now));
+    let status = world.drill.status.clone().unwrap();
+    assert_eq!((status.backup, status.prepared_with), (None, None));
+
+    world.look();
+    let status = world.drill.status.clone().unwrap();
+    assert_eq!(status.backup.unwrap().slot.to_string(), "20261122T010000Z");
+    assert!(status.prepared_with.is_some());
+}
+
+#[test]
+fn run_files_that_were_not_prepared_are_not_believed() {
+    let changes: [fn(&mut Value); 4] = [
+        |value| value["data"]["restore.yaml"] = json!("trustedKeys: [mine]"),
+        |value| value["immutable"] = json!(false),
+        |value| value["metadata"]["labels"]["valv.eu/drill"] = json!("another"),
+        |value| *value = Value::Null,
+    ];
+    for change in changes {
+        let mut world = World::new();
+        world.look();
+        world.bring_key();
+        world.tamper(change);
+
+        world.look();
+
+        assert_eq!(world.passed(), ("False".into(), "CannotRestore".into()));
+        assert!(!world.has(Kind::Job, RESTORE) && world.observed.key.is_none());
+    }
+}
+
+#[test]
+fn run_files_of_somebody_else_are_taken_away_before_this_drills_own_are_made() {
+    let mut world = World::new();
+    let forged = json!({ "metadata": { "name": CONFIG }, "data": { "chosen.json": "{}" } });
+    world.put(Kind::ConfigMap, CONFIG, &forged);
+    world.read_config();
+
+    let plan = world.look();
+    assert_eq!(plan.delete, [Key::new(Kind::ConfigMap, CONFIG)]);
+    assert!(plan.apply.is_empty() && world.drill.status.as_ref().unwrap().prepared_with.is_none());
+
+    world.look();
+    assert!(world.observed.chosen.is_some());
+}
+
+#[test]
+fn a_job_of_the_right_name_that_the_drill_did_not_make_is_not_listened_to() {
+    let mut world = World::restored(&restored_well());
+    ended(&mut world.observed.objects, JUDGE, &judged_well().to_string());
+
+    let plan = world.plan();
+
+    assert!(plan.apply.iter().any(|wanted| wanted.key == Key::new(Kind::Job, JUDGE)), "it makes its own");
+    world.carry_out(&plan, &Applied::default());
+    assert!(!verdicts::has(&world.drill.status.unwrap().verdicts, Check::DatabaseStarts));
+}
+
+#[test]
+fn a_drill_waits_where_others_work_and_takes_no_room_while_it_waits_for_its_key() {
+    let mut world = World::new();
+    world.observed.room = Room::Full(4);
+    world.look();
+    assert_eq!(world.passed(), ("Unknown".into(), "NotReached".into()));
+    assert_eq!(world.drill.status.as_ref().unwrap().started, None);
+
+    world.observed.room = Room::Free;
+    world.look();
+    world.look();
+    assert_eq!(world.passed().1, "KeyMissing");
+    assert!(!check::works(&world.drill));
+
+    // The key comes when others have taken its place.
+    world.bring_key();
+    world.observed.room = Room::Full(4);
+    world.look();
+    assert!(!world.has(Kind::Job, RESTORE));
+    assert_eq!(world.passed(), ("Unknown".into(), "NotReached".into()));
+
+    world.observed.room = Room::Free;
+    world.look();
+    assert!(world.has(Kind::Job, RESTORE) && check::works(&world.drill));
+}
+
+#[test]
+fn a_drill_whose_turn_does_not_come_ends_at_its_deadline() {
+    let mut world = World::new();
+    world.observed.before = Some("ada-20261115t050000z".into());
+    world.look();
+    world.now = at("2026-11-22T13:30:00Z");
+    world.look();
+    assert_eq!(world.passed(), ("Unknown".into(), "NotReached".into()));
+
+    world.now = at("2026-11-22T13:30:11Z");
+    world.look();
+
+    assert_eq!(world.passed(), ("False".into(), "DeadlineExceeded".into()));
+}
+
+#[test]
+fn the_time_that_nobody_looked_is_not_a_drills_own() {
+    let mut world = World::new();
+    // The operator was away for two days.
+    world.now = at("2026-11-24T09:30:10Z");
+    world.look();
+    world.bring_key();
+    world.look();
+    world.look();
+
+    assert_eq!(world.passed(), ("Unknown".into(), "Running".into()));
+    assert!(world.has(Kind::Job, RESTORE));
+}
+
+#[test]
+fn a_person_who_brings_the_key_late_leaves_the_drill_its_whole_time() {
+    let mut world = World::new();
+    world.look();
+    world.look();
+    world.now = at("2026-11-22T13:20:10Z");
+    world.bring_key();
+    world.look();
+    assert!(world.has(Kind::Job, RESTORE));
+    let job = &world.observed.objects[&Key::new(Kind::Job, RESTORE)];
+    let limit = job.data.pointer("/spec/activeDeadlineSeconds").and_then(Value::as_u64).unwrap();
+    assert!((4 * 3600..5 * 3600).contains(&limit), "{limit}");
+
+    world.now = at("2026-11-22T17:00:00Z");
+    world.look();
+    assert_eq!(world.passed(), ("Unknown".into(), "Running".into()));
+    let measured = world.drill.status.as_ref().unwrap().measured.clone().unwrap();
+    assert_eq!(measured.phases, [PhaseTime { phase: Phase::Key, seconds: 3 * 3600 + 50 * 60 }]);
+
+    world.now = at("2026-11-22T17:21:00Z");
+    world.look();
+    assert_eq!(world.passed(), ("False".into(), "DeadlineExceeded".into()));
+}
+
+#[test]
+fn nothing_is_restored_onto_volumes_that_could_not_be_taken_away() {
+    let mut world = World::new();
+    world.observed.keeps = Some("kept".into());
+
+    let plan = world.look();
+
+    assert_eq!(world.passed(), ("False".into(), "VolumesKept".into()));
+    assert!(plan.namespace.is_none() && plan.apply.is_empty());
+    let said = world.drill.status.unwrap().conditions;
+    let said = said.iter().find(|said| said.type_ == "Passed").unwrap();
+    assert!(said.message.contains("drills.storageClassName"), "{}", said.message);
+}
+
+#[test]
+fn drills_restore_into_the_storage_class_of_the_settings() {
+    let mut world = World::new();
+    world.settings.drills.storage_class_name = Some("deleted".into());
+
+    let plan = world.plan();
+
+    let claims: Vec<_> =
+        plan.apply.iter().filter(|wanted| wanted.key.kind == Kind::PersistentVolumeClaim).collect();
+    assert_eq!(claims.len(), 2);
+    assert!(claims.iter().all(|claim| claim.value["spec"]["storageClassName"] == "deleted"));
+}
+
+#[test]
+fn an_error_of_the_api_server_keeps_no_drill_past_its_deadline_or_its_cancellation() {
+    let mut world = World::new();
+    world.look();
+    world.bring_key();
+    world.look();
+    let stops = |world: &World| {
+        let run = check(Arc::new(world.drill.clone()));
+        stops(&run, &world.observed, "403", world.now)
+    };
+    assert!(stops(&world).is_none(), "it is in time, and the error is tried again");
+
+    world.now = at("2026-11-22T14:00:00Z");
+    let plan = stops(&world).unwrap();
+    assert_eq!(plan.delete.len(), 2, "{:?}", plan.delete);
+    world.carry_out(&plan, &Applied::default());
+    assert_eq!(world.passed(), ("False".into(), "DeadlineExceeded".into()));
+    assert!(world.drill.status.as_ref().unwrap().ended.is_some());
+
+    let mut cancelled = World::new();
+    cancelled.look();
+    cancelled.drill.spec.cancel = true;
+    let plan = stops(&cancelled).unwrap();
+    cancelled.carry_out(&plan, &Applied::default());
+    assert_eq!(cancelled.passed(), ("False".into(), "Cancelled".into()));
+}
+
+#[test]
+fn walls_that_somebody_took_away_are_put_up_again_at_every_step() {
+    let wall = Key::new(Kind::NetworkPolicy, "deny-all");
+    let mut restoring = World::new();
+    restoring.look();
+    restoring.bring_key();
+    restoring.look();
+    for mut world in [restoring, World::restored(&restored_well()), World::judged(&judged_well())] {
+        world.observed.objects.remove(&wall);
+
+        let plan = world.plan();
+
+        assert!(plan.apply.iter().any(|wanted| wanted.key == wall), "{:?}", plan.step);
+    }
+}
+
+#[test]
+fn a_key_that_is_brought_after_the_end_is_not_left_for_the_record() {
+    let mut world = World::restored(&failing(restored_well(), "Segments", "SegmentDiffers"));
+    let secret = serde_json::from_value(json!({ "metadata": { "name": KEY_SECRET } })).unwrap();
+    world.observed.left =
+        Some(Left { namespace: NamespaceSeen::Ours, secrets: vec![secret], ..Left::default() });
+
+    let Some(Next::Deletes { delete, .. }) = world.plan().teardown else { panic!("it is left") };
+
+    let names: Vec<_> = delete.iter().map(|(key, _)| key.to_string()).collect();
+    assert_eq!(names, ["Secret drill-key"]);
+}
+
+#[test]
+fn the_volumes_that_were_seen_are_remembered_until_they_are_gone() {
+    let mut world = World::new();
+    world.look();
+    let claim = json!({ "metadata": { "name": "database-0" }, "spec": { "volumeName": "pv-1" } });
+    world.put(Kind::PersistentVolumeClaim, "database-0", &claim);
+    world.look();
+    assert_eq!(world.drill.status.as_ref().unwrap().volumes, ["pv-1"]);
+    assert_eq!(
+        world.drill.status.as_ref().unwrap().namespace_uid.as_deref(),
+        None,
+        "the namespace has no UID here"
+    );
+
+    world.observed.objects.clear();
+    world.drill.spec.cancel = true;
+    world.look();
+    assert_eq!(world.drill.status.as_ref().unwrap().volumes, ["pv-1"]);
 }
