@@ -16,6 +16,7 @@ pub mod measure;
 pub mod names;
 pub mod objects;
 pub mod observe;
+pub mod past;
 pub mod plan;
 pub mod record;
 pub mod status;

@@ -70,6 +70,10 @@ pub struct Settings {
     #[serde(default)]
     pub backups: Backups,
 
+    /// How drills are made.
+    #[serde(default)]
+    pub drills: Drills,
+
     /// Where this cluster is: the tenants' own region, in which none of their backups may lie. Default: it is not
     /// said, and no store is refused for its region.
     #[serde(default)]
@@ -93,6 +97,22 @@ impl Default for Backups {
 
 /// None would be no backups.
 const BACKUPS_AT_ONCE: RangeInclusive<u16> = 1..=1000;
+
+/// How drills are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Drills {
+    /// How long a restored journal may take until it answers, with the pull of its image and the start of its
+    /// database. Default 15 min.
+    #[serde(deserialize_with = "duration")]
+    pub journal_limit: Duration,
+}
+
+impl Default for Drills {
+    fn default() -> Self {
+        Self { journal_limit: Duration::from_secs(15 * 60) }
+    }
+}
 
 /// Where a cluster is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

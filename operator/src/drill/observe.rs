@@ -7,7 +7,11 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::{ResourceExt, core::DynamicObject, runtime::reflector::ObjectRef};
+use kube::{
+    ResourceExt,
+    core::{DynamicObject, PartialObjectMeta},
+    runtime::reflector::ObjectRef,
+};
 use serde_json::Value;
 use valv_crds::{
     BackupPolicy, RestoreDrill,
@@ -18,7 +22,7 @@ use super::{
     Context,
     catalogue::{self, Chosen, Looked, Question},
     check::{self, Run, Subject},
-    choose, names,
+    choose, names, past,
     teardown::{self, Left},
 };
 use crate::{
@@ -63,8 +67,8 @@ pub struct Observed {
     pub tenant_objects: Objects,
     /// The Secrets in the drill's namespace that carry the tenant's label.
     pub secrets: BTreeMap<String, Secret>,
-    /// The Secret with the key that opens the backup, whoever brought it.
-    pub key: Option<Secret>,
+    /// The Secret with the key that opens the backup, whoever brought it: that it is there, and not what is in it.
+    pub key: Option<PartialObjectMeta<Secret>>,
     /// What the tenant's spec names, as it is in the tenant's namespace.
     pub references: BTreeMap<Key, DynamicObject>,
     /// What was chosen before.
@@ -205,7 +209,7 @@ async fn inside(subject: &Subject, context: &Context, observed: &mut Observed) -
         Err(error) if error.is_forbidden() => return Ok(()),
         Err(error) => return Err(error),
     }
-    observed.key = cluster.get::<Secret>(Kind::Secret, &subject.into, names::KEY_SECRET).await?;
+    observed.key = cluster.metadata::<Secret>(Kind::Secret, &subject.into, names::KEY_SECRET).await?;
     let config = Key::new(Kind::ConfigMap, names::CONFIG);
     if let Entry::Vacant(vacant) = observed.objects.entry(config.clone()) {
         // It may have been made a moment ago.
@@ -266,6 +270,11 @@ async fn catalogue(
     let backups = context.backups.state();
     let backups = backups.iter().filter_map(|backup| backup.0.as_ref().ok());
     let known = choose::known(backups, &run.namespace, &store.name);
+    let drills = context.drills.state();
+    let drills = drills.iter().filter_map(|drill| drill.0.as_ref().ok());
+    let own = drills.filter(|drill| drill.namespace().as_deref() == Some(run.namespace.as_str()));
+    let status = tenant.object.status.as_ref().and_then(|status| status.backup.as_ref());
+    let good = own.filter_map(past::good).chain(status.and_then(|status| status.good_slot)).collect();
     let settings = store.settings(credentials.reader.clone());
     let question = Question {
         archive: &archive,
@@ -273,6 +282,7 @@ async fn catalogue(
         trusted: &trusted,
         choice: run.object.spec.backup,
         drill: subject.slot,
+        good: &good,
         known: &known,
         floor_days: policy.spec.retention.floor.days,
     };
