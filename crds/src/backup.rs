@@ -168,6 +168,9 @@ pub struct Order {
     /// Whether the tenant has attachments.
     #[serde(default)]
     pub attachments: bool,
+    /// The image that the journal ran, which the manifest must name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal_image: Option<String>,
 }
 
 /// What an agent said that it wrote. A claim: the operator reads the manifest itself before it commits.

@@ -198,6 +198,10 @@ pub struct RestoreDrillStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Time>,
 
+    /// The key that it restored with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyUse>,
+
     /// The verdicts, in the order in which they are reached. One that was not reached is not a pass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -240,6 +244,29 @@ pub struct DrillJob {
     /// Its UID.
     #[schemars(length(min = 1, max = 63))]
     pub uid: String,
+}
+
+/// A key that was brought for a drill. Never what it is.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyUse {
+    /// Who brought it.
+    pub by: KeyBringer,
+    /// When.
+    pub brought: Time,
+    /// The program that made the Secret, as the API server notes it, e.g. `kubectl-create`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub with: Option<String>,
+}
+
+/// Who brought a key.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+pub enum KeyBringer {
+    /// The key holder, from the namespace of the keys.
+    KeyHolder,
+    /// Somebody else, by hand: the API server's audit log has the name.
+    Person,
 }
 
 /// The verdict of one check.
@@ -290,6 +317,8 @@ pub enum Check {
     Recipients,
     /// Every segment decrypts with the drill's key.
     Decryption,
+    /// The tenant's own object is in it, and every Secret and ConfigMap that it names, as they are now.
+    Tenant,
     /// `pg_verifybackup` agrees with the extracted files.
     VerifyBackup,
     /// PostgreSQL starts on them and becomes consistent.
@@ -310,12 +339,13 @@ pub enum Check {
 
 impl Check {
     /// All, in their order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::CommitSignature,
         Self::Manifest,
         Self::Segments,
         Self::Recipients,
         Self::Decryption,
+        Self::Tenant,
         Self::VerifyBackup,
         Self::DatabaseStarts,
         Self::Sentinel,
@@ -440,7 +470,7 @@ pub enum DrillReason {
     DeadlineExceeded,
     /// Its name was not made from this tenant and a slot.
     NameInvalid,
-    /// There is no complete backup to restore.
+    /// There is no complete backup to restore, or to compare with.
     NoBackup,
     /// Slots that should be in the catalogue are not: commits were taken away.
     CatalogueRolledBack,
@@ -480,6 +510,10 @@ pub enum DrillReason {
     WrongKey,
     /// A segment could not be decrypted or decompressed.
     DecryptionFailed,
+    /// The tenant's object, or a Secret or ConfigMap that it names, is not in the backup, or is empty there.
+    TenantIncomplete,
+    /// The tenant's object, a Secret or a ConfigMap differs from what is there now: it was changed since the backup.
+    TenantDiffers,
     /// `pg_verifybackup` found files that are missing, or that differ.
     FilesDiffer,
     /// PostgreSQL did not start, or did not become consistent.
@@ -490,8 +524,10 @@ pub enum DrillReason {
     SentinelDiffers,
     /// A table has fewer or more rows than when the backup was taken.
     RowCountsDiffer,
-    /// A table has lost more rows since the good backup before than the policy allows.
+    /// A table has lost more rows than the policy allows, since the backup that a drill last found good.
     RowCountsFell,
+    /// The backup with which row counts are to be compared cannot be believed or read.
+    PreviousUnreadable,
     /// `pg_amcheck` found damage.
     Corrupt,
     /// An attachment that the database names is not there.
@@ -504,6 +540,8 @@ pub enum DrillReason {
     SqlFailed,
     /// The journal did not start, or its probe did not answer, on the restored data.
     JournalFailed,
+    /// The journal has no readiness probe: nobody knows more than that its port answers.
+    NoProbe,
     /// The recovery took longer than promised.
     RecoveryTimeMissed,
     /// More would have been lost than promised.

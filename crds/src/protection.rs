@@ -83,6 +83,19 @@ pub struct ProtectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_drill: Option<LastDrill>,
 
+    /// The newest drill that failed, until a later one of the same or a newer backup passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_drill: Option<LastDrill>,
+
+    /// The newest drill that came to a verdict on a backup: one that lacked its store, its key or its time has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged_drill: Option<LastDrill>,
+
+    /// Slot of the newest backup that a drill found good, its row counts among it: those of later backups are
+    /// compared with these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub good_slot: Option<Slot>,
+
     /// The newest slot of drills that was taken on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_drill_slot: Option<Slot>,

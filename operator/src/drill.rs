@@ -18,6 +18,7 @@ pub mod objects;
 pub mod observe;
 pub mod own;
 pub mod ownership;
+pub mod past;
 pub mod plan;
 pub mod record;
 pub mod status;

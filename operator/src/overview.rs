@@ -18,16 +18,20 @@ use valv_crds::{
     Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill, Slot,
     backup::{BackupReason, Stage},
     drill::{DrillReason, Outcome},
-    protection::KeyRole,
+    protection::{KeyRole, LastDrill},
     reference::NAMESPACE_PREFIX,
     store::BreakerState,
 };
 
-use crate::{digest::hex, schedule::Schedule};
+use crate::{
+    digest::hex,
+    drill::past::{self, Past},
+    schedule::Schedule,
+};
 
 mod trouble;
 
-pub use trouble::{Trouble, TroubleCode, is_failed as is_failed_drill};
+pub use trouble::{Trouble, TroubleCode};
 
 /// A new key is to be proven within this many days, if the policy does not ask for less: until then nobody knows
 /// that its holder can open anything with it.
@@ -76,8 +80,10 @@ pub struct Overview {
     pub failed_backup: Option<FailedBackup>,
     /// The backup that runs.
     pub running_backup: Option<RunningBackup>,
-    /// The newest drill that ended.
+    /// The newest drill that ended, and that nobody stopped.
     pub last_drill: Option<DrillView>,
+    /// The newest drill that failed, until a later one of the same or a newer backup passes.
+    pub failed_drill: Option<DrillView>,
     /// When the newest drill that passed ended.
     pub last_drill_passed: Option<Timestamp>,
     /// When the next drill must have ended: later it is overdue.
@@ -176,6 +182,13 @@ pub struct DrillView {
     pub rto_seconds: Option<i64>,
     /// Recovery point that was measured.
     pub rpo_seconds: Option<i64>,
+}
+
+impl From<LastDrill> for DrillView {
+    fn from(drill: LastDrill) -> Self {
+        let LastDrill { name, backup, ended, passed, reason, rto_seconds, rpo_seconds } = drill;
+        Self { name, backup, ended: ended.0, passed, reason, rto_seconds, rpo_seconds }
+    }
 }
 
 /// A key that backups are encrypted for.
@@ -302,6 +315,7 @@ impl Seen<'_> {
     fn overview(&self, namespace: String, now: Timestamp) -> Overview {
         let name = self.tenant.name_any();
         let last_backup = self.last_backup(now);
+        let Past { last, failed, judged, good: _ } = self.past();
         let failed_backup = self.failed_backup(last_backup.as_ref());
         let is_due = !self.tenant.spec.suspended && self.tenant.metadata.deletion_timestamp.is_none();
         let mut overview = Overview {
@@ -314,9 +328,10 @@ impl Seen<'_> {
             last_backup,
             failed_backup,
             running_backup: self.running_backup(),
-            last_drill: self.last_drill(),
+            last_drill: last.map(DrillView::from),
+            failed_drill: failed.map(DrillView::from),
             last_drill_passed: self.last_drill_passed(),
-            drill_due: self.drill_due(&name).filter(|_| is_due),
+            drill_due: self.drill_due(&name, judged.as_ref()).filter(|_| is_due),
             keys: self.keys(),
             tampering: self.tampering(),
             troubles: vec![],
@@ -391,22 +406,9 @@ impl Seen<'_> {
         })
     }
 
-    fn last_drill(&self) -> Option<DrillView> {
-        // One that was cancelled says nothing of the backup: it neither counts as done nor takes an alarm away.
-        let of_objects = self.drills.iter().filter_map(|drill| ended_drill(drill));
-        let of_objects = of_objects.filter(|drill| drill.reason != CANCELLED);
-        let remembered =
-            self.protection().and_then(|status| status.last_drill.as_ref()).map(|last| DrillView {
-                name: last.name.clone(),
-                backup: last.backup,
-                ended: last.ended.0,
-                passed: last.passed.clone(),
-                reason: last.reason.clone(),
-                rto_seconds: last.rto_seconds,
-                rpo_seconds: last.rpo_seconds,
-            });
-        let remembered = remembered.filter(|drill| drill.reason != CANCELLED);
-        remembered.into_iter().chain(of_objects).max_by_key(|drill| drill.ended)
+    /// What its drills come to: those that are there, and what the tenant's status remembers.
+    fn past(&self) -> Past {
+        past::past(self.drills.iter().copied(), self.protection())
     }
 
     fn last_drill_passed(&self) -> Option<Timestamp> {
@@ -434,10 +436,11 @@ impl Seen<'_> {
         Some(by_calendar.min(by_promise))
     }
 
-    fn drill_due(&self, name: &str) -> Option<Timestamp> {
+    /// When the slot after the last drill that came to a verdict must have ended.
+    fn drill_due(&self, name: &str, judged: Option<&LastDrill>) -> Option<Timestamp> {
         let schedule = self.calendars?.drills.as_ref()?;
         let made = self.tenant.creation_timestamp()?.0;
-        let last = self.last_drill().map(|drill| drill.ended);
+        let last = judged.map(|drill| drill.ended.0);
         let next = schedule.next(last.map_or(made, |last| last.max(made)))?;
         Some(schedule.deadline(schedule.start(next, name)))
     }
@@ -525,9 +528,6 @@ pub fn ended_drill(drill: &RestoreDrill) -> Option<DrillView> {
     })
 }
 
-/// Reason of a drill that somebody ended before its verdict.
-const CANCELLED: &str = "Cancelled";
-
 /// Whether a verdict for `reason` means that somebody changed what lies in a store.
 fn is_tampering(reason: DrillReason) -> bool {
     [
@@ -537,6 +537,7 @@ fn is_tampering(reason: DrillReason) -> bool {
         DrillReason::SignatureInvalid,
         DrillReason::SegmentsSwapped,
         DrillReason::SentinelDiffers,
+        DrillReason::PreviousUnreadable,
     ]
     .contains(&reason)
 }

@@ -108,11 +108,15 @@ pub struct Drills {
     /// Storage class of the volumes that drills restore into, which must delete them with their claims. Default: that of
     /// the tenant.
     pub storage_class_name: Option<String>,
+    /// How long a restored journal may take until it answers, with the pull of its image and the start of its
+    /// database. Default 15 min.
+    #[serde(deserialize_with = "duration")]
+    pub journal_limit: Duration,
 }
 
 impl Default for Drills {
     fn default() -> Self {
-        Self { concurrent: 4, storage_class_name: None }
+        Self { concurrent: 4, storage_class_name: None, journal_limit: Duration::from_secs(15 * 60) }
     }
 }
 

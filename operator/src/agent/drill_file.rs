@@ -35,7 +35,7 @@ pub struct Restore {
     /// For how many recipients it must be encrypted at least: [`FEWEST_RECIPIENTS`] or more.
     #[serde(default = "fewest_recipients")]
     pub recipients: u32,
-    /// The good backup before, whose row counts this one's are compared with; absent: there is none.
+    /// The earlier backup whose row counts this one's are compared with; absent: there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Slot>,
     /// The volume of the new database: empty, and where `agent database run` finds it later.
@@ -50,6 +50,40 @@ pub struct Restore {
     pub in_flight: usize,
     /// The tenant's PostgreSQL major, whose programs verify the files.
     pub major: u16,
+}
+
+/// An earlier backup, with whose row counts those of the restored one are compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Earlier {
+    /// Its slot.
+    pub slot: Slot,
+    /// Why it is that one.
+    pub because: Because,
+    /// Better ones, whose commits cannot be believed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unbelieved: Vec<Slot>,
+}
+
+/// Why an earlier backup is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Because {
+    /// It is the newest before that a drill found good.
+    FoundGood,
+    /// No drill found one good that is still there, and it is the oldest.
+    OldestKept,
+}
+
+impl Earlier {
+    /// In words, to go on after "compared with".
+    pub fn words(&self) -> String {
+        match self.because {
+            Because::FoundGood => format!("{}, the newest before it that a drill found good", self.slot),
+            Because::OldestKept => {
+                format!("{}, the oldest that is kept: no drill found one before it good", self.slot)
+            }
+        }
+    }
 }
 
 /// One judgement: of what, by what.
@@ -71,6 +105,13 @@ pub struct Judge {
     /// Absent: it has none, and nobody can say which there should be.
     #[serde(default, rename = "inventorySQL", skip_serializing_if = "Option::is_none")]
     pub inventory_sql: Option<String>,
+    /// How long that query may keep the database busy: 1 to [`LONGEST_QUESTION_SECONDS`]. What its attachments take to
+    /// be read is no part of it.
+    #[serde(default = "default_inventory_timeout")]
+    pub inventory_timeout_seconds: u32,
+    /// The earlier backup whose manifest the restore was told to leave; absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<Earlier>,
     /// How far row counts may differ.
     #[serde(default)]
     pub row_counts: RowCounts,
@@ -113,6 +154,8 @@ impl Judge {
     /// Reads the run file at `path`.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let run: Self = parse(path)?;
+        let limit = run.inventory_timeout_seconds.into();
+        within("inventoryTimeoutSeconds", limit, 1, LONGEST_QUESTION_SECONDS.into())?;
         for Question { timeout_seconds, .. } in &run.checks {
             within("timeoutSeconds", (*timeout_seconds).into(), 1, LONGEST_QUESTION_SECONDS.into())?;
         }
@@ -136,6 +179,11 @@ fn within(name: &'static str, found: i64, least: i64, most: i64) -> Result<(), E
 
 const fn fewest_recipients() -> u32 {
     FEWEST_RECIPIENTS
+}
+
+/// A thousand rows take a millisecond: after so long it is not slow, but stuck.
+pub const fn default_inventory_timeout() -> u32 {
+    600
 }
 
 const fn default_in_flight() -> usize {

@@ -16,10 +16,10 @@ pub mod copy;
 pub mod questions;
 pub mod rows;
 
-use std::{io, path::PathBuf, process::Stdio};
+use std::{io, path::PathBuf, process::Stdio, time::Duration};
 
 use clap::Args;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     process::Command,
     signal::unix::{SignalKind, signal},
@@ -32,10 +32,11 @@ use valv_crds::drill::{Check, DrillReason, Outcome, Phase, PhaseTime};
 use self::copy::Copy;
 use super::{
     backup::{row_counts, tree},
-    drill_file,
+    drill_file::{self, Earlier},
     drill_words::{DrillWords, Failure, Judged, LastCommitFrom},
     durable::{self, FileError},
     programs::{self, Programs},
+    restore::{self, Unreadable},
     run_file,
     verdicts::Verdicts,
     volume::{self, Volume},
@@ -48,6 +49,9 @@ use crate::{
 /// The checks that are made here, in their order. `Sql` has one verdict a question.
 pub const CHECKS: [Check; 5] =
     [Check::DatabaseStarts, Check::Sentinel, Check::RowCounts, Check::Amcheck, Check::Attachments];
+
+/// The clock of a database, and that of the agent that took the backup, differ by no more.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
 /// Where the extension that looks for damage is made, where the tenant has it not.
 const AMCHECK_SCHEMA: &str = "valv_drill_amcheck";
@@ -94,6 +98,9 @@ pub enum Error {
     /// What is in it.
     #[error("failed to understand a manifest that the restore left")]
     Manifest(#[source] InvalidManifest),
+    /// Why another manifest could not be left.
+    #[error("failed to understand what the restore left of the earlier backup")]
+    Unreadable(#[source] serde_json::Error),
     /// The image's programs.
     #[error("failed to use PostgreSQL's programs")]
     Programs(#[source] programs::Error),
@@ -135,9 +142,14 @@ async fn look(arguments: &Judge) -> Result<Judged, Error> {
     if !volume.has_database().map_err(Error::Volume)? {
         return Err(Error::NoDatabase { path: run.database_volume });
     }
-    let manifest = manifest(&volume, "manifest.json")?;
-    let previous = match volume.drill().join("previous-manifest.json").exists() {
-        true => Some(self::manifest(&volume, "previous-manifest.json")?),
+    let manifest = manifest(&volume, restore::MANIFEST)?;
+    let is_left = |name: &str| volume.drill().join(name).exists();
+    let previous = match is_left(restore::PREVIOUS_MANIFEST) {
+        true => Some(self::manifest(&volume, restore::PREVIOUS_MANIFEST)?),
+        false => None,
+    };
+    let unreadable = match is_left(restore::PREVIOUS_UNREADABLE) {
+        true => Some(unreadable(&volume)?),
         false => None,
     };
     let programs = Programs::of_major(run.major, arguments.programs.clone());
@@ -149,6 +161,7 @@ async fn look(arguments: &Judge) -> Result<Judged, Error> {
         programs,
         manifest,
         previous,
+        unreadable,
         replayed: None,
         verdicts: Verdicts::begin(),
         judged: Judged::default(),
@@ -184,12 +197,20 @@ fn manifest(volume: &Volume, name: &str) -> Result<Manifest, Error> {
     Manifest::parse(text.as_bytes()).map_err(Error::Manifest)
 }
 
+fn unreadable(volume: &Volume) -> Result<Unreadable, Error> {
+    let text =
+        durable::read(&volume.drill().join(restore::PREVIOUS_UNREADABLE)).map_err(Error::ManifestFile)?;
+    serde_json::from_str(&text).map_err(Error::Unreadable)
+}
+
 /// What is judged, and what was found so far.
 struct Case {
     run: drill_file::Judge,
     programs: Programs,
     manifest: Manifest,
     previous: Option<Manifest>,
+    /// Why there is no `previous` though there was to be.
+    unreadable: Option<Unreadable>,
     /// The newest transaction in the WAL that is replayed.
     replayed: Option<Timestamp>,
     verdicts: Verdicts,
@@ -236,39 +257,34 @@ impl Case {
 
     /// Whether the newest nonce is that of this backup; when it was written.
     async fn sentinel(&mut self, copy: &Copy) -> Result<Option<Timestamp>, Error> {
-        const NEWEST: &str = "SELECT nonce, slot, written FROM valv.sentinel ORDER BY written DESC LIMIT 1";
+        const ALL: &str = "SELECT nonce, slot, written FROM valv.sentinel";
         let reader = copy.reader().await.map_err(Error::Copy)?;
-        let row = match reader.query_opt(NEWEST, &[]).await {
-            Ok(row) => row,
+        let rows = match reader.query(ALL, &[]).await {
+            Ok(rows) => rows,
             Err(error)
                 if error.code().is_some_and(|code| {
                     [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_COLUMN]
                         .contains(code)
                 }) =>
             {
-                None
+                vec![]
             }
             Err(source) => {
                 return Err(Error::Copy(copy::Error::Sql { doing: "ask for the sentinel", source }));
             }
         };
-        let Some(row) = row else {
-            let message = "the database has no sentinel at all".to_owned();
-            self.verdicts.failed(Check::Sentinel, DrillReason::SentinelMissing, message);
-            return Ok(None);
+        let read = |row: &tokio_postgres::Row| {
+            Ok(Nonce { nonce: row.try_get(0)?, slot: row.try_get(1)?, written: copy::timestamp(row, 2)? })
         };
-        let unreadable = |source| Error::Copy(copy::Error::Sql { doing: "read the sentinel", source });
-        let (nonce, slot): (String, String) =
-            (row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?);
-        let written = copy::timestamp(&row, 2).map_err(unreadable)?;
-        if nonce == self.manifest.sentinel {
-            self.verdicts.passed(Check::Sentinel);
-        } else {
-            let message =
-                format!("the newest sentinel is that of {slot}, and the backup is of {}", self.manifest.slot);
-            self.verdicts.failed(Check::Sentinel, DrillReason::SentinelDiffers, message);
+        let nonces: Result<Vec<Nonce>, tokio_postgres::Error> = rows.iter().map(read).collect();
+        let nonces =
+            nonces.map_err(|source| Error::Copy(copy::Error::Sql { doing: "read the sentinel", source }))?;
+        let (own, flaw) = sentinel(&nonces, &self.manifest);
+        match flaw {
+            None => self.verdicts.passed(Check::Sentinel),
+            Some((reason, message)) => self.verdicts.failed(Check::Sentinel, reason, message),
         }
-        Ok(written)
+        Ok(own)
     }
 
     /// The newest transaction, by what is known best.
@@ -279,7 +295,10 @@ impl Case {
             (sentinel, LastCommitFrom::Sentinel),
             (Some(self.manifest.started), LastCommitFrom::Manifest),
         ];
-        let first = known.into_iter().find_map(|(at, from)| Some((at?, from)));
+        // A database whose clock is ahead would show that nothing is lost.
+        let latest = self.manifest.ended.saturating_add(CLOCKS_DIFFER).unwrap_or(Timestamp::MAX);
+        let known = known.into_iter().filter_map(|(at, from)| Some((at?, from)));
+        let first = known.into_iter().find(|(at, _)| *at <= latest);
         (self.judged.last_commit, self.judged.last_commit_from) = first.unzip();
     }
 
@@ -298,16 +317,51 @@ impl Case {
             }
         };
         let previous = self.previous.as_ref().map(|previous| &previous.row_counts);
-        match rows::judge(&found, &self.manifest.row_counts, previous, self.run.row_counts) {
-            Some((reason, message)) => self.verdicts.failed(Check::RowCounts, reason, message),
-            None if previous.is_none() => {
-                let message =
-                    "as when the backup was taken; there is no earlier one to compare with".to_owned();
-                self.verdicts.passed_with(Check::RowCounts, message);
-            }
-            None => self.verdicts.passed(Check::RowCounts),
-        }
+        let (outcome, reason, message) =
+            match rows::judge(&found, &self.manifest.row_counts, previous, self.run.row_counts) {
+                Some((reason, message)) => {
+                    let with = self.previous.as_ref().map(|previous| self.compared_with(previous));
+                    let with = with.filter(|_| reason == DrillReason::RowCountsFell);
+                    let with = with.map(|with| format!("; compared with {with}")).unwrap_or_default();
+                    (Outcome::Failed, reason, format!("{message}{with}"))
+                }
+                None => self.compared(),
+            };
+        self.verdicts.push(Check::RowCounts.verdict_name(), outcome, reason, Some(message));
         Ok(())
+    }
+
+    /// With what row counts that did not differ were compared. An earlier backup that cannot be read is not none: whoever
+    /// makes it unreadable must not turn the comparison off unseen.
+    fn compared(&self) -> (Outcome, DrillReason, String) {
+        let as_taken = "as when the backup was taken";
+        if let Some(Unreadable { reason, why }) = &self.unreadable {
+            let slot = self.run.earlier.as_ref().map(|earlier| earlier.slot.to_string()).unwrap_or_default();
+            // Retention may have deleted it a moment ago.
+            let reason =
+                if *reason == DrillReason::NoBackup { *reason } else { DrillReason::PreviousUnreadable };
+            let message = format!("{as_taken}; they could not be compared with those of {slot}: {why}");
+            return (Outcome::Warned, reason, message);
+        }
+        let Some(previous) = &self.previous else {
+            let message = format!("{as_taken}; there is no earlier backup to compare with");
+            return (Outcome::Passed, DrillReason::AsAsked, message);
+        };
+        let message = format!("{as_taken}; compared with {}", self.compared_with(previous));
+        let unbelieved = self.run.earlier.as_ref().map(|earlier| earlier.unbelieved.as_slice());
+        match unbelieved.unwrap_or_default() {
+            [] => (Outcome::Passed, DrillReason::AsAsked, message),
+            some => {
+                let slots: Vec<_> = some.iter().map(ToString::to_string).collect();
+                let message = format!("{message}; the commits of {} cannot be believed", slots.join(", "));
+                (Outcome::Warned, DrillReason::PreviousUnreadable, message)
+            }
+        }
+    }
+
+    fn compared_with(&self, previous: &Manifest) -> String {
+        let earlier = self.run.earlier.as_ref().filter(|earlier| earlier.slot == previous.slot);
+        earlier.map_or_else(|| previous.slot.to_string(), Earlier::words)
     }
 
     /// Whether tables and indexes are undamaged, as PostgreSQL's own program says.
@@ -410,8 +464,47 @@ impl Case {
         let Some(query) = &self.run.inventory_sql else { return Ok(Ok(None)) };
         let mut reader = copy.reader().await.map_err(Error::Copy)?;
         let folder = self.run.attachments_folder.as_deref();
-        Ok(attachments::compare_with_database(&mut reader, query, folder).await.map(Some))
+        let limit = Duration::from_secs(self.run.inventory_timeout_seconds.into());
+        Ok(attachments::compare_with_database(&mut reader, query, limit, folder).await.map(Some))
     }
+}
+
+/// One row of the sentinel's table.
+#[derive(Clone, Debug)]
+struct Nonce {
+    nonce: String,
+    slot: String,
+    written: Option<Timestamp>,
+}
+
+/// When the sentinel of the backup that `manifest` is of was written, and what is wrong, if anything is.
+///
+/// Its own nonce must be there, and none of a newer slot that was written after it. Not by the time alone: the clock of a
+/// database may have been wrong at the backup before. And not by the slot alone: one that was late came after a newer one.
+fn sentinel(nonces: &[Nonce], manifest: &Manifest) -> (Option<Timestamp>, Option<(DrillReason, String)>) {
+    let newest = |nonces: &mut dyn Iterator<Item = &Nonce>| -> Option<Nonce> {
+        nonces.max_by(|one, other| (&one.slot, one.written).cmp(&(&other.slot, other.written))).cloned()
+    };
+    let Some(last) = newest(&mut nonces.iter()) else {
+        let message = "the database has no sentinel at all".to_owned();
+        return (None, Some((DrillReason::SentinelMissing, message)));
+    };
+    let own_slot = manifest.slot.to_string();
+    let own = nonces.iter().filter(|row| row.nonce == manifest.sentinel && row.slot == own_slot);
+    let Some(own) = own.max_by_key(|row| row.written) else {
+        let message = format!(
+            "the sentinel of this backup, {own_slot}, is not in the database; the newest there is of {}",
+            last.slot
+        );
+        return (last.written, Some((DrillReason::SentinelDiffers, message)));
+    };
+    let after = nonces.iter().filter(|row| row.slot > own_slot && row.written > own.written);
+    let flaw = newest(&mut after.into_iter()).map(|after| {
+        let message =
+            format!("the database is that of {}, which came after this backup, {own_slot}", after.slot);
+        (DrillReason::SentinelDiffers, message)
+    });
+    (own.written, flaw)
 }
 
 /// The tables and indexes that `pg_amcheck` names as damaged.
@@ -439,6 +532,42 @@ pub(super) fn report(judge: &Judge, outcome: &Result<Judged, Error>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::manifest::tests::empty;
+
+    /// Nonces by the day and hour of their slots, and the hour at which they were written by the database's clock.
+    fn nonces(rows: &[(&str, &str, &str)]) -> Vec<Nonce> {
+        let row = |(nonce, slot, written): &(&str, &str, &str)| Nonce {
+            nonce: (*nonce).to_owned(),
+            slot: format!("202611{slot}0000Z"),
+            written: Some(format!("2026-11-{written}:00:00Z").parse().unwrap()),
+        };
+        rows.iter().map(row).collect()
+    }
+
+    fn of_sentinel(rows: &[(&str, &str, &str)]) -> Option<DrillReason> {
+        let slot = "20261122T010000Z".parse().unwrap();
+        let manifest = Manifest { slot, sentinel: "own".to_owned(), ..empty() };
+        sentinel(&nonces(rows), &manifest).1.map(|(reason, _)| reason)
+    }
+
+    #[test]
+    fn the_sentinel_is_that_of_this_backup_whatever_clock_wrote_the_one_before() {
+        assert_eq!(of_sentinel(&[]), Some(DrillReason::SentinelMissing));
+        assert_eq!(of_sentinel(&[("own", "22T01", "22T01"), ("old", "21T01", "21T01")]), None);
+        // The database's clock was an hour ahead at the backup before.
+        assert_eq!(of_sentinel(&[("old", "22T00", "22T02"), ("own", "22T01", "22T01")]), None);
+        // A slot that was caught up after a backup by hand.
+        assert_eq!(of_sentinel(&[("hand", "22T02", "22T02"), ("own", "22T01", "22T03")]), None);
+    }
+
+    #[test]
+    fn an_old_database_that_is_offered_as_this_backup_has_not_its_sentinel() {
+        assert_eq!(of_sentinel(&[("old", "21T01", "21T01")]), Some(DrillReason::SentinelDiffers));
+        let younger = [("own", "22T01", "22T01"), ("younger", "23T01", "23T01")];
+        assert_eq!(of_sentinel(&younger), Some(DrillReason::SentinelDiffers));
+        // The nonce of this backup under another slot proves nothing.
+        assert_eq!(of_sentinel(&[("own", "21T01", "21T01")]), Some(DrillReason::SentinelDiffers));
+    }
 
     #[test]
     fn damage_is_told_by_the_names_of_what_is_damaged() {

@@ -27,6 +27,7 @@ use std::{
 
 use clap::Args;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, duplex},
     runtime::Handle,
@@ -54,7 +55,7 @@ use super::{
 };
 use crate::{
     archive::{
-        Archive, Progress,
+        Archive, Progress, canonical,
         envelope::{KeyError, PublicKey},
         fetch::{self, FoundCommit},
         finding::Findings,
@@ -68,14 +69,22 @@ use crate::{
 };
 
 /// The checks that are made here, in their order.
-pub const CHECKS: [Check; 6] = [
+pub const CHECKS: [Check; 7] = [
     Check::CommitSignature,
     Check::Manifest,
     Check::Segments,
     Check::Recipients,
     Check::Decryption,
+    Check::Tenant,
     Check::VerifyBackup,
 ];
+
+/// What is left for whoever judges, in the volume's own folder for it.
+pub const MANIFEST: &str = "manifest.json";
+/// The manifest of the earlier backup.
+pub const PREVIOUS_MANIFEST: &str = "previous-manifest.json";
+/// Why that cannot be had: an [`Unreadable`].
+pub const PREVIOUS_UNREADABLE: &str = "previous-unreadable.json";
 
 /// The most segments that are fetched ahead. Two more are in memory, of 16 MiB each: with a fourth it would be more
 /// than the 128 MiB that are promised.
@@ -103,6 +112,11 @@ pub struct Restore {
     #[arg(long)]
     pub identity: PathBuf,
 
+    /// A file with digests of what the tenant has now, to compare the backed-up tenant with. Absent: it is only looked
+    /// at whether all is there
+    #[arg(long, value_name = "FILE")]
+    pub live: Option<PathBuf>,
+
     /// The folder of PostgreSQL's programs. Absent: where Debian and the official image keep those of the
     /// tenant's major
     #[arg(long)]
@@ -122,6 +136,12 @@ pub enum Error {
     /// A key in it.
     #[error("failed to learn whose commits to believe")]
     TrustedKey(#[source] KeyError),
+    /// What the tenant has now.
+    #[error("failed to read what the tenant has now")]
+    Live(#[source] FileError),
+    /// It is nonsense.
+    #[error("failed to understand what the tenant has now")]
+    LiveContent(#[source] serde_json::Error),
     /// Nobody is trusted.
     #[error("the run file names no trusted key")]
     NobodyTrusted,
@@ -207,6 +227,8 @@ impl Error {
             Self::RunFile(_)
             | Self::TrustedKey(_)
             | Self::NobodyTrusted
+            | Self::Live(_)
+            | Self::LiveContent(_)
             | Self::Read { .. }
             | Self::Part { .. }
             | Self::Volume(_)
@@ -261,6 +283,7 @@ struct Course {
     archive: Archive,
     volume: Volume,
     programs: Programs,
+    live: Option<tenant::Live>,
     verdicts: Verdicts,
     phases: Vec<PhaseTime>,
     progress: watch::Sender<Progress>,
@@ -279,6 +302,13 @@ impl Course {
         }
         let identity = durable::read(&arguments.identity).map_err(Error::IdentityFile)?;
         let identities = Identities::parse(&SecretString::from(identity)).map_err(Error::Identity)?;
+        let live = match &arguments.live {
+            Some(path) => {
+                let text = durable::read(path).map_err(Error::Live)?;
+                Some(serde_json::from_str(&text).map_err(Error::LiveContent)?)
+            }
+            None => None,
+        };
         let bucket = store_access::bucket(&run.store, &arguments.store_credentials).map_err(Error::Store)?;
         let options = fetch::Options { ahead: run.in_flight.min(MOST_AHEAD), retry: run.store.retry_rule() };
         let volume = Volume::take(&run.database_volume).map_err(Error::Volume)?;
@@ -295,6 +325,7 @@ impl Course {
             identities,
             volume,
             programs,
+            live,
             verdicts: Verdicts::begin(),
             phases: Vec::new(),
             progress: watch::Sender::default(),
@@ -361,11 +392,11 @@ impl Course {
             .into_iter()
             .for_each(|finding| covered.push(finding));
         let previous = self.previous().await?;
-        self.leave(&manifest, previous.as_ref().ok().and_then(Option::as_ref)).map_err(Stop::Failed)?;
-        match (covered.is_empty(), previous) {
-            (false, _) => self.tampered(Check::Manifest, &covered),
-            (true, Ok(_)) => self.verdicts.passed(Check::Manifest),
-            (true, Err((reason, why))) => self.verdicts.warned(Check::Manifest, reason, why),
+        self.leave(&manifest, &previous).map_err(Stop::Failed)?;
+        if covered.is_empty() {
+            self.verdicts.passed(Check::Manifest);
+        } else {
+            self.tampered(Check::Manifest, &covered);
         }
 
         let covered = self.look(&manifest).await?;
@@ -402,17 +433,14 @@ impl Course {
         self.verdicts.warned(check, DrillReason::Tampered, message);
     }
 
-    /// The manifest of the good backup before, if one is named. That it cannot be had is no flaw of this backup, and
-    /// is said.
-    async fn previous(&self) -> Result<Result<Option<Manifest>, (DrillReason, String)>, Stop> {
-        let Some(slot) = self.run.previous else { return Ok(Ok(None)) };
+    /// The manifest of the earlier backup, if one is named. That it cannot be had is no flaw of this backup: whoever
+    /// counts rows says it.
+    async fn previous(&self) -> Result<Previous, Stop> {
+        let Some(slot) = self.run.previous else { return Ok(Previous::None) };
         match self.manifest_of(slot).await {
-            Ok(manifest) => Ok(Ok(Some(manifest))),
+            Ok(manifest) => Ok(Previous::Read(Box::new(manifest))),
             Err(error) => match reasons::of_commit(&error).or_else(|| reasons::of_manifest(&error)) {
-                Some(reason) => {
-                    let why = chain(&error);
-                    Ok(Err((reason, format!("row counts cannot be compared with those of {slot}: {why}"))))
-                }
+                Some(reason) => Ok(Previous::Unreadable(Unreadable { reason, why: chain(&error) })),
                 None => Err(read_failed("read the manifest of the backup before")(error)),
             },
         }
@@ -424,16 +452,21 @@ impl Course {
     }
 
     /// Leaves the manifests for whoever judges the database.
-    fn leave(&self, manifest: &Manifest, previous: Option<&Manifest>) -> Result<(), Error> {
+    fn leave(&self, manifest: &Manifest, previous: &Previous) -> Result<(), Error> {
         let folder = self.volume.drill();
         durable::remove_folder_if_there(&folder).map_err(Error::Folder)?;
         make_folder(&folder)?;
-        let pairs = [("manifest.json", Some(manifest)), ("previous-manifest.json", previous)];
-        for (name, manifest) in pairs.into_iter().filter_map(|(name, found)| Some((name, found?))) {
-            let bytes = manifest.to_bytes().map_err(Error::Describe)?;
-            durable::write(&folder.join(name), bytes.as_slice(), 0o600).map_err(Error::Folder)?;
+        let put = |name: &str, bytes: Vec<u8>| {
+            durable::write(&folder.join(name), bytes.as_slice(), 0o600).map_err(Error::Folder)
+        };
+        put(MANIFEST, manifest.to_bytes().map_err(Error::Describe)?)?;
+        match previous {
+            Previous::None => Ok(()),
+            Previous::Read(previous) => put(PREVIOUS_MANIFEST, previous.to_bytes().map_err(Error::Describe)?),
+            Previous::Unreadable(unreadable) => {
+                put(PREVIOUS_UNREADABLE, canonical::to_vec(unreadable).map_err(Error::Describe)?)
+            }
         }
-        Ok(())
     }
 
     /// Whether every segment is there in its version and size, and what lies over them. Nothing is read yet.
@@ -506,11 +539,21 @@ impl Course {
         }
         self.conclude_segments(&covered);
         self.recipients(manifest, &headers)?;
-        if let Err(error) = tenant::check(&self.run.tenant_folder) {
-            self.verdicts.failed(Check::Decryption, DrillReason::ManifestInvalid, chain(&error));
-            return Err(Stop::Verdict);
-        }
         self.verdicts.passed(Check::Decryption);
+        match tenant::check(&self.run.tenant_folder, self.live.as_ref()) {
+            Ok(differing) if differing.is_empty() => self.verdicts.passed(Check::Tenant),
+            Ok(differing) => {
+                let message = format!(
+                    "changed since the backup, or backed up otherwise than it is: {}",
+                    differing.join("; ")
+                );
+                self.verdicts.warned(Check::Tenant, DrillReason::TenantDiffers, message);
+            }
+            Err(error) => {
+                self.verdicts.failed(Check::Tenant, DrillReason::TenantIncomplete, chain(&error));
+                return Err(Stop::Verdict);
+            }
+        }
         Ok(())
     }
 
@@ -604,6 +647,8 @@ impl Course {
     fn recipients(&mut self, manifest: &Manifest, headers: &Headers) -> Result<(), Stop> {
         let stated = manifest.recipients.len();
         let asked = usize::try_from(self.run.recipients).unwrap_or(usize::MAX);
+        // As many as the tenant had when it was backed up, as far as its object is back.
+        let asked = tenant::recipients(&self.run.tenant_folder).unwrap_or_default().max(asked);
         let (fewest, most) = (headers.fewest.unwrap_or(0), headers.most.unwrap_or(0));
         let Some(reason) = reasons::of_recipients(fewest, most, stated, asked) else {
             self.verdicts.passed(Check::Recipients);
@@ -650,6 +695,22 @@ impl Course {
         info!(database.system_identifier = manifest.postgres.system_identifier, "the database is restored");
         Ok(())
     }
+}
+
+/// The earlier backup's manifest.
+enum Previous {
+    None,
+    Read(Box<Manifest>),
+    Unreadable(Unreadable),
+}
+
+/// Why the earlier backup's manifest cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// As a word.
+    pub reason: DrillReason,
+    /// As a sentence.
+    pub why: String,
 }
 
 /// Why a part is not back, for a reason that may be the backup's.

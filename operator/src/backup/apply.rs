@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{ResourceExt, core::DynamicObject};
 use tokio::time::{error::Elapsed, timeout};
 use tracing::{debug, warn};
@@ -499,7 +499,9 @@ async fn wanted(
                 }
             };
             let secrets = secrets(tenant, context).await?;
-            let supplies = Supplies { writer, secrets, attachments_are_held: observed.attachments_are_held };
+            let config_maps = config_maps(tenant, context).await?;
+            let attachments_are_held = observed.attachments_are_held;
+            let supplies = Supplies { writer, secrets, config_maps, attachments_are_held };
             Ok(objects::write(run, subject, &setup, attempt, &supplies, &context.settings))
         }
         Part::ReadBack { .. } => Ok(objects::read_back(run, subject, &setup, attempt, &context.settings)),
@@ -518,6 +520,22 @@ async fn secrets(tenant: &Tenant, context: &Context) -> Result<BTreeMap<String, 
         {
             found.insert(key.name, keys(&secret));
         }
+    }
+    Ok(found)
+}
+
+/// The ConfigMaps that the tenant's spec names, with their keys.
+async fn config_maps(
+    tenant: &Tenant,
+    context: &Context,
+) -> Result<BTreeMap<String, Vec<String>>, ClusterError> {
+    let mut found = BTreeMap::new();
+    for key in tenant.referenced().into_iter().filter(|key| key.kind == Kind::ConfigMap) {
+        let map = context.cluster.get::<ConfigMap>(Kind::ConfigMap, &tenant.namespace, &key.name).await?;
+        let Some(map) = map else { continue };
+        let text = map.data.into_iter().flatten().map(|(key, _)| key);
+        let binary = map.binary_data.into_iter().flatten().map(|(key, _)| key);
+        found.insert(key.name, text.chain(binary).collect());
     }
     Ok(found)
 }

@@ -81,6 +81,8 @@ pub struct Commission {
     pub recipients: Vec<String>,
     /// Whether it must have attachments.
     pub attachments: bool,
+    /// The journal's image that it must name; absent: it was begun before this was noted.
+    pub journal_image: Option<String>,
     /// The moment that it holds, as the writing pod says.
     pub taken: Timestamp,
 }
@@ -439,6 +441,7 @@ impl Commission {
             locked_until: read.locked_until.as_ref().map(|until| until.0),
             recipients: order.recipients.clone(),
             attachments: order.attachments,
+            journal_image: order.journal_image.clone(),
             taken: wrote.taken.0,
         })
     }
@@ -521,6 +524,12 @@ impl Commission {
         }
         if manifest.recipients != self.recipients {
             return wrong("it is encrypted for others than the attempt was begun for");
+        }
+        // A drill starts it, with the tenant's Secrets.
+        if let Some(ordered) = &self.journal_image
+            && manifest.images.get("journal") != Some(ordered)
+        {
+            return wrong("it names another image of the journal than the attempt was begun with");
         }
         if manifest.parent.is_some() {
             return wrong("it builds on another backup");
@@ -606,6 +615,8 @@ mod tests {
         store::check::tests::store,
     };
 
+    const JOURNAL: &str = "registry.example/journal:1@sha256:11";
+
     fn commission() -> Commission {
         let manifest = manifest();
         Commission {
@@ -636,6 +647,7 @@ mod tests {
             locked_until: Some("2026-12-27T01:00:03.5Z".parse().unwrap()),
             recipients: manifest.recipients.clone(),
             attachments: false,
+            journal_image: Some(JOURNAL.to_owned()),
             taken: "2026-11-22T01:05:00Z".parse().unwrap(),
         }
     }
@@ -645,7 +657,8 @@ mod tests {
     }
 
     fn manifest() -> Manifest {
-        Manifest { parts: vec![part(Part::Database), part(Part::Tenant)], ..empty() }
+        let images = [("journal".to_owned(), JOURNAL.to_owned())].into();
+        Manifest { parts: vec![part(Part::Database), part(Part::Tenant)], images, ..empty() }
     }
 
     fn now() -> Timestamp {
@@ -677,6 +690,18 @@ mod tests {
         assert_eq!(refused(|manifest| manifest.parts.push(part(Part::Attachments))), invalid);
         assert_eq!(refused(|manifest| manifest.ended = "2026-11-22T01:04:00Z".parse().unwrap()), invalid);
         assert_eq!(refused(|manifest| manifest.ended = "2026-11-23T01:04:00Z".parse().unwrap()), invalid);
+    }
+
+    #[test]
+    fn an_image_that_the_operator_did_not_order_is_not_committed() {
+        let invalid = Some(BackupReason::ManifestInvalid);
+        let other = "registry.example/always-answers:1".to_owned();
+
+        assert_eq!(refused(|manifest| drop(manifest.images.insert("journal".to_owned(), other))), invalid);
+        assert_eq!(refused(|manifest| manifest.images.clear()), invalid);
+        // An attempt that an older operator began.
+        let begun_before = Commission { journal_image: None, ..commission() };
+        assert!(begun_before.compare(&manifest(), now()).is_ok());
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Supplies {
     pub writer: Credentials,
     /// The Secrets that Valv made for the tenant and those that its spec names, with their keys.
     pub secrets: BTreeMap<String, Vec<String>>,
+    /// The ConfigMaps that its spec names, with their keys.
+    pub config_maps: BTreeMap<String, Vec<String>>,
     /// Whether a pod holds the tenant's attachments: a volume that one node can have at once is where it is.
     pub attachments_are_held: bool,
 }
@@ -101,6 +103,7 @@ pub fn order(setup: &Setup<'_>) -> Result<Order, Failure> {
         verification: mode,
         segments,
         attachments: setup.tenant.attachments.is_some(),
+        journal_image: Some(image(setup.tenant)),
     })
 }
 
@@ -312,7 +315,7 @@ fn passwords() -> Value {
         "defaultMode": 0o440, "sources": [source(Login::JournalReplication), source(Login::JournalCheck)] } })
 }
 
-/// The part `tenant`: the object, and every Secret that a restore needs, each in a folder of its name.
+/// The part `tenant`: the object, and every Secret and ConfigMap that a restore needs, each in a folder of its name.
 fn belongings(supplies: &Supplies, config: &str) -> Value {
     let mut sources = vec![
         json!({ "configMap": { "name": config, "items": [{ "key": "tenant.yaml", "path": "tenant.yaml" }] } }),
@@ -321,6 +324,13 @@ fn belongings(supplies: &Supplies, config: &str) -> Value {
         let items: Vec<_> =
             keys.iter().map(|key| json!({ "key": key, "path": format!("secrets/{name}/{key}") })).collect();
         sources.push(json!({ "secret": { "name": name, "items": items } }));
+    }
+    for (name, keys) in &supplies.config_maps {
+        let items: Vec<_> = keys
+            .iter()
+            .map(|key| json!({ "key": key, "path": format!("configmaps/{name}/{key}") }))
+            .collect();
+        sources.push(json!({ "configMap": { "name": name, "items": items } }));
     }
     json!({ "name": "tenant", "projected": { "defaultMode": 0o440, "sources": sources } })
 }
@@ -412,7 +422,8 @@ fn run_file(
             .map(|_| run_file::Attachments { folder: ATTACHMENTS.into() }),
         tenant_folder: Some(TENANT.into()),
         images: BTreeMap::from([
-            ("journal".to_owned(), image(tenant)),
+            // As it was when the attempt was begun: the commit is held to it.
+            ("journal".to_owned(), order.journal_image.clone().unwrap_or_else(|| image(tenant))),
             ("database".to_owned(), database_image(tenant)),
         ]),
         compression_level: 3,

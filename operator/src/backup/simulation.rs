@@ -538,7 +538,9 @@ fn what_reads_back_and_the_reader_s_credentials_are_in_the_operator_s_namespace_
     let (policy, store) = (policy(), store());
     let setup = Setup { tenant, protection: tenant.backup.as_ref().unwrap(), policy: &policy, store: &store };
     let credentials = Credentials { access_key_id: "w".into(), secret_access_key: "s".to_owned().into() };
-    let supplies = Supplies { writer: credentials, secrets: [].into(), attachments_are_held: false };
+    let config_maps = [("colours".to_owned(), vec!["theme.css".to_owned()])].into();
+    let supplies =
+        Supplies { writer: credentials, secrets: [].into(), config_maps, attachments_are_held: false };
 
     let written =
         objects::write(&run, subject, &setup, simulation.attempt(), &supplies, &simulation.settings).unwrap();

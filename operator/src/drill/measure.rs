@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use valv_crds::{
     condition::Saying,
-    drill::{DrillCondition, DrillReason, Measured, Phase, PhaseTime},
+    drill::{Choice, DrillCondition, DrillReason, Measured, Phase, PhaseTime},
     policy::Objectives,
 };
 
@@ -75,8 +75,13 @@ pub fn people(seconds: i64) -> String {
     parts.concat()
 }
 
-/// What `ObjectivesMet` says of a drill that passed.
-pub fn objectives(measured: &Measured, promised: Objectives) -> Saying<DrillCondition, DrillReason> {
+/// What `ObjectivesMet` says of a drill that passed. How much would have been lost only the newest backup shows: of
+/// another the recovery point is not asked for.
+pub fn objectives(
+    measured: &Measured,
+    promised: Objectives,
+    choice: Choice,
+) -> Saying<DrillCondition, DrillReason> {
     let kind = DrillCondition::ObjectivesMet;
     let is_missed = |measured: Option<i64>, promised: Duration| {
         measured.is_none_or(|seconds| u64::try_from(seconds).unwrap_or_default() > promised.as_secs())
@@ -84,14 +89,18 @@ pub fn objectives(measured: &Measured, promised: Objectives) -> Saying<DrillCond
     let shown = |measured: &Option<String>| measured.clone().unwrap_or_else(|| "not measured".to_owned());
     let promise =
         |span: valv_crds::units::Span| people(i64::try_from(span.duration().as_secs()).unwrap_or(i64::MAX));
-    let message = format!(
-        "recovery time {} (promised {}), recovery point {} (promised {})",
-        shown(&measured.rto),
-        promise(promised.rto),
-        shown(&measured.rpo),
-        promise(promised.rpo)
-    );
+    let message = format!("recovery time {} (promised {})", shown(&measured.rto), promise(promised.rto));
     let time = is_missed(measured.rto_seconds, promised.rto.duration());
+    if choice != Choice::Newest {
+        let message =
+            format!("{message}; the recovery point is not asked for, as this was not the newest backup");
+        return match time {
+            true => Saying::no(kind, DrillReason::RecoveryTimeMissed, message),
+            false => Saying::yes(kind, DrillReason::NotAskedFor, message),
+        };
+    }
+    let message =
+        format!("{message}, recovery point {} (promised {})", shown(&measured.rpo), promise(promised.rpo));
     let point = is_missed(measured.rpo_seconds, promised.rpo.duration());
     match (time, point) {
         (false, false) => Saying::yes(kind, DrillReason::AsAsked, message),
@@ -137,13 +146,28 @@ mod tests {
         let promised = Objectives { rpo: Span::hours(24), rto: Span::hours(1) };
         let reason = |rto: Option<i64>, rpo: Option<i64>| {
             let measured = Measured { rto_seconds: rto, rpo_seconds: rpo, ..Measured::default() };
-            objectives(&measured, promised).reason
+            objectives(&measured, promised, Choice::Newest).reason
         };
 
         assert_eq!(reason(Some(3600), Some(86_400)), DrillReason::AsAsked);
         assert_eq!(reason(Some(3601), Some(0)), DrillReason::RecoveryTimeMissed);
         assert_eq!(reason(Some(0), Some(86_401)), DrillReason::RecoveryPointMissed);
         assert_eq!(reason(Some(3601), None), DrillReason::BothMissed);
+    }
+
+    #[test]
+    fn a_backup_that_is_not_the_newest_misses_no_recovery_point() {
+        let promised = Objectives { rpo: Span::hours(24), rto: Span::hours(1) };
+        for choice in [Choice::Random, Choice::Of("20261101T010000Z".parse().unwrap())] {
+            let said = |rto| {
+                let measured = Measured { rto_seconds: Some(rto), ..Measured::default() };
+                objectives(&measured, promised, choice)
+            };
+
+            assert!(said(3600).is_true());
+            assert_eq!(said(3600).reason, DrillReason::NotAskedFor);
+            assert_eq!(said(3601).reason, DrillReason::RecoveryTimeMissed);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use valv_crds::{
     Slot,
-    drill::DrillReason,
+    drill::{Choice, DrillReason},
     policy::RowCounts,
     reference::{DRILL_LABEL, ROLE_LABEL, TENANT_LABEL},
     slot::short_uid,
@@ -30,7 +30,8 @@ use super::{
 };
 use crate::{
     agent::{
-        drill_file::{FEWEST_RECIPIENTS, Judge, Question, Restore},
+        drill_file::{FEWEST_RECIPIENTS, Judge, Question, Restore, default_inventory_timeout},
+        restore::tenant::{Live, spec_digest},
         roles::Role as Login,
         run_file::{self, Retry, Timeouts},
     },
@@ -57,6 +58,10 @@ use crate::{
 
 /// Memory of the agent that restores: 128 MiB of its own at most, and `pg_verifybackup` beside it.
 const RESTORE_MEMORY: &str = "256Mi";
+
+/// The file with digests of what the tenant has now. It goes with the credentials: a digest of a short password is as
+/// good as the password.
+const LIVE: &str = "tenant.json";
 
 /// Where the pods' files are mounted.
 const RUN: &str = "/valv/run";
@@ -224,7 +229,7 @@ fn config(
     let store = store.ok_or_else(|| unusable(format!("the BackupStore {} is gone", chosen.backup.store)))?;
     let restore = restore_file(guest, observed, chosen, store);
     let restore = restore.to_yaml().map_err(|error| unusable(chain(&error)))?;
-    let judge = judge_file(guest, observed).to_yaml().map_err(|error| unusable(chain(&error)))?;
+    let judge = judge_file(guest, observed, chosen).to_yaml().map_err(|error| unusable(chain(&error)))?;
     let chosen = serde_json::to_string(chosen).map_err(|error| unusable(chain(&error)))?;
     let data = json!({ "data": { "restore.yaml": restore, "judge.yaml": judge, "chosen.json": chosen } });
     let mut wanted = object(guest, Kind::ConfigMap, CONFIG, data);
@@ -282,7 +287,7 @@ fn restore_file(guest: &Tenant, observed: &Observed, chosen: &Chosen, store: &St
         },
         trusted_keys: observed.trusted.clone(),
         recipients: FEWEST_RECIPIENTS,
-        previous: chosen.previous,
+        previous: chosen.earlier.as_ref().map(|earlier| earlier.slot),
         database_volume: DATABASE.into(),
         attachments_folder: guest.attachments.as_ref().map(|_| ATTACHMENTS.into()),
         tenant_folder: TENANT.into(),
@@ -295,7 +300,7 @@ fn major(guest: &Tenant) -> u16 {
     guest.database.version.try_into().unwrap_or(17)
 }
 
-fn judge_file(guest: &Tenant, observed: &Observed) -> Judge {
+fn judge_file(guest: &Tenant, observed: &Observed, chosen: &Chosen) -> Judge {
     let plan = observed.policy.as_ref().and_then(|policy| policy.spec.drill.as_ref());
     let checks = plan.map(|plan| plan.checks.as_slice()).unwrap_or_default();
     let attachments = guest.attachments.as_ref();
@@ -305,6 +310,8 @@ fn judge_file(guest: &Tenant, observed: &Observed) -> Judge {
         database: guest.database.name.clone(),
         journal_role: Some(Login::JournalOwner.name().to_owned()),
         inventory_sql: attachments.and_then(|attachments| attachments.inventory_sql.clone()),
+        inventory_timeout_seconds: default_inventory_timeout(),
+        earlier: chosen.earlier.clone(),
         row_counts: plan.map_or_else(RowCounts::default, |plan| plan.row_counts),
         checks: checks
             .iter()
@@ -329,20 +336,31 @@ pub fn restore(
     let Some(Ok(all)) = &observed.credentials else { return None };
     let Credentials { access_key_id, secret_access_key } = &all.reader;
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
-    let data = json!({ "type": "Opaque", "data": {
+    let mut data = json!({ "type": "Opaque", "data": {
         "accessKeyID": bytes(access_key_id), "secretAccessKey": bytes(secret_access_key.expose_secret()),
     }});
+    let mut args = vec![json!("agent")];
+    // What an older backup has may differ from what is there now: of the newest it is told.
+    if run.object.spec.backup == Choice::Newest
+        && let Some(live) = live(observed).and_then(|live| serde_json::to_string(&live).ok())
+    {
+        data["data"][LIVE] = json!(bytes(&live));
+        args.push(json!(format!("--live={STORE}/{LIVE}")));
+    }
     let credentials = object(guest, Kind::Secret, STORE_SECRET, data);
-    let args = json!([
-        "agent",
-        "restore",
-        "--run",
-        format!("{RUN}/restore.yaml"),
-        "--store-credentials",
-        STORE,
-        "--identity",
-        format!("{KEY}/{KEY_FILE}"),
-    ]);
+    args.splice(
+        1..1,
+        [
+            "restore".to_owned(),
+            "--run".to_owned(),
+            format!("{RUN}/restore.yaml"),
+            "--store-credentials".to_owned(),
+            STORE.to_owned(),
+            "--identity".to_owned(),
+            format!("{KEY}/{KEY_FILE}"),
+        ]
+        .map(|text: String| json!(text)),
+    );
     let secret = |name: &str, secret: &str| json!({ "name": name, "secret": { "secretName": secret, "defaultMode": 0o440 } });
     let mut volumes = vec![secret("store", STORE_SECRET), secret("key", KEY_SECRET)];
     volumes.push(json!({ "name": "tenant", "emptyDir": { "medium": "Memory", "sizeLimit": "32Mi" } }));
@@ -358,9 +376,34 @@ pub fn restore(
         run,
         guest,
         settings,
-        &Part { name: RESTORE, role: Role::Restore, args, volumes, mounts, resources, left },
+        &Part { name: RESTORE, role: Role::Restore, args: json!(args), volumes, mounts, resources, left },
     );
     Some(vec![credentials, job])
+}
+
+/// What the tenant has now, of what its backup must have: digests only.
+fn live(observed: &Observed) -> Option<Live> {
+    let spec = spec_digest(&observed.tenant.as_ref()?.object.spec).ok()?;
+    let mut live = Live { spec, ..Live::default() };
+    for (key, found) in &observed.references {
+        let field = |name: &str| found.data.get(name).and_then(Value::as_object).into_iter().flatten();
+        let decoded =
+            |value: &Value| serde_json::from_value::<ByteString>(value.clone()).ok().map(|bytes| bytes.0);
+        let digest = |content: Vec<u8>| Blake3::of(&content).to_string();
+        if key.kind == Kind::Secret {
+            let keys =
+                field("data").filter_map(|(name, value)| Some((name.clone(), digest(decoded(value)?))));
+            live.secrets.insert(key.name.clone(), keys.collect());
+        } else {
+            let text = field("data").filter_map(|(name, value)| {
+                Some((name.clone(), digest(value.as_str()?.as_bytes().to_vec())))
+            });
+            let binary =
+                field("binaryData").filter_map(|(name, value)| Some((name.clone(), digest(decoded(value)?))));
+            live.config_maps.insert(key.name.clone(), text.chain(binary).collect());
+        }
+    }
+    Some(live)
 }
 
 /// The Job that judges. It has no key, no credentials, and reaches nobody.

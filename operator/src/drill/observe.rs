@@ -11,7 +11,12 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret},
     storage::v1::StorageClass,
 };
-use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject, runtime::reflector::ObjectRef};
+use kube::{
+    ResourceExt,
+    api::ObjectMeta,
+    core::{DynamicObject, PartialObjectMeta},
+    runtime::reflector::ObjectRef,
+};
 use serde_json::Value;
 use tracing::warn;
 use valv_crds::{
@@ -26,7 +31,7 @@ use super::{
     check::{self, Run, Subject},
     choose::{self, Refusal},
     names::{self, CONFIG, JUDGE, RESTORE},
-    objects, own, ownership,
+    objects, own, ownership, past,
     teardown::{self, Left},
     turns::Room,
     words::{self, Stood},
@@ -74,8 +79,8 @@ pub struct Observed {
     pub tenant_objects: Objects,
     /// The Secrets in the drill's namespace that carry the tenant's label.
     pub secrets: BTreeMap<String, Secret>,
-    /// The Secret with the key that opens the backup, whoever brought it.
-    pub key: Option<Secret>,
+    /// The Secret with the key that opens the backup, whoever brought it: that it is there, and not what is in it.
+    pub key: Option<PartialObjectMeta<Secret>>,
     /// What the tenant's spec names, as it is in the tenant's namespace.
     pub references: BTreeMap<Key, DynamicObject>,
     /// The ConfigMap with the run files.
@@ -306,7 +311,7 @@ async fn secrets(subject: &Subject, context: &Context, observed: &mut Observed) 
         Err(error) if error.is_forbidden() => return Ok(Access::Denied),
         Err(error) => return Err(error),
     }
-    observed.key = cluster.get::<Secret>(Kind::Secret, &subject.into, names::KEY_SECRET).await?;
+    observed.key = cluster.metadata::<Secret>(Kind::Secret, &subject.into, names::KEY_SECRET).await?;
     Ok(Access::Granted)
 }
 
@@ -448,6 +453,11 @@ async fn catalogue(
     let backups = context.backups.state();
     let backups = backups.iter().filter_map(|backup| backup.0.as_ref().ok());
     let known = choose::known(backups, &run.namespace, &store.name);
+    let drills = context.drills.state();
+    let drills = drills.iter().filter_map(|drill| drill.0.as_ref().ok());
+    let own = drills.filter(|drill| drill.namespace().as_deref() == Some(run.namespace.as_str()));
+    let status = tenant.object.status.as_ref().and_then(|status| status.backup.as_ref());
+    let good = own.filter_map(past::good).chain(status.and_then(|status| status.good_slot)).collect();
     let question = Question {
         archive: &archive,
         store: &store.name,
@@ -455,6 +465,7 @@ async fn catalogue(
         // What was settled once stays, also if what it was written into was refused.
         choice: run.status().backup.map_or(run.object.spec.backup, |backup| Choice::Of(backup.slot)),
         drill: subject.slot,
+        good: &good,
         known: &known,
         floor_days: policy.spec.retention.floor.days,
     };

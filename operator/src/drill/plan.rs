@@ -7,11 +7,14 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::Time};
-use kube::ResourceExt;
+use k8s_openapi::{
+    api::core::v1::{Namespace, Secret},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{ResourceExt, core::PartialObjectMeta};
 use valv_crds::{
     BackupPolicy, RestoreDrillStatus,
-    drill::{Check, DrillReason, DrilledBackup, Outcome, Phase, PhaseTime, Verdict},
+    drill::{Check, DrillReason, DrilledBackup, KeyBringer, KeyUse, Outcome, Phase, PhaseTime, Verdict},
 };
 
 use super::{
@@ -28,11 +31,15 @@ use super::{
     words::{self, Stood},
 };
 use crate::{
-    agent::drill_words::{DrillWords, Judged, Restored},
+    agent::{
+        drill_words::{DrillWords, Judged, Restored},
+        judge, restore,
+    },
     io::{
         cluster::Finalizer,
         kind::{Key, Kind},
     },
+    keyholder::decide::{MANAGED_BY, MANAGER},
     settings::Settings,
     tenant::{check::Tenant, objects::Wanted, observe::NamespaceSeen, secret::Order},
 };
@@ -49,8 +56,8 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 /// What Kubernetes gives a Job beyond the drill's deadline: it is the operator that says that it is over, and why.
 const BEYOND: Duration = Duration::from_secs(120);
 
-/// How long the journal may take to answer, once the database has been judged.
-const JOURNAL_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// For so long the journal stays ready before it counts as started: one that answers once and falls over has not.
+const STAYS_READY: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long the record is tried before what was restored is taken away all the same.
 const RECORD_FIRST: SignedDuration = SignedDuration::from_mins(5);
@@ -150,6 +157,8 @@ pub enum Learnt {
     Judged(Box<Judged>),
     /// The journal answers: since when, and when it was begun to be started.
     Answers(Timestamp, Option<Timestamp>),
+    /// The key that it restores with.
+    Key(KeyUse),
     /// A verdict of the operator's own.
     Verdict(Verdict),
 }
@@ -508,14 +517,11 @@ fn restores(
         // The key holder's way in is made after what was chosen was written down: a crash between is caught up here.
         let ground = objects::ground(run, subject, tenant, observed, settings, chosen).unwrap_or_default();
         let ground: Vec<_> = ground.into_iter().filter(|wanted| wanted.key.kind != Kind::ConfigMap).collect();
-        let has_key = observed.key.as_ref().is_some_and(|key| {
-            key.data.as_ref().is_some_and(|data| data.contains_key(super::names::KEY_FILE))
-        });
-        if !has_key {
+        let Some(key) = &observed.key else {
             let waits =
                 Plan::waits(DrillReason::KeyMissing, key_missing(subject, tenant, settings), Begun::Yes);
             return Plan { apply: ground, look_again_after: Some(WHILE_RUNNING), ..waits };
-        }
+        };
         if let Room::Full(others) = observed.room {
             let message = format!("the key is there; {}", full(others, settings));
             return Plan { apply: ground, ..Plan::waits(DrillReason::NotReached, message, Begun::Yes) };
@@ -527,7 +533,8 @@ fn restores(
         };
         let apply = ground.into_iter().chain(job).collect();
         let message = format!("{} is being restored", chosen.backup.slot);
-        let step = Step::Runs { message, learnt: vec![Learnt::KeyCame] };
+        let learnt = vec![Learnt::KeyCame, Learnt::Key(key_use(key, now))];
+        let step = Step::Runs { message, learnt };
         return Plan { apply, ..Plan::of(step, Some(WHILE_RUNNING)) };
     }
     match stood {
@@ -541,7 +548,8 @@ fn restores(
             Plan::ends(DrillReason::CannotRestore, format!("the agent that restores left no verdict: {how}"))
         }
         Stood::Said { words, times } => match *words {
-            DrillWords::Restored(restored) => {
+            DrillWords::Restored(mut restored) => {
+                restored.verdicts = verdicts::of(restored.verdicts, &restore::CHECKS);
                 let failed = verdicts::failed(&restored.verdicts).is_some();
                 let is_whole = verdicts::has(&restored.verdicts, Check::VerifyBackup);
                 let learnt = Learnt::Restored(Box::new(restored), times.map(|(started, _)| started));
@@ -564,6 +572,19 @@ fn restores(
     }
 }
 
+/// Who brought `key`, by its metadata: what it is the operator does not read.
+fn key_use(key: &PartialObjectMeta<Secret>, now: Timestamp) -> KeyUse {
+    let is_holders = key.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER);
+    let first = key.managed_fields().iter().min_by_key(|entry| entry.time.clone());
+    KeyUse {
+        by: if is_holders { KeyBringer::KeyHolder } else { KeyBringer::Person },
+        brought: key.creation_timestamp().unwrap_or(Time(now)),
+        with: first
+            .and_then(|entry| entry.manager.clone())
+            .map(|manager| manager.chars().take(128).collect()),
+    }
+}
+
 fn key_missing(subject: &Subject, tenant: &Tenant, settings: &Settings) -> String {
     let by_hand =
         format!("kubectl -n {} create secret generic {KEY_SECRET} --from-file=identity=FILE", subject.into);
@@ -573,9 +594,7 @@ fn key_missing(subject: &Subject, tenant: &Tenant, settings: &Settings) -> Strin
             tenant.archive_id(),
             keyholder.namespace
         ),
-        None => format!(
-            "it waits for a person with a key that opens the backup (age identity, of the tenant or of the escrow): {by_hand}"
-        ),
+        None => format!("it waits for a person with a key that opens the backup (age identity): {by_hand}"),
     }
 }
 
@@ -614,7 +633,9 @@ fn judges(
             Plan::ends(DrillReason::CannotRestore, format!("the agent that judges left no verdict: {how}"))
         }
         Stood::Said { words, .. } => match *words {
-            DrillWords::Judged(judged) => {
+            DrillWords::Judged(mut judged) => {
+                let asked: Vec<Check> = judge::CHECKS.into_iter().chain([Check::Sql]).collect();
+                judged.verdicts = verdicts::of(judged.verdicts, &asked);
                 let failed = verdicts::failed(&judged.verdicts).is_some();
                 let is_whole = verdicts::has(&judged.verdicts, Check::DatabaseStarts);
                 let learnt = Learnt::Judged(Box::new(judged));
@@ -651,29 +672,47 @@ fn starts(
         Stood::Said { times, .. } => times.map(|(_, ended)| ended),
         Stood::Absent | Stood::Runs { .. } | Stood::Silent { .. } => None,
     };
-    match start.standing {
-        Standing::Answers(since) => {
-            let message = format!("{} answers its probe on the restored data", guest.journal.image);
-            let verdict = verdict(Check::JournalStarts, Outcome::Passed, DrillReason::AsAsked, message);
-            Plan::ends_with(vec![Learnt::Answers(since, judged), Learnt::Verdict(verdict)])
+    let message = match start.standing {
+        Standing::Answers(since) if has_stayed(since, now) => {
+            let verdict = journal_starts(&guest);
+            return Plan::ends_with(vec![Learnt::Answers(since, judged), Learnt::Verdict(verdict)]);
         }
-        Standing::Starting(message) => {
-            let begun = judged.or_else(|| run.status().started.map(|time| time.0));
-            let is_late = begun.is_some_and(|begun| {
-                u64::try_from(measure::seconds(begun, now)).unwrap_or_default() > JOURNAL_LIMIT.as_secs()
-            });
-            if is_late && judged.is_some() {
-                let message =
-                    format!("the journal did not answer within {} s: {message}", JOURNAL_LIMIT.as_secs());
-                let verdict =
-                    verdict(Check::JournalStarts, Outcome::Failed, DrillReason::JournalFailed, message);
-                return Plan::ends_with(vec![Learnt::Verdict(verdict)]);
-            }
-            let wait = if start.orders.is_empty() { WHILE_RUNNING } else { AT_ONCE };
-            let plan = Plan::runs(format!("the journal is being started: {message}"));
-            Plan { orders: start.orders, apply: start.apply, look_again_after: Some(wait), ..plan }
-        }
+        Standing::Answers(_) => "it answers, and is watched for a moment".to_owned(),
+        Standing::Starting(message) => message,
+    };
+    // The judge's pod may be gone: then since its database was asked for.
+    let database = observed.objects.get(&Key::new(Kind::StatefulSet, "database"));
+    let begun = judged.or_else(|| Some(database?.creation_timestamp()?.0));
+    let limit = settings.drills.journal_limit;
+    let is_late = begun.is_some_and(|begun| {
+        u64::try_from(measure::seconds(begun, now)).unwrap_or_default() > limit.as_secs()
+    });
+    if is_late {
+        let message = format!("the journal did not answer within {} s: {message}", limit.as_secs());
+        let verdict = verdict(Check::JournalStarts, Outcome::Failed, DrillReason::JournalFailed, message);
+        return Plan::ends_with(vec![Learnt::Verdict(verdict)]);
     }
+    let wait = if start.orders.is_empty() { WHILE_RUNNING } else { AT_ONCE };
+    let plan = Plan::runs(format!("the journal is being started: {message}"));
+    Plan { orders: start.orders, apply: start.apply, look_again_after: Some(wait), ..plan }
+}
+
+/// Whether what is ready since then has stayed so for a while. Where the clocks differ, there is no telling.
+fn has_stayed(since: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(since).abs() >= STAYS_READY
+}
+
+/// What it says that a journal is ready, which depends on what it was asked.
+fn journal_starts(guest: &Tenant) -> Verdict {
+    let image = &guest.journal.image;
+    if guest.journal.probes.ready.is_some() {
+        let message = format!("{image} answers its probe on the restored data, and stays ready");
+        return verdict(Check::JournalStarts, Outcome::Passed, DrillReason::AsAsked, message);
+    }
+    let message = format!(
+        "{image} has no readiness probe, so only its port was tried: give it one (spec.journal.probes.ready) that asks the database"
+    );
+    verdict(Check::JournalStarts, Outcome::Warned, DrillReason::NoProbe, message)
 }
 
 /// Records the verdict, and takes away what was restored.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use valv_crds::{
     BackupPolicy, RestoreDrillStatus, Slot,
     backup::ObjectDigest,
-    drill::{DrillOrigin, Measured, PhaseTime, RecordReference, Verdict},
+    drill::{DrillOrigin, KeyBringer, Measured, PhaseTime, RecordReference, Verdict},
     store::Answer,
 };
 
@@ -60,6 +60,9 @@ pub struct Record {
     pub asked: Timestamp,
     /// When its turn came; `null` if it never did.
     pub started: Option<Timestamp>,
+    /// The key that it restored with; `null` if none came.
+    #[serde(default)]
+    pub key: Option<KeyUsed>,
     /// When its verdict stood.
     pub ended: Timestamp,
     /// Whether the backup was restored, and every check passed.
@@ -109,6 +112,17 @@ pub struct Backup {
     pub slot: Slot,
     /// Its manifest; `null` if there was none to be believed.
     pub manifest: Option<ObjectDigest>,
+}
+
+/// A key that was used. Never what it is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct KeyUsed {
+    /// Who brought it.
+    pub by: KeyBringer,
+    /// When.
+    pub brought: Timestamp,
+    /// The program that made its Secret, as the API server noted it.
+    pub with: Option<String>,
 }
 
 /// What was measured.
@@ -208,6 +222,11 @@ pub fn record(
             .map(|backup| Backup { slot: backup.slot, manifest: backup.manifest.clone() }),
         asked: subject.asked,
         started: status.started.as_ref().map(|time| time.0),
+        key: status.key.as_ref().map(|key| KeyUsed {
+            by: key.by,
+            brought: key.brought.0,
+            with: key.with.clone(),
+        }),
         ended: status.ended.as_ref().map_or(subject.asked, |time| time.0),
         passed: passed.is_some_and(|said| said.status == "True"),
         reason: passed.map(|said| said.reason.clone()).unwrap_or_default(),

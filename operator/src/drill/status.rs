@@ -7,9 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use tracing::debug;
 use valv_crds::{
-    RestoreDrillStatus,
+    BackupPolicy, RestoreDrillStatus,
     condition::Saying,
-    drill::{DrillCondition, DrillReason, Phase},
+    drill::{Choice, DrillCondition, DrillReason, Phase},
     policy::Objectives,
 };
 
@@ -150,7 +150,9 @@ fn learn(status: &mut RestoreDrillStatus, learnt: &[Learnt], prepared: Option<&S
             Learnt::Judged(judged) => {
                 status.verdicts = verdicts::merged(&status.verdicts, judged.verdicts.clone());
                 measured = measure::with_phases(measured, judged.phases.iter().copied());
-                if let (Some(commit), Some(began)) = (judged.last_commit, began) {
+                // What lies before an older backup is not lost.
+                let is_newest = run.object.spec.backup == Choice::Newest;
+                if let (Some(commit), Some(began)) = (judged.last_commit.filter(|_| is_newest), began) {
                     measured = measure::with_recovery_point(measured, commit, began);
                 }
             }
@@ -160,6 +162,9 @@ fn learn(status: &mut RestoreDrillStatus, learnt: &[Learnt], prepared: Option<&S
                 if let Some(began) = began {
                     measured = measure::with_recovery_time(measured, began, *since);
                 }
+            }
+            Learnt::Key(key) => {
+                status.key.get_or_insert_with(|| key.clone());
             }
             Learnt::Verdict(verdict) => {
                 status.verdicts = verdicts::merged(&status.verdicts, vec![verdict.clone()]);
@@ -200,9 +205,9 @@ fn ends(status: &mut RestoreDrillStatus, observed: &Observed, ending: &Ending, n
     learn(status, &ending.learnt, None, now);
     status.verdicts = verdicts::whole(&status.verdicts, policy);
     status.ended = Some(time(now));
-    let passed = passed(status, ending);
+    let passed = passed(status, ending, policy);
     let objectives = policy.map(|policy| policy.spec.objectives);
-    let objectives = objectives_met(status, &passed, objectives);
+    let objectives = objectives_met(status, &passed, objectives, run.object.spec.backup);
     let stalled = (!passed.is_true())
         .then(|| Said::yes(DrillCondition::Stalled, passed.reason, passed.message.clone()));
     let mut said = vec![
@@ -216,7 +221,7 @@ fn ends(status: &mut RestoreDrillStatus, observed: &Observed, ending: &Ending, n
 }
 
 /// Whether it passed: only if every check was made, and none failed.
-fn passed(status: &RestoreDrillStatus, ending: &Ending) -> Said {
+fn passed(status: &RestoreDrillStatus, ending: &Ending, policy: Option<&BackupPolicy>) -> Said {
     let kind = DrillCondition::Passed;
     if let Some((reason, message)) = &ending.because {
         return Said::no(kind, *reason, message.clone());
@@ -225,8 +230,10 @@ fn passed(status: &RestoreDrillStatus, ending: &Ending) -> Said {
         let why = failed.message.clone().unwrap_or_default();
         return Said::no(kind, failed.reason, format!("{}: {why}", failed.name));
     }
-    if let Some(missing) = verdicts::missing(&status.verdicts) {
-        let message = format!("{} has no verdict", missing.verdict_name());
+    if let Some(missing) = verdicts::missing(&status.verdicts, policy) {
+        let message = format!(
+            "{missing} was not answered: if the policy asks for it since this drill began, drill again"
+        );
         return Said::no(kind, DrillReason::NotReached, message);
     }
     match verdicts::warned(&status.verdicts) {
@@ -241,12 +248,17 @@ fn passed(status: &RestoreDrillStatus, ending: &Ending) -> Said {
     }
 }
 
-fn objectives_met(status: &RestoreDrillStatus, passed: &Said, promised: Option<Objectives>) -> Said {
+fn objectives_met(
+    status: &RestoreDrillStatus,
+    passed: &Said,
+    promised: Option<Objectives>,
+    choice: Choice,
+) -> Said {
     let unknown = |message| Said::unknown(DrillCondition::ObjectivesMet, DrillReason::NotReached, message);
     match promised {
         _ if !passed.is_true() => unknown("a drill that did not pass shows no recovery"),
         None => unknown("the policy is gone, and with it what was promised"),
-        Some(promised) => measure::objectives(&status.measured.clone().unwrap_or_default(), promised),
+        Some(promised) => measure::objectives(&status.measured.clone().unwrap_or_default(), promised, choice),
     }
 }
 

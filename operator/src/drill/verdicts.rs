@@ -35,11 +35,9 @@ pub fn has(verdicts: &[Verdict], check: Check) -> bool {
 
 /// All verdicts that a drill has: those that were not reached say so.
 pub fn whole(verdicts: &[Verdict], policy: Option<&BackupPolicy>) -> Vec<Verdict> {
-    let questions = policy.and_then(|policy| policy.spec.drill.as_ref());
-    let questions = questions.map(|drill| drill.checks.as_slice()).unwrap_or_default();
     let built_in = Check::ALL.into_iter().filter(|check| *check != Check::Sql).map(Check::verdict_name);
-    let own = questions.iter().map(|question| Check::sql_verdict_name(&question.name));
-    let missing = built_in.chain(own).filter(|name| verdicts.iter().all(|verdict| verdict.name != *name));
+    let missing =
+        built_in.chain(questions(policy)).filter(|name| verdicts.iter().all(|verdict| verdict.name != *name));
     let missing = missing.map(|name| Verdict {
         name,
         outcome: Outcome::NotReached,
@@ -55,16 +53,39 @@ pub fn failed(verdicts: &[Verdict]) -> Option<&Verdict> {
     verdicts.iter().find(|verdict| verdict.outcome == Outcome::Failed)
 }
 
-/// The first that was not so much as asked for an answer, of those that every pass needs.
-pub fn missing(verdicts: &[Verdict]) -> Option<Check> {
-    let answered = |check: Check| {
-        let name = check.verdict_name();
-        let found = verdicts.iter().find(|verdict| verdict.name == name);
-        found.is_some_and(|verdict| {
-            [Outcome::Passed, Outcome::Warned, Outcome::NotAsked].contains(&verdict.outcome)
+/// Of what an agent said, what it was asked for: the others' verdicts are not its to give.
+pub fn of(verdicts: Vec<Verdict>, checks: &[Check]) -> Vec<Verdict> {
+    let sql = Check::sql_verdict_name("");
+    let is_its = |verdict: &Verdict| {
+        checks.iter().any(|check| {
+            let is_question = *check == Check::Sql && verdict.name.starts_with(&sql);
+            is_question || verdict.name == check.verdict_name()
         })
     };
-    Check::ALL.into_iter().filter(|check| *check != Check::Sql).find(|check| !answered(*check))
+    verdicts.into_iter().filter(is_its).collect()
+}
+
+/// The first that every pass needs, and that has no answer: one of Valv's own, or a question of the policy. Nothing but
+/// attachments can be there or not, so only of them an agent may say that it was not asked; and a question has the answer
+/// yes, or it is none.
+pub fn missing(verdicts: &[Verdict], policy: Option<&BackupPolicy>) -> Option<String> {
+    let outcome = |name: &str| Some(verdicts.iter().find(|verdict| verdict.name == name)?.outcome);
+    let is_answered = |check: Check| match outcome(&check.verdict_name()) {
+        Some(Outcome::Passed | Outcome::Warned) => true,
+        Some(Outcome::NotAsked) => check == Check::Attachments,
+        Some(Outcome::Failed | Outcome::NotReached) | None => false,
+    };
+    let built_in = Check::ALL.into_iter().filter(|check| *check != Check::Sql);
+    let built_in = built_in.filter(|check| !is_answered(*check)).map(Check::verdict_name);
+    let own = questions(policy).filter(|name| outcome(name) != Some(Outcome::Passed));
+    built_in.chain(own).next()
+}
+
+/// Names of the verdicts on the policy's own questions.
+fn questions(policy: Option<&BackupPolicy>) -> impl Iterator<Item = String> {
+    let questions = policy.and_then(|policy| policy.spec.drill.as_ref());
+    let questions = questions.map(|drill| drill.checks.as_slice()).unwrap_or_default();
+    questions.iter().map(|question| Check::sql_verdict_name(&question.name))
 }
 
 /// The first that warns.
@@ -98,8 +119,67 @@ mod tests {
         let whole = whole(&[passed(Check::CommitSignature)], None);
 
         assert_eq!(whole.len(), Check::ALL.len() - 1);
-        assert_eq!(missing(&whole), Some(Check::Manifest));
-        assert_eq!(missing(&all_passed()), None);
+        assert_eq!(missing(&whole, None).as_deref(), Some("Manifest"));
+        assert_eq!(missing(&all_passed(), None), None);
+    }
+
+    #[test]
+    fn a_question_of_the_policy_that_was_not_answered_with_yes_is_no_pass() {
+        let policy: BackupPolicy = serde_json::from_value(serde_json::json!({
+            "apiVersion": "valv.eu/v1alpha1", "kind": "BackupPolicy", "metadata": { "name": "default" },
+            "spec": {
+                "schedule": { "cron": "0 1 * * *", "timeZone": "UTC" }, "stores": ["helsinki"],
+                "retention": { "floor": { "days": 35, "reason": "decided for a test" } },
+                "objectives": { "rpo": "24h", "rto": "4h" },
+                "drill": {
+                    "schedule": { "cron": "0 5 * * 0", "timeZone": "UTC" },
+                    "checks": [{ "name": "a", "sql": "SELECT true" }, { "name": "late", "sql": "SELECT true" }],
+                },
+            },
+        }))
+        .unwrap();
+        let answered = |outcome: Outcome| {
+            let own = ["a", "late"].map(Check::sql_verdict_name);
+            let own = own.map(|name| Verdict { name, ..passed(Check::Sql) });
+            let mut all = merged(&all_passed(), own.to_vec());
+            all.iter_mut()
+                .filter(|verdict| verdict.name == "Sql/late")
+                .for_each(|late| late.outcome = outcome);
+            missing(&all, Some(&policy))
+        };
+
+        // The policy gained it while the drill ran, or the agent left it out.
+        assert_eq!(missing(&whole(&all_passed(), Some(&policy)), Some(&policy)).as_deref(), Some("Sql/a"));
+        assert_eq!(answered(Outcome::Passed), None);
+        for outcome in [Outcome::NotAsked, Outcome::NotReached, Outcome::Warned] {
+            assert_eq!(answered(outcome).as_deref(), Some("Sql/late"), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn only_of_attachments_an_agent_may_say_that_it_was_not_asked() {
+        for check in Check::ALL.into_iter().filter(|check| *check != Check::Sql) {
+            let not_asked = verdict(check, Outcome::NotAsked, DrillReason::NotAskedFor, "");
+
+            let missing = missing(&merged(&all_passed(), vec![not_asked]), None);
+
+            let expected = (check != Check::Attachments).then(|| check.verdict_name());
+            assert_eq!(missing, expected);
+        }
+    }
+
+    #[test]
+    fn an_agent_gives_no_verdicts_that_are_not_its_own() {
+        let own = Verdict { name: Check::sql_verdict_name("a"), ..passed(Check::Sql) };
+        let said = vec![
+            passed(Check::CommitSignature),
+            passed(Check::Sentinel),
+            own.clone(),
+            passed(Check::JournalStarts),
+        ];
+
+        assert_eq!(of(said.clone(), &[Check::CommitSignature]), [passed(Check::CommitSignature)]);
+        assert_eq!(of(said, &[Check::Sentinel, Check::Sql]), [passed(Check::Sentinel), own]);
     }
 
     #[test]

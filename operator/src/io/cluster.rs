@@ -14,7 +14,7 @@ use kube::{
     api::{
         DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
     },
-    core::{DynamicObject, object::HasStatus},
+    core::{DynamicObject, PartialObjectMeta, object::HasStatus},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     digest,
+    keyholder::decide::{MANAGED_BY, MANAGER},
     lease::{Leadership, NotLeader},
     metrics::Metrics,
 };
@@ -422,7 +423,8 @@ impl Cluster {
     /// The Secrets of `namespace` that carry the tenant's label.
     pub async fn own_secrets(&self, namespace: &str) -> Result<Vec<Secret>, Error> {
         let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        let params = ListParams::default().labels(TENANT_LABEL);
+        // But what the key holder brings, which the operator has no use for.
+        let params = ListParams::default().labels(&format!("{TENANT_LABEL},{MANAGED_BY}!={MANAGER}"));
         Ok(in_time("list", "Secrets", namespace, api.list(&params)).await?.items)
     }
 
@@ -436,6 +438,23 @@ impl Cluster {
     {
         let api = Api::<K>::namespaced(self.client.clone(), namespace);
         in_time("get", Key::new(kind, name), namespace, api.get_opt(name)).await
+    }
+
+    /// What is known of one object without what is in it, or that it is not there.
+    pub async fn metadata<K>(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<PartialObjectMeta<K>>, Error>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        in_time("get", Key::new(kind, name), namespace, api.get_metadata_opt(name)).await
     }
 
     /// Whether a cluster-scoped object is there.

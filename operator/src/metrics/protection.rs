@@ -221,7 +221,7 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
         Some((labels, 1.0))
     });
     let drill_failed = tenants.iter().filter_map(|tenant| {
-        let drill = tenant.last_drill.as_ref().filter(|drill| overview::is_failed_drill(drill))?;
+        let drill = tenant.failed_drill.as_ref()?;
         let labels = vec![("tenant", tenant.tenant.clone()), ("reason", drill.reason.clone())];
         Some((labels, 1.0))
     });
@@ -271,7 +271,11 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
             "When the next drill must have ended: later it is overdue",
             each(&|tenant: &Overview| tenant.drill_due.map(seconds)),
         ),
-        ("valv_drill_failed", "1 while the newest drill that ended did not pass", drill_failed.collect()),
+        (
+            "valv_drill_failed",
+            "1 while a drill did not pass, and none of the same or a newer backup has since",
+            drill_failed.collect(),
+        ),
         (
             "valv_drill_rto_seconds",
             "Recovery time that the newest drill measured",

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use valv_crds::{BackupPolicy, BackupStore, JournalTenant};
 
-use super::{DrillView, Overview, find};
+use super::{Overview, find};
 
 /// Something that is wrong.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -33,9 +33,9 @@ pub enum TroubleCode {
     BackupOverdue,
     /// The newest backup failed.
     BackupFailed,
-    /// The newest drill did not pass.
+    /// A drill did not pass, and none of the same or a newer backup has since.
     DrillFailed,
-    /// No drill ended in time.
+    /// No drill came to a verdict in time.
     DrillOverdue,
     /// The policy asks for no drills.
     NotDrilled,
@@ -98,12 +98,12 @@ pub fn troubles(
         let message = format!("backup {} failed ({}): {}", failed.name, failed.reason, failed.message);
         say(TroubleCode::BackupFailed, message);
     }
-    if let Some(drill) = seen.last_drill.as_ref().filter(|drill| is_failed(drill)) {
+    if let Some(drill) = &seen.failed_drill {
         let message = format!("drill {} did not pass: {}", drill.name, drill.reason);
         say(TroubleCode::DrillFailed, message);
     }
     if let Some(due) = seen.drill_due.filter(|due| *due < now) {
-        say(TroubleCode::DrillOverdue, format!("no drill ended in time: one was due at {due}"));
+        say(TroubleCode::DrillOverdue, format!("no drill came to a verdict in time: one was due at {due}"));
     }
     if policy.is_some_and(|policy| policy.spec.drill.is_none()) {
         say(
@@ -126,11 +126,6 @@ pub fn troubles(
         say(TroubleCode::NotReady, format!("the journal is not ready ({}): {}", ready.reason, ready.message));
     }
     found
-}
-
-/// A drill that somebody cancelled has no verdict on the backup.
-pub fn is_failed(drill: &DrillView) -> bool {
-    drill.passed != "True" && drill.reason != "Cancelled"
 }
 
 /// What the newest drill that passed measured above what was promised.

@@ -6,8 +6,6 @@
 //! The objects come and go: what was once seen complete stays in the status when its `Backup` is deleted. Nobody else
 //! writes this part; it moves when a backup or a drill ends, and not while one is under way.
 
-use std::cmp::Ordering;
-
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
@@ -15,8 +13,8 @@ use valv_crds::{
     Backup, BackupPolicy, RestoreDrill, Slot,
     backup::{BackupCondition, BackupReason, Origin},
     condition::{ConditionType, Reason, Saying},
-    drill::{DrillCondition, DrillOrigin, DrillReason},
-    protection::{KeyRole, KeyStatus, LastBackup, LastDrill, Protection, ProtectionStatus},
+    drill::DrillOrigin,
+    protection::{KeyRole, KeyStatus, LastBackup, Protection, ProtectionStatus},
     schedule::MissedSlots,
     slot,
     units::Span,
@@ -25,6 +23,7 @@ use valv_crds::{
 use super::check::Tenant;
 use crate::{
     archive::recipients::fingerprint,
+    drill::past,
     policy::slots,
     schedule::{Due, MISSED_LISTED, Schedule},
 };
@@ -135,12 +134,16 @@ fn told(
         let name = drill.name_any();
         slot::parse_name(&name).ok().map(|(_, slot)| slot).filter(|slot| slots::has_come(*slot, now))
     });
+    let past = past::past(seen.drills.iter(), Some(&standing));
     ProtectionStatus {
         last_slot,
         next_start: next.map(Time),
         missed: missed(standing.missed, newly_missed, now),
         last_backup: last_backup(&seen.backups, standing.last_backup),
-        last_drill: last_drill(&seen.drills, standing.last_drill),
+        last_drill: past.last,
+        failed_drill: past.failed,
+        judged_drill: past.judged,
+        good_slot: past.good,
         last_drill_slot: drill_slots
             .max()
             .max(standing.last_drill_slot.filter(|slot| slots::has_come(*slot, now))),
@@ -188,31 +191,6 @@ fn complete(backup: &Backup) -> Option<LastBackup> {
             .map(|store| store.name.clone())
             .collect(),
     })
-}
-
-fn last_drill(drills: &[RestoreDrill], standing: Option<LastDrill>) -> Option<LastDrill> {
-    let ended = drills.iter().filter_map(|drill| {
-        let status = drill.status.as_ref()?;
-        let passed = found(&status.conditions, DrillCondition::Passed)?;
-        // One that was cancelled says nothing of the backup, and takes no alarm away.
-        if passed.reason == format!("{:?}", DrillReason::Cancelled) {
-            return None;
-        }
-        Some(LastDrill {
-            name: drill.name_any(),
-            backup: status.backup.as_ref().map(|backup| backup.slot),
-            ended: status.ended.clone()?,
-            passed: passed.status.clone(),
-            reason: passed.reason.clone(),
-            rto_seconds: status.measured.as_ref().and_then(|measured| measured.rto_seconds),
-            rpo_seconds: status.measured.as_ref().and_then(|measured| measured.rpo_seconds),
-        })
-    });
-    // A drill that is there says it best.
-    standing
-        .into_iter()
-        .chain(ended)
-        .reduce(|one, other| if one.ended.cmp(&other.ended) == Ordering::Greater { one } else { other })
 }
 
 /// The keys that are asked for, each with the proof of that very key.
@@ -318,13 +296,16 @@ fn drilled(
         let message = "the policy has no drill: nobody knows whether its backups can be restored";
         return Saying::no(kind, Reason::NotAskedFor, message);
     };
-    let Some(last) = &status.last_drill else {
-        return Saying::no(kind, Reason::NeverDrilled, "no drill of it has ended yet");
-    };
-    if last.passed != "True" {
-        let message = format!("the drill {} did not pass: {}", last.name, last.reason);
+    if let Some(failed) = &status.failed_drill {
+        let message = format!(
+            "the drill {} did not pass: {}; none of the same or a newer backup has since",
+            failed.name, failed.reason
+        );
         return Saying::no(kind, Reason::DrillFailed, message);
     }
+    let Some(last) = &status.judged_drill else {
+        return Saying::no(kind, Reason::NeverDrilled, "no drill of it has come to a verdict yet");
+    };
     let passed = format!("the drill {} passed; it ended {}", last.name, last.ended.0);
     let until = Schedule::try_from(&drill.schedule).ok().and_then(|schedule| {
         let next = schedule.next(last.ended.0)?;

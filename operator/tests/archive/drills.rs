@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::json;
 use valv::{
+    agent::drill_file::Because,
     archive::{
         commit::{Commit, ManifestRef, Store as CommitStore, Verified},
         digest::Blake3,
@@ -76,6 +77,16 @@ async fn commit(bucket: &Bucket, day: u32, signing: &SigningKey) -> String {
 }
 
 async fn looked(store: &Store, choice: Choice, known: &[Known], signing: &SigningKey) -> Looked {
+    looked_with(store, choice, known, &BTreeSet::new(), signing).await
+}
+
+async fn looked_with(
+    store: &Store,
+    choice: Choice,
+    known: &[Known],
+    good: &BTreeSet<Slot>,
+    signing: &SigningKey,
+) -> Looked {
     let archive = "ada".parse().unwrap();
     let trusted = [signing.public()];
     let question = Question {
@@ -84,6 +95,7 @@ async fn looked(store: &Store, choice: Choice, known: &[Known], signing: &Signin
         trusted: &trusted,
         choice,
         drill: slot(23),
+        good,
         known,
         floor_days: 35,
     };
@@ -109,13 +121,62 @@ async fn a_drill_takes_the_newest_commit_also_one_that_a_delete_marker_hides() {
 
         let found = chosen(looked(&store, Choice::Newest, &[], &own).await);
 
-        assert_eq!((found.backup.slot, found.previous), (slot(22), Some(slot(21))));
+        let earlier = found.earlier.unwrap();
+        assert_eq!((found.backup.slot, earlier.slot), (slot(22), slot(21)));
+        // The oldest is forged: that it was passed over is not kept quiet.
+        assert_eq!((earlier.because, earlier.unbelieved), (Because::OldestKept, vec![slot(20)]));
         assert!(found.backup.manifest.unwrap().key.ends_with("/manifest.json"));
-        // One that nobody trusted signed is none to compare with, and is itself judged by the drill.
-        assert_eq!(chosen(looked(&store, Choice::Of(slot(21)), &[], &own).await).previous, None);
+        // Where there is no other, it is named all the same: the drill says why it cannot be compared with.
+        let alone = chosen(looked(&store, Choice::Of(slot(21)), &[], &own).await).earlier.unwrap();
+        assert_eq!(alone.slot, slot(20));
         let forged = chosen(looked(&store, Choice::Of(slot(20)), &[], &own).await);
         assert_eq!((forged.backup.slot, forged.backup.manifest), (slot(20), None));
     }
+}
+
+#[tokio::test]
+async fn a_backup_is_compared_with_the_last_that_a_drill_found_good_as_the_cluster_or_a_signed_record_says() {
+    let server = Store::start(Keeps::Latest);
+    let (bucket, own) = (server.bucket(), key());
+    for day in [18, 19, 20, 21, 22] {
+        commit(&bucket, day, &own).await;
+    }
+    let earlier = async |good: &[u32]| {
+        let good = good.iter().map(|day| slot(*day)).collect();
+        let looked = looked_with(&server, Choice::Newest, &[], &good, &own).await;
+        let earlier = chosen(looked).earlier.unwrap();
+        (earlier.slot, earlier.because)
+    };
+
+    assert_eq!(earlier(&[19, 20]).await, (slot(20), Because::FoundGood));
+    // The cluster remembers nothing, or only what is gone: never yesterday's, which may be empty already.
+    assert_eq!(earlier(&[]).await, (slot(18), Because::OldestKept));
+    assert_eq!(earlier(&[11]).await, (slot(18), Because::OldestKept));
+
+    let record = |drill: &str, backup: u32, outcome: &str| -> Record {
+        serde_json::from_value(json!({
+            "format": 1, "archive": "ada", "tenant": "ada",
+            "drill": { "name": "d", "uid": "u", "slot": drill, "origin": "Manual" },
+            "store": { "name": "helsinki", "region": "fi-hel2", "country": "FI" },
+            "backup": { "slot": slot(backup), "manifest": null },
+            "asked": "2026-11-22T00:00:00Z", "started": null, "ended": "2026-11-22T00:00:00Z",
+            "passed": true, "reason": "AsAsked", "message": "",
+            "verdicts": [{ "name": "RowCounts", "outcome": outcome, "reason": "AsAsked" }],
+            "measured": { "rtoSeconds": null, "rpoSeconds": null, "bytes": null, "phases": [] },
+            "objectives": null, "tool": { "name": "valv", "version": "1" },
+        }))
+        .unwrap()
+    };
+    let put = async |record: &Record, signing: &SigningKey| {
+        let bytes = Bytes::from(record.seal(signing).unwrap());
+        bucket.put(&record.key().unwrap().to_string(), bytes, &Put::default()).await.unwrap();
+    };
+    put(&record("20261119T050000Z", 19, "Passed"), &own).await;
+    // One that could not compare, and one that somebody else signed.
+    put(&record("20261120T050000Z", 20, "Warned"), &own).await;
+    put(&record("20261121T050000Z", 21, "Passed"), &key()).await;
+
+    assert_eq!(earlier(&[]).await, (slot(19), Because::FoundGood));
 }
 
 #[tokio::test]

@@ -6,15 +6,15 @@ use std::{
     fs::File,
     io::{self, Read},
     path::Path,
+    time::Duration,
 };
 
-use futures::{TryStreamExt, pin_mut};
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,
 };
 use sha2::{Digest, Sha256};
-use tokio::{io::AsyncReadExt, task::spawn_blocking};
+use tokio::{io::AsyncReadExt, task::spawn_blocking, time::Instant};
 use tokio_postgres::{Client, Row, types::Type};
 use valv_crds::drill::DrillReason;
 
@@ -24,6 +24,9 @@ use crate::{
     digest::hex,
     error::chain,
 };
+
+/// Rows that are asked for at a time.
+const ROWS: i32 = 1000;
 
 /// The attachments are not as they must be, or cannot be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,16 +106,20 @@ impl Tally {
     }
 }
 
-/// Whether every attachment that the journal's own query names is in `folder`; how many those are.
+/// Whether every attachment that the journal's own query names is in `folder`; how many those are. The query may keep the
+/// database busy for `limit`.
 pub async fn compare_with_database(
     reader: &mut Client,
     query: &str,
+    limit: Duration,
     folder: Option<&Path>,
 ) -> Result<u64, Flaw> {
     let failed = |error: &tokio_postgres::Error| Flaw {
         reason: DrillReason::SqlFailed,
         message: format!("the tenant's inventorySQL failed: {}", super::questions::cause(error)),
     };
+    let statement_timeout = format!("SET statement_timeout = '{}s'", limit.as_secs());
+    reader.batch_execute(&statement_timeout).await.map_err(|error| failed(&error))?;
     let transaction =
         reader.build_transaction().read_only(true).start().await.map_err(|error| failed(&error))?;
     let statement = transaction.prepare(query).await.map_err(|error| failed(&error))?;
@@ -123,27 +130,38 @@ pub async fn compare_with_database(
             "the tenant's inventorySQL must answer with two columns of text: path and SHA-256".to_owned();
         return Err(Flaw { reason: DrillReason::SqlFailed, message });
     }
-    let rows = transaction
-        .query_raw(&statement, std::iter::empty::<&str>())
-        .await
-        .map_err(|error| failed(&error))?;
-    pin_mut!(rows);
+    let portal = transaction.bind(&statement, &[]).await.map_err(|error| failed(&error))?;
     let mut tally = Tally::default();
-    while let Some(row) = rows.try_next().await.map_err(|error| failed(&error))? {
-        let found = match (named(&row), folder) {
-            (Some((path, digest)), Some(folder)) => {
-                let folder = folder.to_owned();
-                let looked = spawn_blocking(move || look(&folder, &path, &digest)).await;
-                let looked = looked.map_err(|error| chain(&error)).and_then(|looked| {
-                    looked
-                        .map_err(|error| format!("attachment {} could not be read: {error}", tally.asked + 1))
-                });
-                looked.map_err(|message| Flaw { reason: DrillReason::AttachmentDiffers, message })?
-            }
-            // A path that is null names nothing that could be there.
-            (None, _) | (_, None) => Found::Missing,
-        };
-        tally.note(found);
+    // A few rows at a time: what the files take is not the query's time.
+    let mut asked = Duration::ZERO;
+    loop {
+        let began = Instant::now();
+        let rows = transaction.query_portal(&portal, ROWS).await.map_err(|error| failed(&error))?;
+        asked += began.elapsed();
+        if asked > limit {
+            let message = format!("the tenant's inventorySQL took longer than {} s", limit.as_secs());
+            return Err(Flaw { reason: DrillReason::SqlFailed, message });
+        }
+        if rows.is_empty() {
+            break;
+        }
+        for row in &rows {
+            let found = match (named(row), folder) {
+                (Some((path, digest)), Some(folder)) => {
+                    let folder = folder.to_owned();
+                    let looked = spawn_blocking(move || look(&folder, &path, &digest)).await;
+                    let looked = looked.map_err(|error| chain(&error)).and_then(|looked| {
+                        looked.map_err(|error| {
+                            format!("attachment {} could not be read: {error}", tally.asked + 1)
+                        })
+                    });
+                    looked.map_err(|message| Flaw { reason: DrillReason::AttachmentDiffers, message })?
+                }
+                // A path that is null names nothing that could be there.
+                (None, _) | (_, None) => Found::Missing,
+            };
+            tally.note(found);
+        }
     }
     tally.flaw().map_or(Ok(tally.asked), Err)
 }

@@ -20,7 +20,7 @@ struct Wrong {
 }
 
 /// What is wrong with `found`, rows by table, if anything is: less or more than when the backup was taken, or more
-/// lost since the good backup before than `rule` lets.
+/// lost since the earlier backup `previous` than `rule` lets.
 pub fn judge(
     found: &BTreeMap<String, u64>,
     counted: &Counted,
@@ -36,7 +36,7 @@ pub fn judge(
     }
     let fallen = previous.map(|previous| fallen(found, previous, rule)).unwrap_or_default();
     if !fallen.is_empty() {
-        return Some((DrillReason::RowCountsFell, sentence("fell since the good backup before", &fallen)));
+        return Some((DrillReason::RowCountsFell, sentence("fell", &fallen)));
     }
     None
 }

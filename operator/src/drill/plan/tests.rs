@@ -7,12 +7,13 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
 use valv_crds::{
     JournalTenant, RestoreDrill,
-    drill::{DrillCondition, DrillJob},
+    drill::{Choice, DrillCondition, DrillJob},
     reference::DRILL_LABEL,
 };
 
 use super::*;
 use crate::{
+    agent::drill_file::{Because, Earlier},
     drill::{
         apply::Outcome as Applied,
         check::{check, tests::drill},
@@ -33,7 +34,7 @@ kind: JournalTenant
 metadata: {name: ada, uid: u-1, creationTimestamp: '2026-03-01T00:00:00Z'}
 spec:
   host: ada.journal.example
-  journal: {image: 'registry.example/journal:2', migrate: {command: [journal, migrate]}}
+  journal: {image: 'registry.example/journal:2', migrate: {command: [journal, migrate]}, probes: {ready: {httpGet: {path: /ready, port: 8443}}}}
   database: {size: 1Gi}
   attachments: {size: 2Gi, mountPath: /var/lib/journal, inventorySQL: 'SELECT path, sha256 FROM attachment'}
   access: {ingress: {className: nginx}}
@@ -92,7 +93,11 @@ impl World {
                 store: "helsinki".into(),
                 manifest: None,
             },
-            previous: Some("20261121T010000Z".parse().unwrap()),
+            earlier: Some(Earlier {
+                slot: "20261115T010000Z".parse().unwrap(),
+                because: Because::FoundGood,
+                unbelieved: vec![],
+            }),
             image: Some("registry.example/journal:1@sha256:11".into()),
             system_identifier: Some("7391".into()),
         };
@@ -201,7 +206,10 @@ keyholder: {namespace: valv-keys, serviceAccount: valv-keyholder, deliveryRole: 
     }
 
     fn bring_key(&mut self) {
-        let key = json!({ "metadata": { "name": KEY_SECRET }, "data": { "identity": "eA==" } });
+        let key = json!({ "metadata": {
+            "name": KEY_SECRET, "creationTimestamp": "2026-11-22T09:30:08Z",
+            "managedFields": [{ "manager": "kubectl-create", "time": "2026-11-22T09:30:08Z" }],
+        }});
         self.observed.key = Some(serde_json::from_value(key).unwrap());
     }
 
@@ -268,8 +276,8 @@ fn verdicts(names: &[&str]) -> Vec<Value> {
     names.iter().map(|name| json!({ "name": name, "outcome": "Passed", "reason": "AsAsked" })).collect()
 }
 
-const RESTORED: [&str; 6] =
-    ["CommitSignature", "Manifest", "Segments", "Recipients", "Decryption", "VerifyBackup"];
+const RESTORED: [&str; 7] =
+    ["CommitSignature", "Manifest", "Segments", "Recipients", "Decryption", "Tenant", "VerifyBackup"];
 
 const JUDGED: [&str; 6] =
     ["DatabaseStarts", "Sentinel", "RowCounts", "Amcheck", "Attachments", "Sql/no-future-notes"];
@@ -437,7 +445,7 @@ fn words_without_a_verdict_are_no_pass() {
     let silent = World::restored(&json!("nothing"));
     assert_eq!(silent.passed(), ("False".into(), "CannotRestore".into()));
     let half = World::restored(&json!({ "restored": {
-        "verdicts": verdicts(&RESTORED[..5]), "phases": [], "bytes": 0,
+        "verdicts": verdicts(&RESTORED[..6]), "phases": [], "bytes": 0,
     }}));
     assert_eq!(half.passed(), ("False".into(), "CannotRestore".into()));
 
@@ -502,6 +510,163 @@ fn the_restored_journal_is_the_one_that_was_backed_up_behind_no_door() {
     assert_eq!(state.data.pointer("/data/systemIdentifier").unwrap(), "7391");
     // Its logins are not those of the tenant.
     assert!(world.observed.secrets.contains_key("login-owner"));
+}
+
+/// Until the journal has come up and was watched.
+fn ended_well(mut world: World) -> World {
+    for _ in 0..8 {
+        world.look();
+        world.let_time_pass();
+    }
+    world
+}
+
+#[test]
+fn a_journal_without_a_probe_passes_with_a_warning_and_not_as_one_that_answered() {
+    let mut world = World::judged(&judged_well());
+    let tenant = world.observed.tenant.as_mut().unwrap();
+    let mut object = tenant.object.as_ref().clone();
+    object.spec.journal.probes.ready = None;
+    tenant.object = Arc::new(object);
+
+    let world = ended_well(world);
+
+    assert_eq!(world.passed(), ("True".into(), "NoProbe".into()));
+    let verdicts = world.drill.status.unwrap().verdicts;
+    let starts = verdicts.iter().find(|verdict| verdict.name == "JournalStarts").unwrap();
+    assert_eq!(starts.outcome, Outcome::Warned);
+    assert!(starts.message.as_ref().unwrap().contains("only its port was tried"));
+}
+
+#[test]
+fn a_journal_that_answers_once_is_watched_before_it_counts() {
+    let mut world = World::judged(&judged_well());
+    world.now = at("2026-11-22T09:50:08Z");
+    // Its judge ended at 09:33:00, and it is late; what stays ready since 09:50:05 came in time.
+    world.settings.drills.journal_limit = Duration::from_secs(3600);
+    let mut world = ended_well(world);
+    assert_eq!(world.passed(), ("Unknown".into(), "Running".into()));
+
+    world.now = at("2026-11-22T09:50:15Z");
+    world.look();
+
+    assert_eq!(world.passed(), ("True".into(), "AsAsked".into()));
+}
+
+#[test]
+fn how_long_a_journal_may_take_is_a_setting_and_holds_without_its_judges_pod() {
+    let mut world = World::judged(&judged_well());
+    world.settings.drills.journal_limit = Duration::from_secs(60);
+    world.look();
+    world.look();
+    world.look();
+    world.observed.objects.remove(&Key::new(Kind::Pod, "judge-x"));
+    let key = Key::new(Kind::StatefulSet, "database");
+    let mut database = world.observed.objects[&key].as_ref().clone();
+    database.metadata.creation_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at("2026-11-22T09:35:00Z")));
+    world.observed.objects.insert(key, Arc::new(database));
+    world.now = at("2026-11-22T09:36:00Z");
+    world.look();
+    assert_eq!(world.passed(), ("Unknown".into(), "Running".into()));
+
+    world.now = at("2026-11-22T09:36:01Z");
+    world.look();
+
+    assert_eq!(world.passed(), ("False".into(), "JournalFailed".into()));
+}
+
+#[test]
+fn an_agent_is_not_believed_what_it_was_not_asked() {
+    // A judge that says that the journal starts, and that the commit is signed.
+    let mut words = judged_well();
+    let said = words["judged"]["verdicts"].as_array_mut().unwrap();
+    said.extend(verdicts(&["JournalStarts", "CommitSignature"]));
+
+    let world = World::judged(&words);
+
+    let names: Vec<_> =
+        world.drill.status.unwrap().verdicts.into_iter().map(|verdict| verdict.name).collect();
+    assert!(!names.contains(&"JournalStarts".to_owned()), "{names:?}");
+    // And one that restores cannot answer for the judge.
+    let mut words = restored_well();
+    words["restored"]["verdicts"].as_array_mut().unwrap().extend(verdicts(&JUDGED));
+    let mut world = World::restored(&words);
+    world.look();
+    assert!(world.has(Kind::Job, JUDGE), "it is judged all the same");
+}
+
+#[test]
+fn a_drill_of_a_random_backup_misses_no_recovery_point() {
+    let mut world = World::new();
+    world.drill.spec.backup = Choice::Random;
+    world.look();
+    world.bring_key();
+    world.look();
+    ended(&mut world.observed.objects, RESTORE, &restored_well().to_string());
+    world.look();
+    world.look();
+    let mut old = judged_well();
+    old["judged"]["lastCommit"] = json!("2026-01-01T00:00:00Z");
+    ended(&mut world.observed.objects, JUDGE, &old.to_string());
+
+    let world = ended_well(world);
+
+    assert_eq!(world.passed(), ("True".into(), "AsAsked".into()));
+    assert_eq!(world.says(DrillCondition::ObjectivesMet), ("True".into(), "NotAskedFor".into()));
+    let measured = world.drill.status.unwrap().measured.unwrap();
+    assert!(measured.rto_seconds.is_some());
+    assert_eq!((measured.rpo, measured.rpo_seconds), (None, None));
+}
+
+#[test]
+fn who_brought_the_key_is_told_and_the_key_itself_is_never_looked_at() {
+    let mut world = World::new();
+    world.look();
+    world.bring_key();
+    world.look();
+
+    let key = world.drill.status.as_ref().unwrap().key.clone().unwrap();
+    assert_eq!((key.by, key.with.as_deref()), (KeyBringer::Person, Some("kubectl-create")));
+    assert_eq!(key.brought.0, at("2026-11-22T09:30:08Z"));
+
+    let holders = json!({ "metadata": { "name": KEY_SECRET, "labels": { MANAGED_BY: MANAGER } } });
+    let holders = serde_json::from_value(holders).unwrap();
+    assert_eq!(key_use(&holders, world.now).by, KeyBringer::KeyHolder);
+}
+
+#[test]
+fn the_agent_is_told_what_to_compare_with_and_of_secrets_digests_only() {
+    let mut world = World::new();
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "letters" },
+        "data": { "key": "aGVtbGlndA==" } });
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "colours" },
+        "data": { "theme": "green" } });
+    for (kind, object) in [(Kind::Secret, secret), (Kind::ConfigMap, map)] {
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        world.observed.references.insert(Key::new(kind, object.name_any()), object);
+    }
+    world.look();
+    let config = &world.observed.objects[&Key::new(Kind::ConfigMap, CONFIG)];
+    let restore = config.data.pointer("/data/restore.yaml").unwrap().as_str().unwrap();
+    assert!(restore.contains("previous: 20261115T010000Z"), "{restore}");
+    let judge = config.data.pointer("/data/judge.yaml").unwrap().as_str().unwrap();
+    assert!(judge.contains("because: FoundGood"), "{judge}");
+    world.bring_key();
+
+    world.look();
+
+    let job = &world.observed.objects[&Key::new(Kind::Job, RESTORE)];
+    let args = job.data.pointer("/spec/template/spec/containers/0/args").unwrap();
+    assert_eq!((args[0].as_str(), args[1].as_str()), (Some("agent"), Some("restore")));
+    assert_eq!(args.as_array().unwrap().last().unwrap(), "--live=/valv/store/tenant.json");
+    let told = world.observed.secrets[STORE_SECRET].data.as_ref().unwrap()["tenant.json"].0.clone();
+    let told = String::from_utf8(told).unwrap();
+    let live: restore::tenant::Live = serde_json::from_str(&told).unwrap();
+    let digest = |text: &[u8]| crate::archive::digest::Blake3::of(text).to_string();
+    assert_eq!(live.secrets["letters"]["key"], digest(b"hemligt"));
+    assert_eq!(live.config_maps["colours"]["theme"], digest(b"green"));
+    assert!(!told.contains("hemligt") && !told.contains("aGVtbGlndA"));
 }
 
 #[test]
