@@ -128,7 +128,10 @@ Standard
 {{- $_ := set $settings "keyholder" $keyholder }}
 {{- end -}}
 {{- with .Values.storageClassName }}{{ $_ := set $settings "storageClassName" . }}{{ end -}}
-{{- with .Values.location }}{{ $_ := set $settings "location" . }}{{ end -}}
+{{- $location := dict
+  "region" (required "location.region is not given: where this cluster is, so that no backup lies in the same region" .Values.location.region)
+  "country" (required "location.country is not given: the country that this cluster is in" .Values.location.country) -}}
+{{- $_ := set $settings "location" $location -}}
 {{- toYaml $settings -}}
 {{- end -}}
 
