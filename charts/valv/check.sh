@@ -4,7 +4,7 @@ set -euo pipefail
 helm=${1:?usage: check.sh HELM}
 chart=$(cd "$(dirname "$0")" && pwd)
 images=(--set images.valv=registry.example/valv:1 --set images.postgres=registry.example/postgres:17
-  --set images.proxy=registry.example/proxy:1)
+  --set images.proxy=registry.example/proxy:1 --set location.region=se-sto1 --set location.country=SE)
 
 render() { "$helm" template valv "$chart" --namespace valv-system "${images[@]}" "$@"; }
 fail() { echo "$1" >&2; exit 1; }
@@ -39,6 +39,8 @@ refused() {
 }
 refused "a value that nobody knows" "additional properties 'nobody' not allowed" --set nobody=knows
 refused "no image" "images.valv is not given" --set images.valv=
+refused "no region" "location.region is not given" --set location.region=
+refused "a country that is none" "'/location/country'" --set location.country=Sweden
 refused "an image without its registry" "'/images/valv'" --set images.valv=valv:1
 refused "no replica" "'/operator/replicas': minimum" --set operator.replicas=0
 refused "a store's network without its ports" "missing property 'ports'" --set 'stores.egress[0].cidr=203.0.113.0/24'

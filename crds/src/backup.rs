@@ -22,6 +22,8 @@ use crate::{Slot, policy::VerificationMode};
     status = "BackupStatus",
     printcolumn(name = "Complete", type_ = "string", json_path = ".status.conditions[?(@.type=='Complete')].status", description = "Can it be restored?"),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.conditions[?(@.type=='Complete')].reason", description = "The reason for that"),
+    printcolumn(name = "Copied", type_ = "string", json_path = ".status.conditions[?(@.type=='Copied')].status", description = "Has every further store of the policy a copy?"),
+    printcolumn(name = "Intact", type_ = "string", json_path = ".status.conditions[?(@.type=='Intact')].status", description = "False: something in a store is not as it was committed"),
     printcolumn(name = "Percent", type_ = "integer", json_path = ".status.progress.percent", description = "How far it is"),
     printcolumn(name = "Taken", type_ = "date", json_path = ".status.taken", description = "The moment that it holds"),
     printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.size.bytes", description = "What lies in the store"),

@@ -109,9 +109,9 @@ pub struct Verification {
     #[serde(default)]
     pub mode: VerificationMode,
 
-    /// With `mode: Sample`: how many segments, picked anew each time; absent: 8.
+    /// With `mode: Sample`: how many segments, picked anew each time; absent: 8. More than 10,000 are `mode: Full`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(range(min = 1, max = 10_000))]
     pub segments: Option<i32>,
 
     /// Read all segments of the first backup after so long; absent: never besides drills.
@@ -335,7 +335,7 @@ pub enum PolicyReason {
     StoreNotReady,
     /// None of its stores has a proven lock, and `spec.withoutLock` does not say that none is needed.
     LockMissing,
-    /// A store that it names lies in a country that `spec.countries` does not list.
+    /// A store that it names lies in a country that `spec.countries` does not list, or in the tenants' own region.
     StoreRefused,
 }
 

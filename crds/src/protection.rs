@@ -141,6 +141,21 @@ pub struct KeptIn {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub missing: Vec<Slot>,
+    /// Backups there that a further store of the policy should have, and has not, hours after they were committed. Of
+    /// the policy's first store only.
+    #[serde(default)]
+    pub uncopied: i32,
+    /// When all of it was last looked after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked: Option<Time>,
+    /// Why it could not be looked after since; absent: it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub failure: Option<String>,
+    /// What a person should look at there, and what is left undone for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub finding: Option<String>,
 }
 
 /// The newest complete backup.

@@ -54,6 +54,10 @@ pub const CONFIRM_DELETION_ANNOTATION: &str = "valv.eu/confirm-deletion";
 /// acknowledged, with commas between. Which digest is asked for stands in the event and in the tenant's status.
 pub const ACKNOWLEDGE_DELETION_ANNOTATION: &str = "valv.eu/acknowledge-deletion";
 
+/// Annotation on a `BackupStore`: holds that end though nobody can take them out of the spec of a tenant that is gone,
+/// as `<archive>/<slot>` with commas between.
+pub const LIFT_HOLDS_ANNOTATION: &str = "valv.eu/lift-holds";
+
 /// Annotation on a tenant: any new value has its archives looked after soon, instead of at their moment of the day.
 pub const LOOK_AFTER_ANNOTATION: &str = "valv.eu/look-after";
 

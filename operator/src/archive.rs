@@ -18,6 +18,7 @@
 //! | bucket → another bucket, without a key      | [`copy`](mod@copy)                      | two buckets |
 //! | longer locks; deletion                      | [`lock`], [`erase`]                     | the bucket |
 //! | how long an archive is kept, signed         | [`terms`]                               | nothing    |
+//! | which backups should be there, signed       | [`register`]                            | nothing    |
 //!
 //! # Guarantees
 //! Order: segments, then index pages, then the manifest, then the commit; when deleting, the other way round.
@@ -42,6 +43,8 @@ pub mod manifest;
 pub mod progress;
 pub mod read;
 pub mod recipients;
+mod records;
+pub mod register;
 pub mod retry;
 pub mod segment;
 pub mod terms;

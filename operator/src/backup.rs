@@ -20,6 +20,7 @@
 pub mod apply;
 pub mod attempt;
 pub mod check;
+pub mod claim;
 pub mod commission;
 pub mod credentials;
 pub mod ledger;

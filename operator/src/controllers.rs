@@ -353,6 +353,7 @@ fn run_policies(
         stores: known.stores,
         backups: known.backups,
         drills: known.drills,
+        settings: runtime.settings.clone(),
         recorder: runtime.recorder(),
         backoff: Backoff::default(),
         now: runtime.now,
@@ -427,6 +428,7 @@ fn keeping(
         breakers: runtime.breakers.clone(),
         recorder: runtime.recorder(),
         resting: Mutex::default(),
+        cluster_id: OnceCell::new(),
         now: runtime.now,
     });
     let janitor = Arc::new(janitor::Context {
@@ -440,6 +442,7 @@ fn keeping(
         breakers: runtime.breakers.clone(),
         recorder: runtime.recorder(),
         memory: Mutex::default(),
+        cluster_id: OnceCell::new(),
         now: runtime.now,
     });
     async move {

@@ -35,7 +35,7 @@ use kube::{
     ResourceExt,
     runtime::{events::Recorder, reflector::Store},
 };
-use tokio::time::sleep;
+use tokio::{sync::OnceCell, time::sleep};
 use tracing::{debug, instrument, warn};
 
 use self::{check::Copy, plan::Step};
@@ -85,6 +85,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Copies that were refused or failed on this side, and when each is tried again. Lost with the process.
     pub resting: Mutex<BTreeMap<(String, String), Timestamp>>,
+    /// What tells this cluster from others, once it was asked for.
+    pub cluster_id: OnceCell<String>,
     /// The clock, so that a test can hold it.
     pub now: fn() -> Timestamp,
 }
@@ -129,7 +131,14 @@ pub async fn round(context: &Context) -> Result<(), cluster::Error> {
         resting.clone()
     };
     let rests = |copy: &Copy| resting.contains_key(&copy.key());
-    let steps = plan::plan(copies, &jobs, |store| context.breakers.status(store).state, rests, now);
+    let steps = plan::plan(
+        copies,
+        &jobs,
+        |store| context.breakers.status(store).state,
+        rests,
+        context.settings.location.as_ref(),
+        now,
+    );
     stream::iter(steps)
         .for_each_concurrent(AT_ONCE, async |(copy, step)| {
             if let Err(error) = step_on(&copy, &step, context, now).await {

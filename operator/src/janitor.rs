@@ -6,6 +6,8 @@
 //! | check   | `janitor/check.rs`   | nothing                                          |
 //! | observe | `janitor/observe.rs` | the store as its reader, the cluster, reading    |
 //! | plan    | `janitor/plan.rs`    | nothing                                          |
+//! |         | `janitor/garbage.rs`, `janitor/damage.rs` | nothing                     |
+//! | clock   | `janitor/clock.rs`   | the store, as nobody                             |
 //! | apply   | `janitor/apply.rs`   | locks as committer, deletes as janitor           |
 //! | status  | `janitor/status.rs`  | nothing                                          |
 //!
@@ -18,11 +20,16 @@
 //!
 //! # Guarantees
 //! - Locks are extended before anything is deleted, and a lock that cannot be extended ends the look.
+//! - Nothing is made longer or deleted while the operator's clock is not the store's, or in another cluster's archive.
 //! - Nothing is deleted where the catalogue could not be read as a whole, or lacks what should be in it.
+//! - What looks as if its commit had been lost is deleted by somebody's word only.
 //! - What was never judged is not deleted: see [`crate::archive::erase`].
 
 pub mod apply;
 pub mod check;
+pub mod clock;
+pub mod damage;
+pub mod garbage;
 pub mod history;
 pub mod observe;
 pub mod plan;
@@ -34,15 +41,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::runtime::{events::Recorder, reflector::Store};
-use tokio::time::sleep;
+use tokio::{sync::OnceCell, time::sleep};
 use tracing::{info, instrument, warn};
+use valv_crds::reference::TAKE_OVER_ARCHIVE_ANNOTATION;
 
 use self::{
     check::Ward,
+    garbage::Garbage,
+    observe::{Access, Seen, Whose},
     rounds::{Memory, Turns},
 };
 use crate::{
-    archive::{canonical, catalogue, erase, fetch, lock},
+    archive::{
+        canonical,
+        catalogue::{self, DataFolders},
+        erase, fetch,
+        layout::ArchiveId,
+        lock,
+        terms::Terms,
+    },
     controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
     error::chain,
     io::{
@@ -81,6 +98,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Whose turn was when. Lost with the process, and needed by nobody else.
     pub memory: Mutex<Memory>,
+    /// What tells this cluster from others, once it was asked for.
+    pub cluster_id: OnceCell<String>,
     /// The clock, so that a test can hold it.
     pub now: fn() -> Timestamp,
 }
@@ -144,12 +163,38 @@ pub enum Error {
     /// The terms could not be written.
     #[error("failed to write the terms")]
     Record(#[source] bucket::Error),
+    /// The operator's clock or the store's is wrong.
+    #[error("failed to rely on the time")]
+    Clock(#[source] Box<clock::Error>),
+    /// The archive is another cluster's.
+    #[error(
+        "the archive {archive} belongs to {by}: it is left alone; if this tenant is to go on with it, give the tenant the annotation {TAKE_OVER_ARCHIVE_ANNOTATION}: {archive}"
+    )]
+    Another {
+        /// Which archive.
+        archive: ArchiveId,
+        /// Whose it is, in words.
+        by: String,
+    },
+    /// What should be there cannot be known.
+    #[error(
+        "{versions} versions of the register lie there and none is to be believed: is the signing key the one that signed them?"
+    )]
+    Register {
+        /// So many.
+        versions: usize,
+    },
     /// The terms have no canonical form.
     #[error("failed to describe the terms")]
     Describe(#[source] canonical::Error),
 }
 
 impl Error {
+    /// Whether the store was asked for the time and did not answer.
+    fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Clock(source) if matches!(source.as_ref(), clock::Error::Ask(_)))
+    }
+
     /// What the store answered, if it was the store.
     fn of_store(&self) -> Option<&bucket::Error> {
         match self {
@@ -170,6 +215,9 @@ impl Error {
             | Self::Settings { .. }
             | Self::Signing(_)
             | Self::TimeZone(_)
+            | Self::Clock(_)
+            | Self::Another { .. }
+            | Self::Register { .. }
             | Self::Describe(_) => None,
         }
     }
@@ -215,6 +263,7 @@ pub async fn round(context: &Context, turns: Turns) {
                 Ok(awaits) => context.memory().looked(&subject, ended, awaits),
                 Err(error) => {
                     context.memory().failed(&subject, ended);
+                    status::tell_failure(&ward, &error, context).await;
                     warn!(
                         archive = %ward.archive,
                         store.name = ward.store.name,
@@ -239,26 +288,82 @@ pub async fn look(ward: &Ward, context: &Context) -> Result<Option<String>, Erro
     }
     let looked = look_once(ward, context, now).await;
     let ended = (context.now)();
-    match looked.as_ref().err().and_then(Error::of_store) {
-        Some(error) if error.is_of_the_store() => context.breakers.failed(&ward.store.name, ended),
-        Some(_) | None => context.breakers.answered(&ward.store.name, ended),
+    match &looked {
+        Ok(_) => context.breakers.answered(&ward.store.name, ended),
+        Err(error) => match error.of_store() {
+            Some(error) if error.is_of_the_store() => context.breakers.failed(&ward.store.name, ended),
+            Some(_) => context.breakers.answered(&ward.store.name, ended),
+            // It was not asked, or nobody knows whether it answered.
+            None if error.is_unanswered() => context.breakers.failed(&ward.store.name, ended),
+            None => {}
+        },
     }
     looked
 }
 
 async fn look_once(ward: &Ward, context: &Context, now: Timestamp) -> Result<Option<String>, Error> {
     let access = observe::access(ward, context).await?;
+    clock::compare(&access.settings, context.now).await.map_err(|source| Error::Clock(Box::new(source)))?;
+    let whose = observe::whose(ward, &access, context).await?;
+    if let (Whose::Another(by), None) = (&whose, &ward.tenant) {
+        info!(by, "the archive is another cluster's: it is left alone");
+        return Ok(None);
+    }
     let seen = observe::observe(ward, &access, context).await?;
-    let Some(terms) = ward.terms.as_ref().or(seen.recorded.as_ref()) else {
+    let lifted = seen.recorded.clone().map(|terms| check::without_lifted(terms, &ward.store));
+    let Some(terms) = ward.terms.clone().or(lifted) else {
         info!("an archive without a tenant has no terms that this operator signed: it is left alone");
         return Ok(None);
     };
-    let plan = plan::plan(terms, &ward.store, &seen, now).map_err(Error::TimeZone)?;
-    let outcome = apply::apply(ward, &access, &seen, &plan, context, now).await;
-    let told = status::tell(ward, &seen, &plan, &outcome, context).await;
+    let mut plan = plan::plan(&terms, &ward.store, &seen, now).map_err(Error::TimeZone)?;
+    if let Whose::Another(by) = &whose {
+        plan.leave_alone();
+        let outcome = apply::apply(ward, &access, &seen, &plan, context, now).await;
+        outcome.failure.map_or(Ok(()), Err)?;
+        return Err(Error::Another { archive: ward.archive.clone(), by: by.clone() });
+    }
+    let mut outcome = apply::apply(ward, &access, &seen, &plan, context, now).await;
+    let mut finding = None;
+    if outcome.failure.is_none() && plan.missing.is_empty() {
+        let swept = sweep(ward, &access, &terms, &seen, context, now, &mut outcome).await;
+        match swept {
+            // One question at a time: the backups first.
+            Ok(Swept { waits, crowded }) => {
+                plan.waits = plan.waits.take().or(waits);
+                finding = crowded;
+            }
+            Err(error) => outcome.failure = Some(error),
+        }
+    }
+    let told = status::tell(ward, &seen, &plan, &outcome, finding, context).await;
     outcome.failure.map_or(Ok(()), Err)?;
     told.map_err(Error::Cluster)?;
     Ok(plan.waits.map(|waits| waits.digest))
+}
+
+/// What came of looking for what nobody committed.
+struct Swept {
+    waits: Option<plan::Waits>,
+    crowded: Option<String>,
+}
+
+/// Takes away what attempts left. Last of all: however much somebody has put there, the rest is done by then.
+async fn sweep(
+    ward: &Ward,
+    access: &Access,
+    terms: &Terms,
+    seen: &Seen,
+    context: &Context,
+    now: Timestamp,
+    outcome: &mut apply::Outcome,
+) -> Result<Swept, Error> {
+    let DataFolders { folders, crowded } = observe::folders(ward, access).await?;
+    let mut candidates = garbage::candidates(terms, seen, &folders, now);
+    candidates.truncate(garbage::MOST);
+    let whole = observe::whole(&candidates, access).await?;
+    let Garbage { delete, waits } = garbage::plan(&ward.store.name, terms, seen, &candidates, &whole);
+    apply::erase(&delete, access, context, now, outcome).await?;
+    Ok(Swept { waits, crowded })
 }
 
 impl Context {

@@ -38,6 +38,7 @@ pub mod percent;
 pub mod pki;
 pub mod plugin;
 pub mod policy;
+pub mod residency;
 pub mod retention;
 pub mod schedule;
 pub mod segmentation;

@@ -40,6 +40,9 @@ const FIRST_PROOF_DAYS: u32 = 7;
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
+/// A copy that is not there by then is missing.
+const COPIED_WITHIN_SECONDS: i64 = 6 * 3600;
+
 /// All objects that something is told of.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot<'a> {
@@ -90,7 +93,11 @@ pub struct Overview {
     pub drill_due: Option<Timestamp>,
     /// The keys that its backups are encrypted for.
     pub keys: Vec<KeyView>,
-    /// Backups and drills that report tampering, as `Kind/name`.
+    /// Its archive in each store of the policy, as it was last looked after.
+    pub archives: Vec<ArchiveView>,
+    /// Backups that a store of the policy should have a copy of by now, and has not.
+    pub copies_missing: i64,
+    /// Backups and drills that report tampering, as `Kind/name`; and stores in which backups are missing.
     pub tampering: Vec<String>,
     /// What is wrong, the worst first. Empty: all is well.
     pub troubles: Vec<Trouble>,
@@ -203,6 +210,26 @@ pub struct KeyView {
     pub proven: Option<Timestamp>,
     /// When it must be proven again; absent: there is no policy that says so.
     pub due: Option<Timestamp>,
+}
+
+/// An archive in one store.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveView {
+    /// Name of the `BackupStore`.
+    pub store: String,
+    /// Backups that are committed there.
+    pub backups: i32,
+    /// When all of it was last looked after: locks made longer, and what is too old deleted.
+    pub looked: Option<Timestamp>,
+    /// Why it could not be looked after since.
+    pub failure: Option<String>,
+    /// Backups that should be there and are not: the first few.
+    pub missing: Vec<Slot>,
+    /// Digest of a question that waits for `valv.eu/acknowledge-deletion`.
+    pub awaits_acknowledgement: Option<String>,
+    /// What a person should look at there.
+    pub finding: Option<String>,
 }
 
 /// One store.
@@ -333,6 +360,8 @@ impl Seen<'_> {
             last_drill_passed: self.last_drill_passed(),
             drill_due: self.drill_due(&name, judged.as_ref()).filter(|_| is_due),
             keys: self.keys(),
+            archives: self.archives(),
+            copies_missing: self.copies_missing(now),
             tampering: self.tampering(),
             troubles: vec![],
             tenant: name,
@@ -471,6 +500,32 @@ impl Seen<'_> {
             .collect()
     }
 
+    /// The archive in each store of the policy. What it was in another store once is nobody's trouble any more.
+    fn archives(&self) -> Vec<ArchiveView> {
+        let kept = self.protection().map(|status| status.kept.as_slice()).unwrap_or_default();
+        let named = |store: &String| self.policy.is_some_and(|policy| policy.spec.stores.contains(store));
+        let named = kept.iter().filter(|kept| named(&kept.store));
+        let archives = named.map(|kept| ArchiveView {
+            store: kept.store.clone(),
+            backups: kept.backups,
+            looked: kept.looked.as_ref().map(|looked| looked.0),
+            failure: kept.failure.clone(),
+            missing: kept.missing.clone(),
+            awaits_acknowledgement: kept.awaits_acknowledgement.clone(),
+            finding: kept.finding.clone(),
+        });
+        archives.collect()
+    }
+
+    /// By the catalogues as they were last compared, or by the objects, which say it sooner: what is more.
+    fn copies_missing(&self, now: Timestamp) -> i64 {
+        let kept = self.protection().map(|status| status.kept.as_slice()).unwrap_or_default();
+        let first = self.policy.and_then(|policy| policy.spec.stores.first());
+        let compared = kept.iter().find(|kept| Some(&kept.store) == first).map_or(0, |kept| kept.uncopied);
+        let late = self.backups.iter().filter(|backup| is_copied_late(backup, now)).count();
+        i64::from(compared).max(i64::try_from(late).unwrap_or(i64::MAX))
+    }
+
     fn tampering(&self) -> Vec<String> {
         let backups = self.backups.iter().filter(|backup| {
             let status = backup.status.as_ref();
@@ -487,6 +542,9 @@ impl Seen<'_> {
             })
         });
         let backups = backups.map(|backup| format!("Backup/{}", backup.name_any()));
+        let archives = self.archives().into_iter().filter(|archive| !archive.missing.is_empty());
+        let archives = archives.map(|archive| format!("BackupStore/{}", archive.store));
+        let backups = archives.chain(backups);
         backups.chain(drills.map(|drill| format!("RestoreDrill/{}", drill.name_any()))).collect()
     }
 }
@@ -505,6 +563,17 @@ pub fn failure(backup: &Backup) -> Option<FailedBackup> {
         reason: stalled.reason.clone(),
         message: stalled.message.clone(),
     })
+}
+
+/// Whether a store of the policy should have a copy of `backup` by now, and has not.
+fn is_copied_late(backup: &Backup, now: Timestamp) -> bool {
+    let Some(status) = &backup.status else { return false };
+    let is_complete = find(&status.conditions, "Complete").is_some_and(|complete| complete.status == "True");
+    let waits = find(&status.conditions, "Copied").is_some_and(|copied| {
+        copied.status == "False" && copied.reason != format!("{:?}", BackupReason::Expired)
+    });
+    let is_late = |ended: Timestamp| seconds_between(ended, now) > COPIED_WITHIN_SECONDS;
+    is_complete && waits && status.ended.as_ref().is_some_and(|ended| is_late(ended.0))
 }
 
 /// Whether `backup` has begun and not ended.

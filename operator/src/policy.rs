@@ -32,6 +32,7 @@ use crate::{
         kind::Kind,
     },
     schedule::Schedule,
+    settings::Settings,
 };
 
 /// What every reconciliation shares.
@@ -46,6 +47,8 @@ pub struct Context {
     pub backups: Store<GuardedBackup>,
     /// All drills.
     pub drills: Store<GuardedDrill>,
+    /// The operator's settings.
+    pub settings: Arc<Settings>,
     /// Tells people what changed.
     pub recorder: Recorder,
     /// Waits after failures, by policy.
@@ -73,7 +76,13 @@ pub enum Error {
 pub async fn reconcile(object: Arc<BackupPolicy>, context: Arc<Context>) -> Result<Action, Error> {
     let now = (context.now)();
     let observed = observe::observe(&object, &context, now);
-    let status = status::status(&object, &observed.stores, observed.protected.len(), now);
+    let status = status::status(
+        &object,
+        &observed.stores,
+        observed.protected.len(),
+        context.settings.location.as_ref(),
+        now,
+    );
     match context.cluster.set_status(Kind::BackupPolicy, object.as_ref(), &status).await {
         Ok(Applied::Unchanged) => {}
         Ok(Applied::Written) => {

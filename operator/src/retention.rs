@@ -9,6 +9,9 @@
 //! with every parent that it builds on good too. The newest good one is kept whatever the rules say, and so is all
 //! below the floor, all that is held, all that runs, and every parent of what is kept or cannot be deleted yet.
 //!
+//! An archive whose tenant is gone gets no newer backups. There the same rules are an age: what stands for a month stays
+//! for as many months as the rule has, and then goes, the newest too. So its retention ends, and so do its locks.
+//!
 //! # Locks
 //! A store locks every object for some days when it is written. A backup that stands for a day, a week, a month or a
 //! year is *promoted* when that has ended for [`PROMOTION_GRACE`]: its lock is extended to the first moment at which
@@ -98,6 +101,17 @@ pub struct Rules {
     pub zone: TimeZone,
     /// So many deletions need nobody's word.
     pub usual_deletions: usize,
+    /// Whether newer backups come.
+    pub course: Course,
+}
+
+/// Whether an archive gets newer backups.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Course {
+    /// It does: a period counts if it has a backup, and the newest good one always stays.
+    GoesOn,
+    /// Its tenant is gone. What is kept ends by the calendar alone, and nothing is kept for ever by being the newest.
+    HasEnded,
 }
 
 /// The age below which nothing is deleted.
@@ -227,6 +241,7 @@ impl Rules {
             floor: Floor { age: DAY.saturating_mul(floor_days), reason: spec.floor.reason.clone() },
             zone,
             usual_deletions: count(spec.acknowledge_above),
+            course: Course::GoesOn,
         }
     }
 
@@ -306,7 +321,10 @@ impl Plan {
 pub fn plan(rules: &Rules, lock: StoreLock, catalogue: &Catalogue, now: Timestamp) -> Plan {
     let (good, broken) = good(catalogue);
     let mut plan = Plan { broken, ..Plan::default() };
-    keep_by_count(rules, &good, now, &mut plan);
+    match rules.course {
+        Course::GoesOn => keep_by_count(rules, &good, now, &mut plan),
+        Course::HasEnded => keep_by_age(rules, &good, now, &mut plan),
+    }
     keep_by_itself(rules, catalogue, now, &mut plan);
     block_what_is_locked(catalogue, now, &mut plan);
     keep_parents(catalogue, &mut plan);
@@ -344,6 +362,27 @@ fn keep_by_count(rules: &Rules, good: &BTreeSet<Slot>, now: Timestamp, plan: &mu
         for (Reverse(first_day), slot) in rules.newest_of_each(period, &newest_first).into_iter().take(count)
         {
             plan.keep(slot, Why::For(period, first_day), rules.stays(period, first_day, count, now));
+        }
+    }
+}
+
+/// Keeps what is younger than its rule is long: the newest of each of the last days, weeks, months and years, until that
+/// many have passed; and the newest so many for so many days, as if there were one a day.
+fn keep_by_age(rules: &Rules, good: &BTreeSet<Slot>, now: Timestamp, plan: &mut Plan) {
+    let newest_first: Vec<Slot> = good.iter().rev().filter(|slot| slot.time() <= now).copied().collect();
+    let mut keep = |slot: Slot, why: Why, ends: Timestamp| {
+        if ends > now {
+            plan.keep(slot, why, Until::At(ends));
+        }
+    };
+    let days = DAY.saturating_mul(u32::try_from(rules.last).unwrap_or(u32::MAX));
+    for slot in newest_first.iter().take(rules.last) {
+        keep(*slot, Why::Last, after(slot.time(), days));
+    }
+    for (period, count) in rules.periods() {
+        for (Reverse(first_day), slot) in rules.newest_of_each(period, &newest_first) {
+            let ends = rules.begin(period.later(first_day, count));
+            keep(slot, Why::For(period, first_day), ends);
         }
     }
 }
@@ -478,6 +517,7 @@ mod tests {
             floor: Floor { age: days(2), reason: "decided".to_owned() },
             zone: time_zone("Europe/Stockholm").unwrap(),
             usual_deletions: 5,
+            course: Course::GoesOn,
         }
     }
 
@@ -725,6 +765,33 @@ mod tests {
 
         assert!(whys(&plan, of_day("2026-11-22")).contains(&Why::Newest));
         assert!(whys(&plan, future).contains(&Why::InFuture));
+    }
+
+    #[test]
+    fn what_a_tenant_that_is_gone_left_ends_by_its_age_and_its_locks_do_not_roll() {
+        let catalogue = daily("2026-11-22", 400);
+        let ended = Rules { course: Course::HasEnded, ..rules() };
+        let plan_at = |now: &str| plan(&ended, StoreLock::For(days(35)), &catalogue, at(now));
+        let newest = of_day("2026-11-22");
+
+        let soon = plan_at("2026-11-23T12:00:00Z");
+        let later = plan_at("2027-02-15T12:00:00Z");
+        let much_later = plan_at("2040-01-01T12:00:00Z");
+
+        let open = |plan: &Plan| plan.keep.values().flatten().any(|reason| reason.until == Until::Open);
+        assert!(soon.keep.contains_key(&newest) && !open(&soon));
+        // It stands for its month, of which there are three, and for its year.
+        assert!(
+            whys(&later, newest).iter().all(|why| matches!(why, Why::For(..))),
+            "{:?}",
+            whys(&later, newest)
+        );
+        assert!(later.keep.len() < soon.keep.len());
+        assert_eq!((much_later.keep.len(), much_later.extend.len()), (0, 0));
+        assert_eq!(much_later.delete.len(), catalogue.len());
+        // As long as it goes on, the newest stays for ever.
+        let goes_on = plan(&rules(), StoreLock::For(days(35)), &catalogue, at("2040-01-01T12:00:00Z"));
+        assert!(whys(&goes_on, newest).contains(&Why::Newest));
     }
 
     #[test]

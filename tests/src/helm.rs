@@ -73,6 +73,8 @@ impl Helm {
                 "proxy": world.image("haproxy")?,
             },
             "reconcile": { "resync": RESYNC },
+            // Where neither of the local cluster's stores says to be.
+            "location": { "region": "here-1", "country": "SE" },
         });
         if let Some(cluster) = world.local() {
             let nodes = cluster.nodes()?.into_iter().map(|node| format!("{}/32", cluster.node_ip(node)));

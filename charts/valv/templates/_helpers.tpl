@@ -131,7 +131,10 @@ Standard
 {{- $drills := dict "concurrent" (int64 .Values.drills.concurrent) -}}
 {{- with .Values.drills.storageClassName }}{{ $_ := set $drills "storageClassName" . }}{{ end -}}
 {{- $_ := set $settings "drills" $drills -}}
-{{- with .Values.location }}{{ $_ := set $settings "location" . }}{{ end -}}
+{{- $location := dict
+  "region" (required "location.region is not given: where this cluster is, so that no backup lies in the same region" .Values.location.region)
+  "country" (required "location.country is not given: the country that this cluster is in" .Values.location.country) -}}
+{{- $_ := set $settings "location" $location -}}
 {{- toYaml $settings -}}
 {{- end -}}
 

@@ -17,7 +17,7 @@ use super::{
     envelope::{KeyId, PublicKey},
     fetch::{self, Archive},
     finding::{Finding, Findings, Flaw},
-    layout::{ArchiveId, Folder, Key},
+    layout::{ArchiveId, DataObject, Folder, Key},
 };
 use crate::{
     error::chain,
@@ -37,6 +37,9 @@ const IN_FLIGHT: usize = 8;
 /// Attempts of one slot that are looked at.
 const MOST_ATTEMPTS: usize = 1_000;
 
+/// Folders of all slots together that are looked at.
+const MOST_FOLDERS: usize = 20_000;
+
 /// The backups of one archive in one store.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
@@ -51,6 +54,15 @@ pub struct Catalogue {
     pub covered: Findings,
     /// Keys in the folder of commits that are none of this format.
     pub strangers: u64,
+}
+
+/// The folders of data that an archive has, as far as they were looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataFolders {
+    /// Of all attempts, committed or not.
+    pub folders: Vec<Folder>,
+    /// What has more of them than anybody makes, in words: somebody fills the store. What is beyond is left out.
+    pub crowded: Option<String>,
 }
 
 /// A backup that is committed.
@@ -332,21 +344,56 @@ impl Archive {
     }
 
     /// The folders of data that an archive has, committed or not. What has a name that is none of this format is left
-    /// out: nobody judges it, so nobody deletes it.
+    /// out: nobody judges it, so nobody deletes it. So is a slot with more attempts than anybody makes.
     ///
     /// # Errors
-    /// If they cannot be listed.
-    pub async fn data_folders(&self, archive: &ArchiveId) -> Result<Vec<Folder>, bucket::Error> {
-        let mut folders = Vec::new();
+    /// If they cannot be listed. That there are too many is none: whoever writes to a store must not be able to stop
+    /// whoever looks after it.
+    pub async fn data_folders(&self, archive: &ArchiveId) -> Result<DataFolders, bucket::Error> {
+        let mut found = DataFolders::default();
         let data = Key::data_prefix(archive);
-        for name in self.folders(&data, MOST_SLOTS).await? {
+        let Some(slots) = self.folders_unless_too_many(&data, MOST_SLOTS).await? else {
+            found.crowded = Some(format!("{data} has more than {MOST_SLOTS} folders"));
+            return Ok(found);
+        };
+        for name in slots {
             let Ok(slot) = name.parse::<Slot>() else { continue };
-            for attempt in self.folders(&format!("{data}{name}/"), MOST_ATTEMPTS).await? {
-                let Ok(attempt) = attempt.parse() else { continue };
-                folders.push(Folder { archive: archive.clone(), slot, attempt });
+            let prefix = format!("{data}{name}/");
+            let Some(attempts) = self.folders_unless_too_many(&prefix, MOST_ATTEMPTS).await? else {
+                found.crowded = Some(format!("{prefix} has more than {MOST_ATTEMPTS} folders"));
+                continue;
+            };
+            let attempts = attempts.iter().filter_map(|attempt| attempt.parse().ok());
+            found.folders.extend(attempts.map(|attempt| Folder { archive: archive.clone(), slot, attempt }));
+            if found.folders.len() > MOST_FOLDERS {
+                found.crowded = Some(format!("{data} has more than {MOST_FOLDERS} attempts"));
+                return Ok(found);
             }
         }
-        Ok(folders)
+        Ok(found)
+    }
+
+    /// Whether `folder` has a manifest, be there a delete marker over it or not: whoever wrote it had written all.
+    ///
+    /// # Errors
+    /// If the store does not let us look.
+    pub async fn has_manifest(&self, folder: &Folder) -> Result<bool, bucket::Error> {
+        let key = folder.key(DataObject::Manifest).to_string();
+        let mut tries = self.retries.begin();
+        loop {
+            let mut is_there = false;
+            let listed = self.each_version(&key, |line| {
+                is_there |= line.key == key && matches!(line.content, Content::Object { .. });
+                !is_there
+            });
+            match listed.await {
+                Ok(()) => {
+                    tries.succeeded();
+                    return Ok(is_there);
+                }
+                Err(error) => tries.again_after(error).await?,
+            }
+        }
     }
 
     /// The archives that the store has, whoever made them.
@@ -356,6 +403,18 @@ impl Archive {
     pub async fn archives(&self) -> Result<Vec<ArchiveId>, bucket::Error> {
         let names = self.folders(&Key::format_prefix(), 1_000_000).await?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    async fn folders_unless_too_many(
+        &self,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<String>>, bucket::Error> {
+        match self.folders(prefix, limit).await {
+            Ok(folders) => Ok(Some(folders)),
+            Err(bucket::Error { kind: Kind::Other { code, .. }, .. }) if code == bucket::TOO_MANY => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn folders(&self, prefix: &str, limit: usize) -> Result<Vec<String>, bucket::Error> {

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, num::NonZeroU64, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use super::{
@@ -47,6 +47,19 @@ pub struct Options {
     pub retry: RetryRule,
 }
 
+/// What was locked by an earlier try may be locked so much shorter, and is not sent again.
+const LOCKED_EARLIER: SignedDuration = SignedDuration::from_hours(12);
+
+impl Options {
+    /// Whether a lock until then is as good as the one that is asked for.
+    fn is_locked_by(&self, locked_until: Option<Timestamp>) -> bool {
+        self.retain_until.is_none_or(|wanted| {
+            let least = wanted.saturating_sub(LOCKED_EARLIER).unwrap_or(wanted);
+            locked_until.is_some_and(|until| until >= least)
+        })
+    }
+}
+
 /// What lies in the target now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
@@ -56,7 +69,8 @@ pub struct Copied {
     pub manifest: Manifest,
     /// Segments that were sent; the others were there.
     pub sent: u64,
-    /// Until when all that lies there is locked; `None` if something is not.
+    /// Until when what was sent was asked to be locked, and what was there is. The store may have heard otherwise: what
+    /// counts is what is seen when the copy is read back.
     pub locked_until: Option<Timestamp>,
 }
 
@@ -230,7 +244,10 @@ impl Copier {
                 let key = folder.key(DataObject::Segment(entry.key)).to_string();
                 let locked_until = self.target.locked_until(&key, lain.version.as_ref()).await;
                 let locked_until = locked_until.map_err(|error| Error::Look(fetch::Error::Store(error)))?;
-                return Ok(Lain { entry: lain, sent: false, locked_until });
+                // One that an earlier try left with a lock that ends too early, or with none, is put once more.
+                if self.options.is_locked_by(locked_until) {
+                    return Ok(Lain { entry: lain, sent: false, locked_until });
+                }
             }
         }
         let buffer = self.source.buffers.take().await;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use valv_crds::Slot;
 
 use super::{
@@ -26,6 +27,9 @@ use crate::{
 
 /// Versions of one commit that are looked at.
 const MOST_COMMITS: usize = 64;
+
+/// Manifests that are read at the same time in this process, whoever asks.
+static MANIFESTS: Semaphore = Semaphore::const_new(2);
 
 /// How to read.
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +154,12 @@ impl Archive {
         let mut found: Option<FoundCommit> = None;
         let mut refused: Option<InvalidCommit> = None;
         for version in &versions.objects {
-            let bytes = self.document(&key, version.as_ref(), COMMIT_LIMIT_BYTES).await?;
+            let bytes = match self.document(&key, version.as_ref(), COMMIT_LIMIT_BYTES).await {
+                Ok(bytes) => bytes,
+                // One of them was taken away since the listing: the others count all the same.
+                Err(Error::Broken(Finding { flaw: Flaw::Missing, .. })) => continue,
+                Err(error) => return Err(error),
+            };
             match Commit::open(&bytes, archive, slot, trusted) {
                 Ok((commit, key_id))
                     if found.as_ref().is_none_or(|found| commit.committed < found.commit.committed) =>
@@ -227,6 +236,8 @@ impl Archive {
     /// The manifest that a commit names.
     pub async fn manifest(&self, named: &ManifestRef) -> Result<Manifest, Error> {
         let key = &named.key;
+        // What it becomes in memory is several times what it is in the store.
+        let _turn = MANIFESTS.acquire().await.ok();
         let bytes = self
             .committed_document(key, named.version.as_ref(), named.size, named.blake3, MANIFEST_LIMIT_BYTES)
             .await?;
@@ -243,6 +254,7 @@ impl Archive {
     pub async fn uncommitted_manifest(&self, folder: &Folder) -> Result<(Manifest, ManifestRef), Error> {
         let key = folder.key(DataObject::Manifest).to_string();
         let version = self.latest_version(&key).await?;
+        let _turn = MANIFESTS.acquire().await.ok();
         let bytes = self.document(&key, version.as_ref(), MANIFEST_LIMIT_BYTES).await?;
         let named = ManifestRef { key, version, size: bytes.len() as u64, blake3: Blake3::of(&bytes) };
         let manifest =

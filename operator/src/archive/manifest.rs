@@ -20,8 +20,8 @@ use crate::io::bucket::Version;
 /// The version of the format that this code writes and reads.
 pub const FORMAT: u32 = 1;
 
-/// The largest manifest that is read: row counts of 100,000 tables.
-pub const MANIFEST_LIMIT_BYTES: u64 = 16 * 1024 * 1024;
+/// The largest manifest that is read: row counts of 25,000 tables. In memory it becomes some ten times as much.
+pub const MANIFEST_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What the agent says that it wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 //! written anew when the policy's retention or the tenant's holds change. Of several the one that was written last
 //! counts, by the time that was signed with it: an older one that is laid over it changes nothing.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use valv_crds::{protection::Hold, retention::Retention};
 
@@ -25,6 +25,9 @@ const TERMS_LIMIT_BYTES: u64 = 256 * 1024;
 
 /// Versions of them that are looked at.
 const MOST_VERSIONS: usize = 256;
+
+/// What an operator's clock may be ahead of another's.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
 /// How long an archive is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,6 +82,13 @@ impl Terms {
         Self { written: other.written, ..self.clone() } == *other
     }
 
+    /// Those of `all` that were written last. What was written in the future was written by a clock that was wrong: it
+    /// would be the last for as long, and counts for nothing before its time.
+    pub fn newest(all: impl Iterator<Item = Self>, now: Timestamp) -> Option<Self> {
+        let latest = now.saturating_add(CLOCKS_DIFFER).unwrap_or(Timestamp::MAX);
+        all.filter(|terms| terms.written <= latest).max_by_key(|terms| terms.written)
+    }
+
     /// Signs them: what is to be put at their [`key`](Self::key).
     pub fn seal(&self, key: &SigningKey) -> Result<Vec<u8>, canonical::Error> {
         key.sign(TERMS_TYPE, &canonical::to_vec(self)?).to_bytes()
@@ -98,38 +108,20 @@ impl Terms {
 }
 
 impl Archive {
-    /// The terms of `archive` that were written last, of those that one of `trusted` signed.
+    /// The terms of `archive` that were written last before `now`, of those that one of `trusted` signed.
     ///
     /// # Errors
     /// If the store does not let us look. What is not to be believed counts as none.
-    pub async fn terms(&self, archive: &ArchiveId, trusted: &[PublicKey]) -> Result<Option<Terms>, Error> {
+    pub async fn terms(
+        &self,
+        archive: &ArchiveId,
+        trusted: &[PublicKey],
+        now: Timestamp,
+    ) -> Result<Option<Terms>, Error> {
         let Some(key) = Terms::key(archive).map(|key| key.to_string()) else { return Ok(None) };
-        let mut tries = self.retries.begin();
-        let versions = loop {
-            let mut versions = Vec::new();
-            let listed = self.each_version(&key, |line| {
-                if line.key == key && matches!(line.content, crate::io::bucket::Content::Object { .. }) {
-                    versions.push(line.version);
-                }
-                versions.len() < MOST_VERSIONS
-            });
-            match listed.await {
-                Ok(()) => break versions,
-                Err(error) => tries
-                    .again_after(error)
-                    .await
-                    .map_err(|source| Error::List { archive: archive.clone(), source })?,
-            }
-        };
-        tries.succeeded();
-        let mut newest: Option<Terms> = None;
-        for version in versions {
-            let found = self.small(&key, version.as_ref(), TERMS_LIMIT_BYTES).await;
-            let found = found.map_err(|source| Error::Read { archive: archive.clone(), source })?;
-            let terms = found.and_then(|bytes| Terms::open(&bytes, archive, trusted).ok());
-            newest = newest.into_iter().chain(terms).max_by_key(|terms| terms.written);
-        }
-        Ok(newest)
+        let versions = self.recorded(archive, &key, TERMS_LIMIT_BYTES, MOST_VERSIONS).await?;
+        let opened = versions.iter().filter_map(|found| Terms::open(&found.bytes, archive, trusted).ok());
+        Ok(Terms::newest(opened, now))
     }
 }
 
@@ -166,6 +158,19 @@ pub(crate) mod tests {
         assert!(matches!(elsewhere, Err(InvalidTerms::Misplaced { .. })), "{elsewhere:?}");
         let forged = Terms::open(&sealed, &terms.archive, &[stranger.public()]);
         assert!(matches!(forged, Err(InvalidTerms::Envelope(_))), "{forged:?}");
+    }
+
+    #[test]
+    fn terms_that_were_written_in_the_future_count_for_nothing() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let at = |written: &str| Terms { written: written.parse().unwrap(), ..terms() };
+        let (past, just_ahead) = (at("2026-11-22T01:00:00Z"), at("2026-11-22T12:04:00Z"));
+        let future = at("2027-11-22T01:00:00Z");
+        let newest = |all: &[&Terms]| Terms::newest(all.iter().map(|terms| (*terms).clone()), now);
+
+        assert_eq!(newest(&[&future, &past]), Some(past.clone()));
+        assert_eq!(newest(&[&just_ahead, &past]), Some(just_ahead.clone()));
+        assert_eq!(newest(&[&future]), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use valv_crds::{
 use super::{
     Context,
     check::{Run, Subject},
+    claim,
     commission::{self, Committed, Found, Search, Visitor},
     ledger::{Limits, Place},
     names::Part,
@@ -213,7 +214,7 @@ impl Visit<'_> {
         let namespace = &context.settings.operator_namespace;
         let keys = context.signing.keys(&context.cluster, namespace).await;
         let keys = keys.map_err(|error| unasked(BackupReason::SignatureInvalid, chain(&error)))?;
-        let cluster = cluster_id(context).await;
+        let cluster = claim::cluster_id(&context.cluster, &context.cluster_id).await;
         let cluster = cluster.map_err(|error| unasked(BackupReason::ClusterRefused, chain(&error)))?;
         if let Admission::Wait { until } = context.breakers.admit(&store.name, now) {
             let message =
@@ -283,15 +284,6 @@ async fn credentials(
         }
         Err(unresolved) => Err(unresolved.to_string()),
     })
-}
-
-/// UID of the namespace `kube-system`: what tells this cluster from others.
-async fn cluster_id(context: &Context) -> Result<String, ClusterError> {
-    let get = async || {
-        let found = context.cluster.get_cluster_scoped::<Namespace>("Namespace", "kube-system").await?;
-        Ok(found.and_then(|namespace| namespace.uid()).unwrap_or_default())
-    };
-    context.cluster_id.get_or_try_init(get).await.cloned()
 }
 
 /// Gets a place, and looks at the archive: whose it is, and whether it has a backup of this slot.

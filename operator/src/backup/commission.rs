@@ -12,13 +12,13 @@ use valv_crds::{
     backup::{self, BackupReason, BackupSize, ReadBack},
     policy::VerificationMode,
     reference::TAKE_OVER_ARCHIVE_ANNOTATION,
-    store::Answer,
 };
 
 use super::{
     attempt,
     check::{Run, Subject},
-    owner::{Claim, LIMIT_BYTES, Owner, TakeOver},
+    claim,
+    owner::{Owner, TakeOver},
 };
 use crate::{
     agent::last_words::Failure,
@@ -33,7 +33,7 @@ use crate::{
         verify::Mode,
     },
     error::chain,
-    io::bucket::{self, Bucket, OnExisting, Put, SettingsError},
+    io::bucket::{self, Bucket, Put, SettingsError},
     lease::NotLeader,
     signing::Keys,
     store::check::{Identities, Identity, Store},
@@ -294,34 +294,18 @@ impl Search {
 
     /// Makes sure that the archive is this tenant's, and says whose it was, if it was taken over now.
     async fn claim(&self, visitor: &Visitor<'_>) -> Result<Option<String>, Error> {
-        let me = self.owner(visitor);
-        let key = Owner::key(&self.archive).map(|key| key.to_string()).unwrap_or_default();
         let reader = self.reader(visitor)?;
-        let trusted = visitor.keys.trusted();
-        let taken = |by: String| Error::ArchiveTaken { archive: self.archive.clone(), by };
-        let found = reader.latest_document(&key, LIMIT_BYTES).await.map_err(Error::Fetch)?;
-        let found = found.as_ref().map(|found| found.bytes.as_slice());
-        let (on_existing, from) = match me.judge(found, &trusted, self.takes_over) {
-            Claim::Mine => return Ok(None),
-            Claim::Taken { by } => return Err(taken(by)),
-            Claim::Free => (self.on_existing(), None),
-            Claim::TakenOver { from } => (OnExisting::Replace, Some(from)),
-        };
-        let bytes = me.seal(&visitor.keys.signing).map_err(Error::Canonical)?;
-        let put = Put { on_existing, ..Put::default() };
         let committer = self.open(visitor, Identity::Committer)?;
-        match retry::put(&committer, &key, bytes.into(), &put, RetryRule::FEW).await {
-            Ok(_) => {}
-            // Another was first: whoever it is, the record says.
-            Err(error) if error.kind == bucket::Kind::PreconditionFailed => {}
-            Err(source) => return Err(Error::Put { what: "the record of whose the archive is", source }),
-        }
-        let found = reader.latest_document(&key, LIMIT_BYTES).await.map_err(Error::Fetch)?;
-        match me.judge(found.as_ref().map(|found| found.bytes.as_slice()), &trusted, TakeOver::NotAsked) {
-            Claim::Mine => Ok(from),
-            Claim::Taken { by } | Claim::TakenOver { from: by } => Err(taken(by)),
-            Claim::Free => Err(Error::Fetch(fetch::Error::Broken(Finding { key, flaw: Flaw::Missing }))),
-        }
+        let on_existing = self.store.on_existing();
+        let me = self.owner(visitor);
+        let claimed =
+            claim::claim(&me, self.takes_over, &reader, &committer, on_existing, visitor.keys).await;
+        claimed.map_err(|error| match error {
+            claim::Error::Taken { by } => Error::ArchiveTaken { archive: self.archive.clone(), by },
+            claim::Error::Fetch(source) => Error::Fetch(source),
+            claim::Error::Put(source) => Error::Put { what: "the record of whose the archive is", source },
+            claim::Error::Canonical(source) => Error::Canonical(source),
+        })
     }
 
     fn owner(&self, visitor: &Visitor<'_>) -> Owner {
@@ -363,17 +347,6 @@ impl Search {
     fn open(&self, visitor: &Visitor<'_>, identity: Identity) -> Result<Bucket, Error> {
         let settings = self.store.settings(visitor.credentials.of(identity).clone());
         Bucket::open(&settings).map_err(|source| Error::Settings { store: self.store.name.clone(), source })
-    }
-
-    /// A precondition is relied on only where it was seen to be heeded.
-    fn on_existing(&self) -> OnExisting {
-        let status = self.store.object.status.as_ref();
-        let seen = status.and_then(|status| status.capabilities.conditional_put.as_ref());
-        if seen.is_some_and(|seen| seen.answer == Answer::Yes) {
-            OnExisting::Fail
-        } else {
-            OnExisting::Replace
-        }
     }
 }
 
@@ -420,7 +393,8 @@ impl Commission {
         as_much_as_asked(order, read)
             .map_err(|message| Failure { reason: BackupReason::AgentFailed, message })?;
         let began = attempt.began.as_ref().map_or(now, |began| began.0);
-        long_enough(store, read, began)
+        store
+            .locks_long_enough(read.locked_until.as_ref().map(|until| until.0), began, CLOCKS_DIFFER)
             .map_err(|message| Failure { reason: BackupReason::LockTooShort, message })?;
         let count = |number: i64| u64::try_from(number).unwrap_or_default();
         Ok(Self {
@@ -468,7 +442,7 @@ impl Commission {
         let commit = self.commit(visitor.now);
         let bytes = commit.seal(&visitor.keys.signing).map_err(Error::Canonical)?;
         let put = Put {
-            on_existing: search.on_existing(),
+            on_existing: search.store.on_existing(),
             retain_until: commit.retain_until.filter(|_| search.store.object_lock.is_some()),
             lock_mode: search.store.claimed_mode().unwrap_or_default(),
             ..Put::default()
@@ -580,26 +554,6 @@ fn as_much_as_asked(order: &backup::Order, read: &ReadBack) -> Result<(), String
         Ok(())
     } else {
         Err(format!("{wanted} segments were to be read back, and {} were", read.segments_read))
-    }
-}
-
-/// Whether all of it is locked for as long as the store's lock says, from when the attempt began.
-fn long_enough(store: &Store, read: &ReadBack, began: Timestamp) -> Result<(), String> {
-    let Some(lock) = store.object_lock else { return Ok(()) };
-    let least = began
-        .saturating_add(SignedDuration::from_hours(24 * i64::from(lock.days)))
-        .and_then(|until| until.saturating_sub(CLOCKS_DIFFER))
-        .unwrap_or(Timestamp::MAX);
-    match read.locked_until.as_ref().map(|until| until.0) {
-        Some(until) if until >= least => Ok(()),
-        Some(until) => Err(format!(
-            "an object is locked until {until} only, and the lock of {} is {} days",
-            store.name, lock.days
-        )),
-        None => Err(format!(
-            "an object has no lock, and {} says that it locks for {} days; or the reader may not see locks (GetObjectRetention)",
-            store.name, lock.days
-        )),
     }
 }
 

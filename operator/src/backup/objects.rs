@@ -25,11 +25,7 @@ use super::{
     plan::Setup,
 };
 use crate::{
-    agent::{
-        last_words::Failure,
-        roles::Role as Login,
-        run_file::{self, Lock, Retry, Timeouts},
-    },
+    agent::{last_words::Failure, roles::Role as Login, run_file},
     archive::{layout::ArchiveId, recipients::Recipients, verify::MOST_SAMPLED},
     error::chain,
     io::{
@@ -378,33 +374,11 @@ fn run_file(
     let sentinel = sentinel.parse().map_err(|error| wrong(BackupReason::AgentFailed, chain(&error)))?;
     let database_port = u16::try_from(tenant.database_port())
         .map_err(|_| wrong(BackupReason::DatabaseUnavailable, "the database's port is none".to_owned()))?;
-    let seconds = |span: valv_crds::units::Span| u32::try_from(span.duration().as_secs()).unwrap_or(u32::MAX);
     let share = policy.spec.limits.bytes_per_second.or(store.limits.bytes_per_second);
     Ok(run_file::Run {
         archive,
         slot: subject.slot,
-        store: run_file::Store {
-            name: store.name.clone(),
-            endpoint: store.endpoint.clone(),
-            bucket: store.bucket.clone(),
-            prefix: store.prefix.clone(),
-            region: store.signing_region.clone().unwrap_or_else(|| store.location.region.clone()),
-            addressing: store.addressing,
-            ca_bundle: store.ca_bundle.clone(),
-            proxy: store.proxy.clone(),
-            timeouts: Timeouts {
-                connect: seconds(store.timeouts.connect),
-                attempt: seconds(store.timeouts.attempt),
-                stall: seconds(store.timeouts.stall),
-            },
-            retry: Retry {
-                per_request: store.retry.per_request.unsigned_abs(),
-                per_run: store.retry.per_run.unsigned_abs(),
-            },
-            bytes_per_second: share.and_then(|share| share.bytes().try_into().ok()),
-            lock: store.object_lock.map(|lock| Lock { mode: lock.mode, days: lock.days.unsigned_abs() }),
-            content_md5: false,
-        },
+        store: store.spoken_to(share.and_then(|share| share.bytes().try_into().ok())),
         recipients: order.recipients.clone(),
         sentinel,
         database: run_file::Database {

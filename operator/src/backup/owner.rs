@@ -90,7 +90,11 @@ impl Owner {
         key.sign(OWNER_TYPE, &canonical::to_vec(self)?).to_bytes()
     }
 
-    fn open(bytes: &[u8], trusted: &[PublicKey]) -> Result<Self, OpenError> {
+    /// Reads what was found, if one of `trusted` signed it.
+    ///
+    /// # Errors
+    /// If none did, or it is no such record.
+    pub fn open(bytes: &[u8], trusted: &[PublicKey]) -> Result<Self, OpenError> {
         let (payload, _) = Envelope::parse(bytes)?.open(OWNER_TYPE, trusted)?;
         serde_json::from_slice(&payload).map_err(OpenError::Parse)
     }
@@ -135,7 +139,7 @@ fn taken(by: &str, why: &str, takes_over: TakeOver) -> Claim {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::archive::manifest::FORMAT;
 

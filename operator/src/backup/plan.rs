@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     agent::last_words::{Failure, Taken, Verified},
-    backoff,
-    settings::{Location, Settings},
+    backoff, residency,
+    settings::Settings,
     store::check::Store,
     tenant::check::Tenant,
 };
@@ -530,13 +530,8 @@ fn setup<'a>(observed: &'a Observed, settings: &Settings) -> Result<Setup<'a>, O
         );
         return Err(Obstacle::passing(Why::ArchiveTaken, message));
     }
-    if let Some(Location { region, country }) = settings.location.as_ref().filter(|own| is_in(store, own)) {
-        let message = format!(
-            "the BackupStore {} lies in {region} ({country}), where the tenants are: a backup lies in another region",
-            store.name
-        );
-        return Err(Obstacle::passing(Why::StoreRefused, message));
-    }
+    residency::may_lie_in(&store.name, &store.location, policy, settings.location.as_ref())
+        .map_err(|refused| Obstacle::passing(refused.reason(), refused.to_string()))?;
     let status = store.object.status.as_ref();
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let seen = status.and_then(|status| status.observed_generation);
@@ -554,10 +549,6 @@ fn setup<'a>(observed: &'a Observed, settings: &Settings) -> Result<Setup<'a>, O
         return Err(Obstacle::passing(Why::PolicyMissing, message));
     }
     Ok(Setup { tenant, protection, policy, store })
-}
-
-fn is_in(store: &Store, own: &Location) -> bool {
-    store.location.region.eq_ignore_ascii_case(&own.region)
 }
 
 /// Why an object of `generation` cannot be used: its own condition's words.

@@ -3,25 +3,30 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
 use tracing::info;
-use valv_crds::{backup::BackupReason, store::Answer};
+use valv_crds::{backup::BackupReason, policy::VerificationMode, reference::TAKE_OVER_ARCHIVE_ANNOTATION};
 
 use super::{Context, check::Copy, objects, plan::Step};
 use crate::{
     agent::{copy::Arrived, last_words::Verified},
     archive::{
-        Archive, canonical,
+        Archive, canonical, catalogue,
         commit::{self, Commit, ManifestRef},
         copy,
         fetch::{self, FoundCommit},
         finding::{Finding, Flaw},
-        manifest::Manifest,
+        manifest::{FORMAT, Manifest},
         retry::{self, RetryRule},
         verify::Mode,
     },
+    backup::{
+        claim,
+        owner::{Owner, TakeOver},
+    },
     error::chain,
     io::{
-        bucket::{self, Bucket, OnExisting, Put, SettingsError},
+        bucket::{self, Bucket, Put, SettingsError},
         cluster::{self, Cluster},
         kind::{Key, Kind},
     },
@@ -32,6 +37,10 @@ use crate::{
         observe::{self as identities, Unresolved},
     },
 };
+
+/// So much shorter may a lock be, counted from the commit, than the store's says: a copy takes a day at most, and what an
+/// earlier try had locked half a day before is not sent again.
+const LONGEST_COPY: SignedDuration = SignedDuration::from_hours(36);
 
 /// A copy could not be brought further. The next round tries again.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +75,9 @@ pub enum Error {
         /// Why not.
         source: Box<fetch::Error>,
     },
+    /// What retention let go in the target cannot be read.
+    #[error("failed to read what retention let go")]
+    Register(#[source] Box<catalogue::Error>),
     /// The commit could not be put.
     #[error("failed to put the commit of the copy")]
     Put(#[source] bucket::Error),
@@ -148,6 +160,16 @@ async fn begin(copy: &Copy, number: i32, context: &Context) -> Result<Outcome, E
         }
         Found::Strange(message) => Ok(refused(BackupReason::SignatureInvalid, message)),
         Found::Nothing => {
+            let trusted = keys.trusted();
+            let register = target.reader.register(&copy.archive, &copy.target.name, &trusted).await;
+            let register = register.map_err(|source| Error::Register(Box::new(source)))?.register;
+            if register.is_some_and(|register| register.let_go.contains(&copy.slot)) {
+                let message = format!("retention deleted it in {}", copy.target.name);
+                return Ok(refused(BackupReason::Expired, message));
+            }
+            if let Some(refused) = claim(copy, &target, &keys, context).await? {
+                return Ok(refused);
+            }
             let job = objects::job(copy, &original.commit.manifest, &context.settings, number);
             context.cluster.apply(&job.key, &job.value, None).await.map_err(Error::Cluster)?;
             info!(object.kind = "Job", object.name = job.key.name, "began to copy");
@@ -178,6 +200,9 @@ async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestam
     if let Some(message) = doubt(copy, arrived, &arrived_manifest) {
         return Ok(refused(BackupReason::ManifestInvalid, message));
     }
+    if let Err(message) = copy.target.locks_long_enough(arrived.verified.locked_until, now, LONGEST_COPY) {
+        return Ok(refused(BackupReason::LockTooShort, message));
+    }
     let compared = copy::differs((&source.reader, &original_manifest), (&target.reader, &arrived_manifest));
     match compared.await {
         Ok(None) => {}
@@ -193,11 +218,15 @@ async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestam
     let sealed = wanted.seal(&keys.signing).map_err(Error::Canonical)?;
     let name = Commit::key(&copy.archive, copy.slot).to_string();
     let put = Put {
-        on_existing: on_existing(&copy.target),
-        retain_until: lock_of(copy, now),
+        on_existing: copy.target.on_existing(),
+        // Never longer than what it names: whoever looks at the commit alone knows of all.
+        retain_until: wanted.retain_until,
         lock_mode: copy.target.claimed_mode().unwrap_or_default(),
         ..Put::default()
     };
+    if let Some(refused) = claim(copy, &target, &keys, context).await? {
+        return Ok(refused);
+    }
     if let Found::Nothing = found(copy, &copy.target, &target, &keys, context).await? {
         leads(&context.cluster)?;
         match retry::put(&target.committer, &name, sealed.into(), &put, RetryRule::FEW).await {
@@ -313,7 +342,17 @@ fn doubt(copy: &Copy, arrived: &Arrived, manifest: &Manifest) -> Option<String> 
     if (&manifest.archive, manifest.slot) != (&copy.archive, copy.slot) {
         return Some("the copy's manifest is of another backup".to_owned());
     }
-    if segments != all || (mode == Mode::Full && segments_read != all) || segments_read > all {
+    let (asked, wanted) = match copy.policy.spec.verification.mode {
+        VerificationMode::Full => (Mode::Full, all),
+        VerificationMode::Sample => (Mode::Sample, objects::sampled(&copy.policy).min(all)),
+        VerificationMode::Metadata => (Mode::Metadata, 0),
+    };
+    // A policy that asks for less since the copy was begun makes what was read no worse.
+    if mode != asked && mode != Mode::Full {
+        return Some(format!("{asked:?} was to be read back, and {mode:?} was"));
+    }
+    let wanted = if mode == Mode::Full { all } else { wanted };
+    if segments != all || segments_read < wanted || segments_read > all {
         return Some(format!("{segments_read} of {segments} segments were read back, and there are {all}"));
     }
     None
@@ -332,24 +371,53 @@ fn commit_of(copy: &Copy, original: &Commit, arrived: &Arrived, now: Timestamp) 
             region: copy.target.location.region.clone(),
             country: copy.target.location.country.clone(),
         },
-        retain_until: arrived.locked_until.filter(|_| copy.target.object_lock.is_some()),
+        // What was seen when it was read back, not what was asked for.
+        retain_until: arrived.verified.locked_until.filter(|_| copy.target.object_lock.is_some()),
         committed: now,
         ..original.clone()
     }
 }
 
-/// Until when the commit is locked.
-fn lock_of(copy: &Copy, now: Timestamp) -> Option<Timestamp> {
-    let days = i64::from(copy.target.object_lock?.days);
-    let until = now.checked_add(SignedDuration::from_hours(24 * days)).ok()?;
-    Timestamp::from_second(until.as_second()).ok()
+/// Whose the archive is, in the target too: two clusters with one second store must not commit into one archive.
+async fn claim(
+    copy: &Copy,
+    target: &Access,
+    keys: &Keys,
+    context: &Context,
+) -> Result<Option<Outcome>, Error> {
+    let cluster = claim::cluster_id(&context.cluster, &context.cluster_id).await.map_err(Error::Cluster)?;
+    let me = owner_of(copy, &cluster, &keys.signing.public().id().to_string(), (context.now)());
+    let takes_over = match copy.tenant.annotations().get(TAKE_OVER_ARCHIVE_ANNOTATION) {
+        Some(named) if *named == copy.archive.to_string() => TakeOver::Asked,
+        Some(_) | None => TakeOver::NotAsked,
+    };
+    let on_existing = copy.target.on_existing();
+    match claim::claim(&me, takes_over, &target.reader, &target.committer, on_existing, keys).await {
+        Ok(_) => Ok(None),
+        Err(claim::Error::Taken { by }) => {
+            let message = format!("the archive {} in {} belongs to {by}", copy.archive, copy.target.name);
+            Ok(Some(refused(BackupReason::ArchiveTaken, message)))
+        }
+        Err(claim::Error::Fetch(source)) => {
+            Err(Error::Read { store: copy.target.name.clone(), source: Box::new(source) })
+        }
+        Err(claim::Error::Put(source)) => Err(Error::Put(source)),
+        Err(claim::Error::Canonical(source)) => Err(Error::Canonical(source)),
+    }
 }
 
-/// A precondition is relied on only where it was seen to be heeded.
-fn on_existing(store: &Store) -> OnExisting {
-    let status = store.object.status.as_ref();
-    let seen = status.and_then(|status| status.capabilities.conditional_put.as_ref());
-    if seen.is_some_and(|seen| seen.answer == Answer::Yes) { OnExisting::Fail } else { OnExisting::Replace }
+fn owner_of(copy: &Copy, cluster: &str, key_id: &str, now: Timestamp) -> Owner {
+    let status = copy.tenant.status.as_ref();
+    Owner {
+        format: FORMAT,
+        archive: copy.archive.clone(),
+        tenant: copy.tenant.name_any(),
+        tenant_uid: copy.tenant.uid().unwrap_or_default(),
+        cluster: cluster.to_owned(),
+        system_identifier: status.and_then(|status| status.database.system_identifier.clone()),
+        key_id: key_id.to_owned(),
+        since: Timestamp::from_second(now.as_second()).unwrap_or(now),
+    }
 }
 
 async fn signing_keys(context: &Context) -> Result<Arc<Keys>, Error> {
@@ -376,7 +444,7 @@ async fn open(store: &Store, context: &Context) -> Result<Access, Error> {
 mod tests {
     use super::*;
     use crate::{
-        archive::{digest::Blake3, manifest::FORMAT, manifest::tests::empty},
+        archive::{digest::Blake3, manifest::tests::empty},
         copy::{check::tests::copies_for, observe::tests::arrived},
     };
 
@@ -407,13 +475,26 @@ mod tests {
         };
         let mut arrived = arrived();
         arrived.manifest.blake3 = Blake3::of(b"another");
-        arrived.locked_until = None;
+        // It was asked for, and the store did not do it.
+        (arrived.locked_until, arrived.verified.locked_until) = (Some(now), None);
 
         let copied = commit_of(&copy(), &original, &arrived, now);
 
-        assert_eq!((copied.attempt, copied.slot), (original.attempt, original.slot));
-        assert_eq!((copied.manifest, copied.store.name.as_str()), (arrived.manifest, "frankfurt"));
-        assert_eq!(copied.retain_until, None, "what is not locked is not said to be");
+        assert_eq!((&copied.attempt, copied.slot), (&original.attempt, original.slot));
+        assert_eq!((copied.manifest, copied.store.name.as_str()), (arrived.manifest.clone(), "frankfurt"));
+        assert_eq!(copied.retain_until, None, "what was not seen to be locked is not said to be");
+        arrived.verified.locked_until = Some(now);
+        assert_eq!(commit_of(&copy(), &original, &arrived, now).retain_until, Some(now));
+    }
+
+    #[test]
+    fn the_record_in_the_target_says_whose_the_copies_are() {
+        let now = "2026-11-22T03:00:00Z".parse().unwrap();
+
+        let owner = owner_of(&copy(), "c1", "k1", now);
+
+        assert_eq!((owner.tenant.as_str(), owner.tenant_uid.as_str()), ("ada", "t1"));
+        assert_eq!((owner.cluster.as_str(), owner.archive.to_string().as_str()), ("c1", "ada"));
     }
 
     #[test]
@@ -424,7 +505,14 @@ mod tests {
         let mut part = whole.clone();
         part.verified.segments_read = 1;
 
+        let mut sample = whole.clone();
+        sample.verified.mode = Mode::Sample;
+        let mut metadata = whole.clone();
+        metadata.verified.mode = Mode::Metadata;
+
         assert_eq!(doubt(&copy(), &whole, &empty), None);
+        assert_eq!(doubt(&copy(), &sample, &empty), None);
+        assert!(doubt(&copy(), &metadata, &empty).unwrap().contains("Sample was to be read back"));
         assert!(doubt(&copy(), &part, &empty).is_some());
         assert!(doubt(&copy(), &arrived(), &empty).is_some());
         let other = Manifest { archive: "bo".parse().unwrap(), ..empty };

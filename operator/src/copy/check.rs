@@ -3,7 +3,9 @@
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use kube::ResourceExt;
-use valv_crds::{Backup, BackupPolicy, Slot, backup::BackupCondition, reference::NAMESPACE_PREFIX};
+use valv_crds::{
+    Backup, BackupPolicy, JournalTenant, Slot, backup::BackupCondition, reference::NAMESPACE_PREFIX,
+};
 
 use super::Context;
 use crate::{
@@ -27,6 +29,8 @@ pub struct Copy {
     pub target: Store,
     /// The policy that says so.
     pub policy: Arc<BackupPolicy>,
+    /// Whose it is.
+    pub tenant: Arc<JournalTenant>,
 }
 
 impl Copy {
@@ -53,13 +57,13 @@ pub fn copies(context: &Context) -> Vec<Copy> {
         .map(|policy| (policy.name_any(), Arc::new(policy.clone())))
         .collect();
     let tenants = context.tenants.state();
-    let followed: HashMap<String, &str> = tenants
+    let followed: HashMap<String, (&str, Arc<JournalTenant>)> = tenants
         .iter()
         .filter_map(|tenant| tenant.0.as_ref().ok())
         .filter(|tenant| tenant.metadata.deletion_timestamp.is_none())
         .filter_map(|tenant| {
             let policy = tenant.spec.backup.as_ref()?.policy.as_str();
-            Some((format!("{NAMESPACE_PREFIX}{}", tenant.name_any()), policy))
+            Some((format!("{NAMESPACE_PREFIX}{}", tenant.name_any()), (policy, Arc::new(tenant.clone()))))
         })
         .collect();
     let mut copies = Vec::new();
@@ -68,10 +72,11 @@ pub fn copies(context: &Context) -> Vec<Copy> {
         if !is_wanted(backup) {
             continue;
         }
-        let policy = backup.namespace().and_then(|namespace| policies.get(*followed.get(&namespace)?));
-        if let Some(policy) = policy {
+        let followed = backup.namespace().and_then(|namespace| followed.get(&namespace));
+        let Some((policy, tenant)) = followed else { continue };
+        if let Some(policy) = policies.get(*policy) {
             let backup = Arc::new(backup.clone());
-            copies.extend(of(&backup, policy, &stores));
+            copies.extend(of(&backup, policy, tenant, &stores));
         }
     }
     copies.sort_by_key(|copy| Reverse(copy.slot));
@@ -86,7 +91,12 @@ fn is_wanted(backup: &Backup) -> bool {
 }
 
 /// The copies of one backup that are to be made. One with the target as its own source says that none is.
-fn of(backup: &Arc<Backup>, policy: &Arc<BackupPolicy>, stores: &HashMap<String, Store>) -> Vec<Copy> {
+fn of(
+    backup: &Arc<Backup>,
+    policy: &Arc<BackupPolicy>,
+    tenant: &Arc<JournalTenant>,
+    stores: &HashMap<String, Store>,
+) -> Vec<Copy> {
     let Some(status) = &backup.status else { return vec![] };
     let archive = status.archive_id.as_ref().and_then(|id| id.parse().ok());
     let (Some(slot), Some(archive)) = (status.slot, archive) else { return vec![] };
@@ -99,6 +109,7 @@ fn of(backup: &Arc<Backup>, policy: &Arc<BackupPolicy>, stores: &HashMap<String,
         source: source.clone(),
         target: target.clone(),
         policy: policy.clone(),
+        tenant: tenant.clone(),
     };
     let missing: Vec<&String> = policy.spec.stores.iter().filter(|name| !lies_in(backup, name)).collect();
     if missing.is_empty() {
@@ -108,7 +119,7 @@ fn of(backup: &Arc<Backup>, policy: &Arc<BackupPolicy>, stores: &HashMap<String,
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
@@ -139,11 +150,31 @@ pub(super) mod tests {
     pub fn policy(stores: &[&str]) -> Arc<BackupPolicy> {
         Arc::new(
             serde_json::from_value(json!({
-                "apiVersion": "valv.eu/v1alpha1", "kind": "BackupPolicy", "metadata": { "name": "default" },
+                "apiVersion": "valv.eu/v1alpha1", "kind": "BackupPolicy", "metadata": { "name": "default", "generation": 1 },
                 "spec": {
                     "schedule": { "cron": "0 1 * * *", "timeZone": "Europe/Stockholm" }, "stores": stores,
                     "retention": { "floor": { "days": 1, "reason": "decided in a test" } },
                     "objectives": { "rpo": "24h", "rto": "1h" },
+                },
+                "status": { "observedGeneration": 1, "tenants": 1, "conditions": [{
+                    "type": "Ready", "status": "True", "reason": "AsAsked", "message": "",
+                    "lastTransitionTime": "2026-11-22T09:30:05Z" }] },
+            }))
+            .unwrap(),
+        )
+    }
+
+    /// Ada, who has them.
+    pub fn tenant() -> Arc<JournalTenant> {
+        let [tenant, escrow] = ["q", "p"].map(|letter| format!("age1{}", letter.repeat(58)));
+        Arc::new(
+            serde_json::from_value(json!({
+                "apiVersion": "valv.eu/v1alpha1", "kind": "JournalTenant",
+                "metadata": { "name": "ada", "uid": "t1" },
+                "spec": {
+                    "host": "ada.journal.example", "journal": { "image": "registry.example/journal:1" },
+                    "database": { "size": "1Gi" },
+                    "backup": { "recipients": { "tenant": tenant, "escrow": escrow } },
                 },
             }))
             .unwrap(),
@@ -162,7 +193,7 @@ pub(super) mod tests {
 
     /// The copies that `backup` needs for a policy with these stores.
     pub fn copies_for(names: &[&str]) -> Vec<Copy> {
-        of(&backup(), &policy(names), &stores(names))
+        of(&backup(), &policy(names), &tenant(), &stores(names))
     }
 
     #[test]

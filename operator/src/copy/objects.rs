@@ -5,15 +5,16 @@
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use valv_crds::{policy::VerificationMode, reference::ROLE_LABEL};
+use valv_crds::{
+    BackupPolicy,
+    policy::{Verification, VerificationMode},
+    reference::ROLE_LABEL,
+};
 
 use super::check::Copy;
 use crate::{
-    agent::{
-        copy::Order,
-        run_file::{self, Lock, Retry, Timeouts},
-    },
-    archive::commit::ManifestRef,
+    agent::{copy::Order, run_file},
+    archive::{commit::ManifestRef, verify::MOST_SAMPLED},
     digest,
     io::kind::{Key, Kind},
     segmentation::Role,
@@ -133,38 +134,20 @@ fn depth(copy: &Copy) -> String {
     match verification.mode {
         VerificationMode::Full => "full".to_owned(),
         VerificationMode::Metadata => "metadata".to_owned(),
-        VerificationMode::Sample => {
-            format!("sample:{}", verification.segments.unwrap_or(valv_crds::policy::Verification::SAMPLE))
-        }
+        VerificationMode::Sample => format!("sample:{}", sampled(&copy.policy)),
     }
+}
+
+/// Segments that are read back, if a sample is: no more than an agent takes.
+pub fn sampled(policy: &BackupPolicy) -> u64 {
+    let asked = policy.spec.verification.segments.unwrap_or(Verification::SAMPLE);
+    u64::try_from(asked).unwrap_or(1).clamp(1, MOST_SAMPLED)
 }
 
 /// A store, as the agent speaks to it.
 fn spoken_to(copy: &Copy, store: &Store) -> run_file::Store {
-    let seconds = |span: valv_crds::units::Span| u32::try_from(span.duration().as_secs()).unwrap_or(u32::MAX);
     let share = copy.policy.spec.limits.bytes_per_second.or(store.limits.bytes_per_second);
-    run_file::Store {
-        name: store.name.clone(),
-        endpoint: store.endpoint.clone(),
-        bucket: store.bucket.clone(),
-        prefix: store.prefix.clone(),
-        region: store.signing_region.clone().unwrap_or_else(|| store.location.region.clone()),
-        addressing: store.addressing,
-        ca_bundle: store.ca_bundle.clone(),
-        proxy: store.proxy.clone(),
-        timeouts: Timeouts {
-            connect: seconds(store.timeouts.connect),
-            attempt: seconds(store.timeouts.attempt),
-            stall: seconds(store.timeouts.stall),
-        },
-        retry: Retry {
-            per_request: store.retry.per_request.unsigned_abs(),
-            per_run: store.retry.per_run.unsigned_abs(),
-        },
-        bytes_per_second: share.and_then(|share| share.bytes().try_into().ok()),
-        lock: store.object_lock.map(|lock| Lock { mode: lock.mode, days: lock.days.unsigned_abs() }),
-        content_md5: false,
-    }
+    store.spoken_to(share.and_then(|share| share.bytes().try_into().ok()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use super::{
 use crate::{
     agent::{copy::Arrived, last_words::Failure},
     janitor::check::is_ready,
+    residency,
+    settings::Location,
 };
 
 /// Copies that run at once, to all stores.
@@ -69,6 +71,7 @@ pub fn plan(
     jobs: &Jobs,
     breaker: impl Fn(&str) -> BreakerState,
     rests: impl Fn(&Copy) -> bool,
+    own: Option<&Location>,
     now: Timestamp,
 ) -> Vec<(Copy, Step)> {
     let mut running: BTreeMap<String, usize> = BTreeMap::new();
@@ -77,7 +80,8 @@ pub fn plan(
     }
     let mut steps = Vec::with_capacity(copies.len());
     for copy in copies {
-        let step = if rests(&copy) { Step::Rests } else { step(&copy, jobs.get(&copy.key()), &breaker, now) };
+        let step =
+            if rests(&copy) { Step::Rests } else { step(&copy, jobs.get(&copy.key()), &breaker, own, now) };
         let step = match step {
             Step::Begins { number } => {
                 let here = running.entry(copy.target.name.clone()).or_default();
@@ -102,9 +106,22 @@ pub fn plan(
     steps
 }
 
-fn step(copy: &Copy, seen: Option<&Seen>, breaker: &impl Fn(&str) -> BreakerState, now: Timestamp) -> Step {
+fn step(
+    copy: &Copy,
+    seen: Option<&Seen>,
+    breaker: &impl Fn(&str) -> BreakerState,
+    own: Option<&Location>,
+    now: Timestamp,
+) -> Step {
     if copy.source.name == copy.target.name {
         return Step::Done;
+    }
+    // Also what is on its way or there already is not committed where it may not lie.
+    let target = &copy.target;
+    let allowed = residency::may_be_followed(&copy.policy)
+        .and_then(|()| residency::may_lie_in(&target.name, &target.location, &copy.policy, own));
+    if let Err(refused) = allowed {
+        return waits(refused.reason(), refused.to_string());
     }
     for store in [&copy.source, &copy.target] {
         if !is_ready(store) {
@@ -174,7 +191,7 @@ mod tests {
 
     fn planned(jobs: &Jobs) -> Vec<Step> {
         let closed = |_: &str| BreakerState::Closed;
-        plan(copies(), jobs, closed, |_| false, now()).into_iter().map(|(_, step)| step).collect()
+        plan(copies(), jobs, closed, |_| false, None, now()).into_iter().map(|(_, step)| step).collect()
     }
 
     fn frankfurt(number: i32, standing: Standing) -> Jobs {
@@ -223,7 +240,7 @@ mod tests {
         let other = Seen { name: "copy-y-1".to_owned(), number: 1, standing: Standing::Active };
         let jobs = Jobs::from([(("u2".to_owned(), "frankfurt".to_owned()), other)]);
 
-        let steps = plan(copies, &jobs, |_| BreakerState::Closed, |_| false, now());
+        let steps = plan(copies, &jobs, |_| BreakerState::Closed, |_| false, None, now());
 
         assert!(matches!(steps[0].1, Step::Waits { reason: BackupReason::AtLimit, .. }));
         assert_eq!(steps[1].1, Step::Begins { number: 1 });
@@ -233,15 +250,51 @@ mod tests {
     fn what_was_refused_rests_and_the_other_store_does_not() {
         let rests = |copy: &Copy| copy.target.name == "frankfurt";
 
-        let steps = plan(copies(), &Jobs::new(), |_| BreakerState::Closed, rests, now());
+        let steps = plan(copies(), &Jobs::new(), |_| BreakerState::Closed, rests, None, now());
 
         assert_eq!((&steps[0].1, &steps[1].1), (&Step::Rests, &Step::Begins { number: 1 }));
     }
 
     #[test]
+    fn nothing_is_copied_or_committed_where_the_policy_does_not_let_it_lie() {
+        let first = |countries: &[&str], own: Option<&Location>| {
+            let mut copies = copies();
+            for copy in &mut copies {
+                let mut policy = copy.policy.as_ref().clone();
+                policy.spec.countries = countries.iter().map(|&country| country.to_owned()).collect();
+                copy.policy = Arc::new(policy);
+            }
+            let closed = |_: &str| BreakerState::Closed;
+            let jobs = frankfurt(1, Standing::Arrived(arrived()));
+            plan(copies, &jobs, closed, |_| false, own, now()).remove(0).1
+        };
+        let refused = |step: &Step| matches!(step, Step::Waits { reason: BackupReason::StoreRefused, .. });
+        let own = |region: &str| Location { region: region.to_owned(), country: "SE".to_owned() };
+
+        assert!(matches!(first(&["FI"], Some(&own("se-sto1"))), Step::Commits { .. }));
+        assert!(refused(&first(&["SE", "DE"], None)));
+        assert!(refused(&first(&[], Some(&own("europe-1")))));
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_followed_has_nothing_copied() {
+        let mut copies = copies();
+        for copy in &mut copies {
+            let mut policy = copy.policy.as_ref().clone();
+            policy.metadata.generation = Some(9);
+            copy.policy = Arc::new(policy);
+        }
+
+        let steps = plan(copies, &Jobs::new(), |_| BreakerState::Closed, |_| false, None, now());
+
+        assert!(matches!(steps[0].1, Step::Waits { reason: BackupReason::PolicyMissing, .. }));
+    }
+
+    #[test]
     fn a_store_that_is_not_ready_or_left_alone_is_waited_for() {
-        let unproven = plan(copies_for(&STORES), &Jobs::new(), |_| BreakerState::Closed, |_| false, now());
-        let open = plan(copies(), &Jobs::new(), |_| BreakerState::Open, |_| false, now());
+        let unproven =
+            plan(copies_for(&STORES), &Jobs::new(), |_| BreakerState::Closed, |_| false, None, now());
+        let open = plan(copies(), &Jobs::new(), |_| BreakerState::Open, |_| false, None, now());
 
         assert!(matches!(unproven[0].1, Step::Waits { reason: BackupReason::StoreNotReady, .. }));
         assert!(matches!(open[0].1, Step::Waits { reason: BackupReason::StoreUnavailable, .. }));

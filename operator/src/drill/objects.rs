@@ -33,7 +33,7 @@ use crate::{
         drill_file::{FEWEST_RECIPIENTS, Judge, Question, Restore, default_inventory_timeout},
         restore::tenant::{Live, spec_digest},
         roles::Role as Login,
-        run_file::{self, Retry, Timeouts},
+        run_file,
     },
     archive::digest::Blake3,
     error::chain,
@@ -259,32 +259,11 @@ pub fn digest_among(wanted: &[Wanted]) -> Option<String> {
 }
 
 fn restore_file(guest: &Tenant, observed: &Observed, chosen: &Chosen, store: &Store) -> Restore {
-    let seconds = |span: valv_crds::units::Span| u32::try_from(span.duration().as_secs()).unwrap_or(u32::MAX);
     Restore {
         archive: chosen.archive.clone(),
         slot: chosen.backup.slot,
-        store: run_file::Store {
-            name: store.name.clone(),
-            endpoint: store.endpoint.clone(),
-            bucket: store.bucket.clone(),
-            prefix: store.prefix.clone(),
-            region: store.signing_region.clone().unwrap_or_else(|| store.location.region.clone()),
-            addressing: store.addressing,
-            ca_bundle: store.ca_bundle.clone(),
-            proxy: store.proxy.clone(),
-            timeouts: Timeouts {
-                connect: seconds(store.timeouts.connect),
-                attempt: seconds(store.timeouts.attempt),
-                stall: seconds(store.timeouts.stall),
-            },
-            retry: Retry {
-                per_request: store.retry.per_request.unsigned_abs(),
-                per_run: store.retry.per_run.unsigned_abs(),
-            },
-            bytes_per_second: None,
-            lock: None,
-            content_md5: false,
-        },
+        // A drill writes nothing there, so it locks nothing.
+        store: run_file::Store { lock: None, ..store.spoken_to(None) },
         trusted_keys: observed.trusted.clone(),
         recipients: FEWEST_RECIPIENTS,
         previous: chosen.earlier.as_ref().map(|earlier| earlier.slot),

@@ -66,6 +66,9 @@ use self::{
     upload::{Progress, Upload},
 };
 
+/// Code of an error of ours: a listing has more than it was asked for.
+pub const TOO_MANY: &str = "TooMany";
+
 /// How often a request's progress is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -479,7 +482,7 @@ impl Bucket {
     /// look at, and prove nothing.
     ///
     /// # Errors
-    /// Code `TooMany` if there are more than `limit`.
+    /// Code [`TOO_MANY`] if there are more than `limit`.
     pub async fn folders(&self, prefix: &str, limit: usize) -> Result<Vec<String>, Error> {
         let mut folders = Vec::new();
         let mut token = None;
@@ -498,7 +501,7 @@ impl Bucket {
             });
             folders.extend(names);
             if folders.len() > limit {
-                let kind = Kind::Other { status: 200, code: "TooMany".to_owned() };
+                let kind = Kind::Other { status: 200, code: TOO_MANY.to_owned() };
                 return Err(self.failed(Operation::List, prefix, kind, None));
             }
             token = match (answer.is_truncated(), answer.next_continuation_token) {

@@ -1,9 +1,9 @@
-//! Brings a ward to the plan: locks, then terms, then `Backup` objects, then what goes.
+//! Brings a ward to the plan: locks, then terms and the register, then `Backup` objects, then what goes; and garbage last.
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use tracing::{info, warn};
+use jiff::{SignedDuration, Timestamp};
+use tracing::{debug, info, warn};
 use valv_crds::Slot;
 
 use super::{
@@ -16,9 +16,12 @@ use super::{
 use crate::{
     archive::{
         erase::{Erased, Eraser, Kept},
+        layout::Folder,
         lock,
+        register::Register,
         terms::Terms,
     },
+    error::chain,
     io::bucket::{LockMode, Put},
 };
 
@@ -63,9 +66,23 @@ async fn carry_out(
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
     // No `..`: a new part of the plan does not compile until somebody decides when it is done.
-    let Plan { keep: _, extend, delete, blocked: _, garbage, missing, waits: _, record } = plan;
+    let Plan {
+        keep: _,
+        extend,
+        delete,
+        blocked: _,
+        missing,
+        forgotten,
+        uncopied,
+        waits: _,
+        record,
+        register,
+    } = plan;
     let mode = ward.store.claimed_mode().unwrap_or(LockMode::Compliance);
     for (slot, until) in extend {
+        if !still_leads(context) {
+            return Ok(());
+        }
         let Some(entry) = seen.catalogue.entries.get(slot) else { continue };
         // Stores keep whole seconds.
         let until = Timestamp::from_second(until.as_second().saturating_add(1)).unwrap_or(*until);
@@ -80,10 +97,18 @@ async fn carry_out(
         history::note_lock(ward, seen, *slot, until, context).await?;
         outcome.extended.insert(*slot, until);
     }
+    if !still_leads(context) {
+        return Ok(());
+    }
     if let Some(terms) = record {
         write_down(terms, access).await?;
     }
-    outcome.history = history::apply(ward, access, seen, missing, context, now).await?;
+    // Before anything goes: what is not let go there is missed.
+    if let Some(register) = register {
+        enter(ward, register, seen, access, now).await?;
+    }
+    let gone = history::Gone { missing, forgotten, uncopied };
+    outcome.history = history::apply(ward, access, seen, &gone, context, now).await?;
     let eraser = Eraser { reader: &access.reader, janitor: &access.janitor, now };
     for slot in delete {
         let Some(entry) = seen.catalogue.entries.get(slot) else { continue };
@@ -102,6 +127,21 @@ async fn carry_out(
             Some(kept) => outcome.kept.push(kept),
         }
     }
+    Ok(())
+}
+
+/// Deletes `garbage`, asking for each folder once more whether it is committed.
+///
+/// # Errors
+/// If the store refuses for another reason than a lock.
+pub async fn erase(
+    garbage: &[Folder],
+    access: &Access,
+    context: &Context,
+    now: Timestamp,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let eraser = Eraser { reader: &access.reader, janitor: &access.janitor, now };
     let trusted = access.keys.trusted();
     for folder in garbage {
         if !still_leads(context) {
@@ -141,3 +181,36 @@ async fn write_down(terms: &Terms, access: &Access) -> Result<(), Error> {
     info!(policy = terms.policy, holds = terms.holds.len(), "wrote the terms of the archive down");
     Ok(())
 }
+
+/// Puts the register into the archive, and takes away what it replaces, as far as no lock keeps that.
+async fn enter(
+    ward: &Ward,
+    register: &Register,
+    seen: &Seen,
+    access: &Access,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let Some(key) = Register::key(&register.archive).map(|key| key.to_string()) else { return Ok(()) };
+    let bytes = register.seal(&access.keys.signing).map_err(Error::Describe)?;
+    let days = ward.store.object_lock.map(|lock| i64::from(lock.days));
+    let put = Put {
+        retain_until: days
+            .and_then(|days| now.checked_add(SignedDuration::from_hours(24 * days)).ok())
+            .and_then(|until| Timestamp::from_second(until.as_second()).ok()),
+        lock_mode: ward.store.claimed_mode().unwrap_or(LockMode::Compliance),
+        ..Put::default()
+    };
+    access.committer.put(&key, bytes.into(), &put).await.map_err(Error::Record)?;
+    info!(committed = register.committed.len(), number = register.number, "wrote the register down");
+    // The newest of those that are replaced stay, for whoever asks what was there.
+    let old = seen.replaced.len().saturating_sub(REPLACED_KEPT);
+    for version in seen.replaced.iter().take(old) {
+        if let Err(error) = access.janitor.delete(&key, Some(version)).await {
+            debug!(error = chain(&error), "an old register stays: a lock keeps it");
+        }
+    }
+    Ok(())
+}
+
+/// So many registers that were replaced stay.
+const REPLACED_KEPT: usize = 8;

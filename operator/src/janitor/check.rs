@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use valv_crds::{
     BackupPolicy, JournalTenant,
-    reference::{ACKNOWLEDGE_DELETION_ANNOTATION, LOOK_AFTER_ANNOTATION, NAMESPACE_PREFIX},
+    reference::{
+        ACKNOWLEDGE_DELETION_ANNOTATION, LIFT_HOLDS_ANNOTATION, LOOK_AFTER_ANNOTATION, NAMESPACE_PREFIX,
+    },
     store::StoreCondition,
 };
 
@@ -33,6 +35,8 @@ pub struct Ward {
     pub standing: Standing,
     /// For how long it is to be kept, as the tenant and its policy say; `None`: as the terms in the archive say.
     pub terms: Option<Terms>,
+    /// The further stores of the policy, where it is the first.
+    pub others: Vec<Store>,
 }
 
 /// Where a store stands in a policy.
@@ -71,6 +75,16 @@ impl Ward {
     }
 }
 
+/// `terms` without the holds that an annotation of `store` lifts. Only of an archive whose tenant is gone: the others'
+/// are in the tenant's spec.
+pub fn without_lifted(mut terms: Terms, store: &Store) -> Terms {
+    let lifted = store.object.annotations().get(LIFT_HOLDS_ANNOTATION).cloned().unwrap_or_default();
+    let lifted: Vec<&str> = lifted.split(',').map(str::trim).collect();
+    let archive = terms.archive.to_string();
+    terms.holds.retain(|hold| !lifted.contains(&format!("{archive}/{}", hold.slot).as_str()));
+    terms
+}
+
 /// Under which name the tenant's backups lie, if it can be one.
 pub fn archive_of(tenant: &JournalTenant) -> Option<ArchiveId> {
     tenant.spec.archive_id.clone().unwrap_or_else(|| tenant.name_any()).parse().ok()
@@ -98,4 +112,31 @@ pub fn is_ready(store: &Store) -> bool {
     let ready = format!("{:?}", StoreCondition::Ready);
     status.observed_generation == store.object.metadata.generation
         && status.conditions.iter().any(|condition| condition.type_ == ready && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{archive::terms::tests::terms, store::check::tests::store};
+
+    #[test]
+    fn a_hold_of_a_tenant_that_is_gone_is_lifted_by_its_archive_and_slot_alone() {
+        let mut held = terms();
+        held.holds = ["20261122T010000Z", "20261121T010000Z"]
+            .map(|slot| {
+                serde_json::from_value(serde_json::json!({ "slot": slot, "reason": "a lawsuit, decided" }))
+                    .unwrap()
+            })
+            .into();
+        let left = |lifted: &str| {
+            let mut object = store().object.as_ref().clone();
+            let annotations = [(LIFT_HOLDS_ANNOTATION.to_owned(), lifted.to_owned())];
+            object.metadata.annotations = Some(annotations.into());
+            without_lifted(held.clone(), &crate::store::check::check(Arc::new(object))).holds.len()
+        };
+
+        assert_eq!(left("bo/20261122T010000Z, ada"), 2);
+        assert_eq!(left("bo/20261122T010000Z, ada/20261122T010000Z"), 1);
+        assert_eq!(without_lifted(held.clone(), &store()).holds.len(), 2);
+    }
 }

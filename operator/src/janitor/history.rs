@@ -44,6 +44,21 @@ const MOST_UNCOPIED: usize = 31;
 /// Objects that are made from the catalogue where there are none.
 const REBUILT: usize = 3;
 
+/// Of backups whose copies are missing, objects that are made in one look. With those that wait already there are fewer
+/// than [`MOST_UNCOPIED`], so that none of them is taken away before it is copied.
+const BROUGHT_TO_BE_COPIED: usize = 10;
+
+/// What is not where it should be.
+#[derive(Clone, Copy, Debug)]
+pub struct Gone<'a> {
+    /// Backups whose commit is missing.
+    pub missing: &'a BTreeSet<Slot>,
+    /// Backups whose commit is missing, as somebody has acknowledged.
+    pub forgotten: &'a BTreeSet<Slot>,
+    /// Backups that another store should have, and has not.
+    pub uncopied: &'a BTreeSet<Slot>,
+}
+
 /// What became of the objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -60,14 +75,17 @@ pub struct Plan {
     pub prune: Vec<String>,
     /// Backups for which an object is made, or was made and has no status yet.
     pub rebuild: Vec<Slot>,
+    /// Objects, by name, that say that all stores have the backup, and one has not.
+    pub recopy: Vec<String>,
 }
 
-/// The plan for the objects of one tenant, whose catalogue in the first store of its policy has `committed`.
+/// The plan for the objects of one tenant, whose catalogue in the first store of its policy has `committed`, of which
+/// other stores lack `uncopied`.
 ///
 /// # Guarantees
 /// An object that is not over stays, so does the newest complete one, and so does one that says that it is complete
 /// while the catalogue does not have it: that is evidence.
-pub fn plan(tenant: &str, backups: &[Backup], committed: &BTreeSet<Slot>) -> Plan {
+pub fn plan(tenant: &str, backups: &[Backup], committed: &BTreeSet<Slot>, uncopied: &BTreeSet<Slot>) -> Plan {
     let mut over: Vec<(&Backup, Slot)> = backups
         .iter()
         .filter(|backup| is_over(backup) && backup.metadata.deletion_timestamp.is_none())
@@ -79,8 +97,9 @@ pub fn plan(tenant: &str, backups: &[Backup], committed: &BTreeSet<Slot>) -> Pla
     let prune = over.iter().enumerate().filter(|(number, (backup, slot))| {
         let is_old = *number >= KEPT && Some(*slot) != newest_complete;
         let is_safe = !is_complete(backup) || committed.contains(slot);
-        let is_copied =
-            !is_complete(backup) || is_true(backup, BackupCondition::Copied) || *number >= MOST_UNCOPIED;
+        let is_copied = !is_complete(backup)
+            || is_true(backup, BackupCondition::Copied) && !uncopied.contains(slot)
+            || *number >= MOST_UNCOPIED;
         is_old && is_safe && is_copied
     });
     let prune = prune.map(|(_, (backup, _))| backup.name_any()).collect();
@@ -92,14 +111,28 @@ pub fn plan(tenant: &str, backups: &[Backup], committed: &BTreeSet<Slot>) -> Pla
         })
     };
     let newest = committed.iter().rev().take(REBUILT);
-    let rebuild = match newest_complete {
+    let mut rebuild: Vec<Slot> = match newest_complete {
         Some(_) => newest.filter(|slot| begun(slot)).copied().collect(),
         None => newest
             .filter(|slot| begun(slot) || !taken.contains_key(&slot::name(tenant, **slot)))
             .copied()
             .collect(),
     };
-    Plan { prune, rebuild }
+    // Copies are made of what has an object. The oldest first: their object is the likeliest to be gone.
+    let waiting =
+        over.iter().filter(|(backup, _)| is_complete(backup) && !is_true(backup, BackupCondition::Copied));
+    let room = MOST_UNCOPIED.saturating_sub(KEPT + waiting.count()).min(BROUGHT_TO_BE_COPIED);
+    let has_object: BTreeSet<Slot> = backups.iter().filter_map(slot_of).collect();
+    let brought = uncopied.iter().filter(|slot| {
+        let is_free = !has_object.contains(slot) && !taken.contains_key(&slot::name(tenant, **slot));
+        committed.contains(slot) && (is_free || begun(slot))
+    });
+    rebuild.extend(brought.take(room).filter(|slot| !rebuild.contains(slot)).copied().collect::<Vec<_>>());
+    let recopy = over.iter().filter(|(backup, slot)| {
+        is_complete(backup) && is_true(backup, BackupCondition::Copied) && uncopied.contains(slot)
+    });
+    let recopy = recopy.map(|(backup, _)| backup.name_any()).collect();
+    Plan { prune, rebuild, recopy }
 }
 
 /// Brings the objects to what the catalogue says.
@@ -110,12 +143,14 @@ pub async fn apply(
     ward: &Ward,
     access: &Access,
     seen: &Seen,
-    missing: &BTreeSet<Slot>,
+    gone: &Gone<'_>,
     context: &Context,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
+    let Gone { missing, forgotten, uncopied } = *gone;
+    let accusing = missing.union(forgotten).copied().collect();
     for backup in &seen.backups {
-        if let Some(status) = accused(ward, backup, missing, now) {
+        if let Some(status) = accused(ward, backup, &accusing, now) {
             match set(context, backup, &status).await {
                 // It moved on: the next look says it.
                 Err(Error::Cluster(error)) if error.is_conflict() || error.is_not_found() => {}
@@ -130,10 +165,17 @@ pub async fn apply(
         return Ok(outcome);
     }
     let committed = seen.catalogue.entries.keys().copied().collect();
-    let Plan { prune, rebuild } = plan(&tenant.name_any(), &seen.backups, &committed);
+    let Plan { prune, rebuild, recopy } = plan(&tenant.name_any(), &seen.backups, &committed, uncopied);
     for backup in seen.backups.iter().filter(|backup| prune.contains(&backup.name_any())) {
         delete(context, backup).await?;
         outcome.pruned += 1;
+    }
+    for backup in seen.backups.iter().filter(|backup| recopy.contains(&backup.name_any())) {
+        let Some(status) = to_be_copied(backup, now) else { continue };
+        match set(context, backup, &status).await {
+            Err(Error::Cluster(error)) if error.is_conflict() || error.is_not_found() => {}
+            said => said?,
+        }
     }
     for slot in rebuild {
         let Some(entry) = seen.catalogue.entries.get(&slot) else { continue };
@@ -142,6 +184,17 @@ pub async fn apply(
         }
     }
     Ok(outcome)
+}
+
+/// The status of a backup that a store of the policy lacks, though it says otherwise: the store came later, or lost it.
+fn to_be_copied(backup: &Backup, now: Timestamp) -> Option<BackupStatus> {
+    let mut status = backup.status.clone()?;
+    let message = "a store of the policy has no copy of it";
+    let saying = Saying::no(BackupCondition::Copied, BackupReason::Copying, message);
+    let dated = saying.dated(&status.conditions, backup.metadata.generation, now);
+    status.conditions.retain(|condition| condition.type_ != dated.type_);
+    status.conditions.push(dated);
+    Some(status)
 }
 
 /// Makes the object of a backup that lies in the bucket; `false` if it is another's, or cannot be told of.
@@ -268,7 +321,7 @@ fn accused(ward: &Ward, backup: &Backup, missing: &BTreeSet<Slot>, now: Timestam
             BackupCondition::Intact,
             BackupReason::CatalogueRolledBack,
             format!(
-                "its commit was in {} and is not there any more: find out who took it away; delete this object when you have, and until then nothing is deleted there",
+                "its commit was in {} and is not there any more: find out who took it away; acknowledge it when you have, and until then nothing is deleted there",
                 ward.store.name
             ),
         ),
@@ -406,14 +459,34 @@ mod tests {
         days.into_iter().map(slot).collect()
     }
 
+    fn planned(backups: &[Backup], committed: &BTreeSet<Slot>) -> Plan {
+        plan("ada", backups, committed, &BTreeSet::new())
+    }
+
+    #[test]
+    fn a_backup_without_an_object_that_a_store_lacks_gets_one_so_that_it_is_copied() {
+        let backups: Vec<Backup> = (20..=27).map(complete).collect();
+        let committed = slots(1..=27);
+
+        let plan = plan("ada", &backups, &committed, &slots([1, 2, 25]));
+
+        assert_eq!(plan.rebuild, [slot(1), slot(2)]);
+        assert_eq!((plan.recopy, plan.prune), (names([25]), names([20])));
+        let all = super::plan("ada", &backups, &committed, &slots(1..=19));
+        assert_eq!(all.rebuild.len(), BROUGHT_TO_BE_COPIED);
+        let waiting: Vec<Backup> = (4..=27).map(|day| backup(day, &["Complete"])).collect();
+        let full = super::plan("ada", &waiting, &committed, &slots(1..=27));
+        assert_eq!(full.rebuild, [], "as many wait as are kept");
+    }
+
     #[test]
     fn the_newest_seven_that_are_over_stay_and_so_does_what_runs() {
         let mut backups: Vec<Backup> = (1..=10).map(complete).collect();
         backups.push(backup(11, &[]));
 
-        let plan = plan("ada", &backups, &slots(1..=10));
+        let plan = planned(&backups, &slots(1..=10));
 
-        assert_eq!(plan, Plan { prune: names([3, 2, 1]), rebuild: vec![] });
+        assert_eq!(plan, Plan { prune: names([3, 2, 1]), ..Plan::default() });
     }
 
     #[test]
@@ -421,14 +494,14 @@ mod tests {
         let mut backups = vec![complete(1)];
         backups.extend((2..=12).map(|day| backup(day, &["Stalled"])));
 
-        assert_eq!(plan("ada", &backups, &slots([1])).prune, names([5, 4, 3, 2]));
+        assert_eq!(planned(&backups, &slots([1])).prune, names([5, 4, 3, 2]));
     }
 
     #[test]
     fn what_is_complete_and_not_in_the_bucket_is_evidence_and_stays() {
         let backups: Vec<Backup> = (1..=10).map(complete).collect();
 
-        assert_eq!(plan("ada", &backups, &slots((1..=10).filter(|day| *day != 2))).prune, names([3, 1]));
+        assert_eq!(planned(&backups, &slots((1..=10).filter(|day| *day != 2))).prune, names([3, 1]));
     }
 
     #[test]
@@ -436,21 +509,21 @@ mod tests {
         let mut backups: Vec<Backup> = (2..=10).map(complete).collect();
         backups.push(backup(1, &["Complete"]));
 
-        assert_eq!(plan("ada", &backups, &slots(1..=10)).prune, names([3, 2]));
+        assert_eq!(planned(&backups, &slots(1..=10)).prune, names([3, 2]));
     }
 
     #[test]
     fn in_a_new_cluster_the_newest_few_come_back_and_once_they_are_there_no_more() {
         let committed = slots(1..=10);
 
-        assert_eq!(plan("ada", &[], &committed).rebuild, [slot(10), slot(9), slot(8)]);
+        assert_eq!(planned(&[], &committed).rebuild, [slot(10), slot(9), slot(8)]);
         // One was made and has no status yet; a slot that runs here is not touched.
         let mut begun = backup(9, &[]);
         begun.metadata.annotations = Some([(FROM_CATALOGUE_ANNOTATION.to_owned(), "true".to_owned())].into());
         let running = backup(8, &[]);
-        assert_eq!(plan("ada", &[begun.clone(), running], &committed).rebuild, [slot(10), slot(9)]);
-        assert_eq!(plan("ada", &[complete(10), begun], &committed).rebuild, [slot(9)]);
-        assert_eq!(plan("ada", &[complete(10)], &committed).rebuild, []);
-        assert_eq!(plan("ada", &[], &BTreeSet::new()), Plan::default());
+        assert_eq!(planned(&[begun.clone(), running], &committed).rebuild, [slot(10), slot(9)]);
+        assert_eq!(planned(&[complete(10), begun], &committed).rebuild, [slot(9)]);
+        assert_eq!(planned(&[complete(10)], &committed).rebuild, []);
+        assert_eq!(planned(&[], &BTreeSet::new()), Plan::default());
     }
 }

@@ -9,26 +9,42 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use tracing::{info, warn};
 use valv_crds::{
-    Backup, JournalTenant, RestoreDrill, Slot, backup::BackupCondition, reference::NAMESPACE_PREFIX,
+    Backup, BackupPolicy, JournalTenant, RestoreDrill, Slot,
+    backup::BackupCondition,
+    reference::{NAMESPACE_PREFIX, TAKE_OVER_ARCHIVE_ANNOTATION},
 };
 
 use super::{
     Context, Error,
     check::{self, Place, Ward},
+    damage::{self, Drilled, Told},
     rounds::Standing,
 };
 use crate::{
     archive::{
         Archive,
-        catalogue::Catalogue,
+        catalogue::{Catalogue, DataFolders},
+        envelope::PublicKey,
         fetch,
         layout::{ArchiveId, Folder},
+        register::{self, Register},
         retry::RetryRule,
         terms::Terms,
     },
-    backup::{check as backup_check, observe::is_over},
+    backup::{
+        check as backup_check, claim,
+        observe::is_over,
+        owner::{self, Owner},
+    },
+    drill::record::RECORD_LIMIT_BYTES,
     error::chain,
-    io::{bucket::Bucket, kind::Kind},
+    io::{
+        bucket::{self, Bucket, Version},
+        kind::Kind,
+    },
+    residency,
+    retention::Course,
+    settings::Location,
     signing::Keys,
     store::{
         check::{self as store_check, Identity, Store},
@@ -46,6 +62,8 @@ pub struct Access {
     pub janitor: Bucket,
     /// Sign, and say whose commits count.
     pub keys: Arc<Keys>,
+    /// How the store is reached, for whoever asks it for the time.
+    pub settings: bucket::Settings,
 }
 
 /// What was seen of a ward.
@@ -57,8 +75,18 @@ pub struct Seen {
     pub lineage: BTreeMap<Slot, Lineage>,
     /// The terms that lie in the archive.
     pub recorded: Option<Terms>,
-    /// The folders of data that it has, committed or not.
-    pub folders: Vec<Folder>,
+    /// What should be there, as the operator wrote it down there; `None`: it never did.
+    pub register: Option<Register>,
+    /// Versions of the register that a later one has replaced.
+    pub replaced: Vec<Version>,
+    /// What the drills say whose records lie there.
+    pub drilled: Drilled,
+    /// Backups that a copy or a reading found damaged there, and since when.
+    pub reported: BTreeMap<Slot, (String, Timestamp)>,
+    /// What the further stores of the policy have, as far as they let us look. Of the first store only.
+    pub elsewhere: Vec<Elsewhere>,
+    /// Whether newer backups come.
+    pub course: Course,
     /// Backups that are being restored, and by what.
     pub in_use: BTreeMap<Slot, String>,
     /// Whether `in_use` is all of them: a drill may not have chosen yet.
@@ -71,6 +99,34 @@ pub struct Seen {
     pub acknowledged: Vec<String>,
     /// The `Backup` objects of the tenant.
     pub backups: Vec<Backup>,
+}
+
+impl Seen {
+    /// Whether a backup of `slot` should be there.
+    pub fn is_known(&self, slot: Slot) -> bool {
+        let registered = self.register.as_ref().is_some_and(|register| register.committed.contains(&slot));
+        registered || self.known.contains(&slot)
+    }
+}
+
+/// What another store of the same policy has of the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Its name.
+    pub store: String,
+    /// Backups that are committed there.
+    pub committed: BTreeSet<Slot>,
+    /// Backups that retention let go there.
+    pub let_go: BTreeSet<Slot>,
+}
+
+/// Whose an archive is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This cluster's, or nobody wrote down whose.
+    Ours,
+    /// Another cluster's, in words.
+    Another(String),
 }
 
 /// What a backup builds on.
@@ -103,6 +159,7 @@ pub fn wards(context: &Context, now: Timestamp) -> Vec<Ward> {
         .filter_map(|policy| policy.0.as_ref().ok().map(|object| (object.name_any(), object.clone())))
         .collect();
     let committed = committed(context);
+    let own = context.settings.location.as_ref();
     let (claims, unreadable) = claims(context);
     let mut wards = Vec::new();
     let mut taken = BTreeSet::new();
@@ -129,6 +186,7 @@ pub fn wards(context: &Context, now: Timestamp) -> Vec<Ward> {
                 committed: newest,
                 standing: if newest.is_none() { Standing::Unknown } else { Standing::Known },
                 terms: check::terms(tenant, policy, now),
+                others: if number == 0 { others(policy, &stores, own) } else { vec![] },
             });
         }
     }
@@ -150,10 +208,18 @@ pub fn wards(context: &Context, now: Timestamp) -> Vec<Ward> {
                 committed: None,
                 standing: Standing::Known,
                 terms: None,
+                others: vec![],
             });
         }
     }
     wards
+}
+
+/// The stores that `policy` names besides its first, of `stores`, where it lets backups lie.
+fn others(policy: &BackupPolicy, stores: &BTreeMap<String, Store>, own: Option<&Location>) -> Vec<Store> {
+    let others = policy.spec.stores.iter().skip(1).filter_map(|name| stores.get(name));
+    let allowed = |store: &&Store| residency::may_lie_in(&store.name, &store.location, policy, own).is_ok();
+    others.filter(allowed).cloned().collect()
 }
 
 /// The tenants that name each archive; and whether a tenant could not be read.
@@ -219,6 +285,7 @@ async fn open(store: &Store, context: &Context) -> Result<Access, Error> {
         reader: Archive::new(bucket(Identity::Reader)?, fetch::Options { ahead: 1, retry }),
         committer: bucket(Identity::Committer)?,
         janitor: bucket(Identity::Janitor)?,
+        settings: store.settings(credentials.of(Identity::Reader).clone()),
         keys,
     })
 }
@@ -230,6 +297,7 @@ async fn open(store: &Store, context: &Context) -> Result<Access, Error> {
 /// # Errors
 /// If anything could not be seen: half of it is no ground to delete on.
 pub async fn observe(ward: &Ward, access: &Access, context: &Context) -> Result<Seen, Error> {
+    let now = (context.now)();
     let backups = backups(ward, context);
     let (in_use, is_use_known) = in_use(ward, context).await;
     let trusted = access.keys.trusted();
@@ -245,14 +313,21 @@ pub async fn observe(ward: &Ward, access: &Access, context: &Context) -> Result<
         };
         lineage.insert(*slot, found);
     }
-    let recorded = access.reader.terms(&ward.archive, &trusted).await;
+    let recorded = access.reader.terms(&ward.archive, &trusted, now).await;
     let recorded = recorded.map_err(|error| Error::Catalogue(Box::new(error)))?;
-    let folders = access.reader.data_folders(&ward.archive).await.map_err(Error::List)?;
+    let register = register(ward, &access.reader, &trusted).await?;
+    let drilled = drilled(ward, access, &trusted, now).await?;
+    let elsewhere = elsewhere(ward, context).await;
     Ok(Seen {
         catalogue,
         lineage,
         recorded,
-        folders,
+        replaced: register.replaced,
+        register: register.register,
+        drilled,
+        reported: damage::reported(&backups, &ward.store.name),
+        elsewhere,
+        course: if ward.tenant.is_some() { Course::GoesOn } else { Course::HasEnded },
         in_use,
         is_use_known,
         unfinished: backups
@@ -264,6 +339,117 @@ pub async fn observe(ward: &Ward, access: &Access, context: &Context) -> Result<
         acknowledged: ward.acknowledged(),
         backups,
     })
+}
+
+/// The register of the ward.
+async fn register(ward: &Ward, reader: &Archive, trusted: &[PublicKey]) -> Result<register::Found, Error> {
+    let found = reader.register(&ward.archive, &ward.store.name, trusted).await;
+    let found = found.map_err(|error| Error::Catalogue(Box::new(error)))?;
+    // Without one, whatever is there now would be all that should be.
+    if found.register.is_none() && found.refused > 0 {
+        return Err(Error::Register { versions: found.refused });
+    }
+    Ok(found)
+}
+
+/// What the drills say whose records lie in the archive.
+async fn drilled(
+    ward: &Ward,
+    access: &Access,
+    trusted: &[PublicKey],
+    now: Timestamp,
+) -> Result<Drilled, Error> {
+    let most = damage::MOST_RECORDS;
+    let records =
+        access.reader.newest_records(&ward.archive, damage::RECORDS, RECORD_LIMIT_BYTES, most).await;
+    let records = records.map_err(|error| Error::Catalogue(Box::new(error)))?;
+    let told = records
+        .iter()
+        .filter_map(|versions| versions.iter().find_map(|bytes| Told::open(bytes, &ward.archive, trusted)));
+    Ok(damage::drilled(told.collect(), now))
+}
+
+/// What the further stores of the ward's policy have. One that does not let us look is left out: its own ward says so.
+async fn elsewhere(ward: &Ward, context: &Context) -> Vec<Elsewhere> {
+    let mut found = Vec::new();
+    for store in &ward.others {
+        match elsewhere_in(store, ward, context).await {
+            Ok(there) => found.push(there),
+            Err(error) => warn!(
+                store.name = store.name,
+                error = chain(&error),
+                "failed to look which copies are missing"
+            ),
+        }
+    }
+    found
+}
+
+async fn elsewhere_in(store: &Store, ward: &Ward, context: &Context) -> Result<Elsewhere, Error> {
+    let access = open(store, context).await?;
+    let trusted = access.keys.trusted();
+    let catalogue = access.reader.catalogue(&ward.archive, &trusted).await;
+    let catalogue = catalogue.map_err(|error| Error::Catalogue(Box::new(error)))?;
+    let register = access.reader.register(&ward.archive, &store.name, &trusted).await;
+    let register = register.map_err(|error| Error::Catalogue(Box::new(error)))?.register;
+    Ok(Elsewhere {
+        store: store.name.clone(),
+        committed: catalogue.entries.into_keys().collect(),
+        let_go: register.map(|register| register.let_go).unwrap_or_default(),
+    })
+}
+
+/// Whose the archive is, by the record that lies in it. A person who has it taken over says so on the tenant.
+///
+/// # Errors
+/// If the store or the cluster does not let us look.
+pub async fn whose(ward: &Ward, access: &Access, context: &Context) -> Result<Whose, Error> {
+    let Some(key) = Owner::key(&ward.archive) else { return Ok(Whose::Ours) };
+    let found = access.reader.latest_document(&key.to_string(), owner::LIMIT_BYTES).await;
+    let found = found.map_err(|error| Error::Lineage(Box::new(error)))?;
+    let here = claim::cluster_id(&context.cluster, &context.cluster_id).await.map_err(Error::Cluster)?;
+    let trusted = access.keys.trusted();
+    let owner = found.map(|found| Owner::open(&found.bytes, &trusted).map_err(|error| chain(&error)));
+    Ok(judge(ward, owner, &here))
+}
+
+/// What the record, if there is one, means in the cluster `here`.
+fn judge(ward: &Ward, owner: Option<Result<Owner, String>>, here: &str) -> Whose {
+    let annotations = ward.tenant.as_ref().map(|tenant| tenant.annotations());
+    let taken_over = annotations.and_then(|annotations| annotations.get(TAKE_OVER_ARCHIVE_ANNOTATION));
+    if taken_over.is_some_and(|named| *named == ward.archive.to_string()) {
+        return Whose::Ours;
+    }
+    match owner {
+        None => Whose::Ours,
+        Some(Ok(owner)) if owner.cluster == here => Whose::Ours,
+        Some(Ok(owner)) => {
+            Whose::Another(format!("the tenant {} in the cluster {}", owner.tenant, owner.cluster))
+        }
+        Some(Err(why)) => Whose::Another(format!("one whose record this cluster's key did not sign ({why})")),
+    }
+}
+
+/// The folders of data that the archive has.
+///
+/// # Errors
+/// If they cannot be listed.
+pub async fn folders(ward: &Ward, access: &Access) -> Result<DataFolders, Error> {
+    access.reader.data_folders(&ward.archive).await.map_err(Error::List)
+}
+
+/// Those of `folders` that have a manifest.
+///
+/// # Errors
+/// If one cannot be looked at.
+pub async fn whole(folders: &[Folder], access: &Access) -> Result<BTreeSet<Folder>, Error> {
+    let mut whole = BTreeSet::new();
+    for folder in folders {
+        if access.reader.has_manifest(folder).await.map_err(Error::List)? {
+            whole.insert(folder.clone());
+        }
+    }
+    Ok(whole)
 }
 
 /// The `Backup` objects of the ward's tenant.
@@ -348,4 +534,41 @@ async fn in_use(ward: &Ward, context: &Context) -> (BTreeMap<Slot, String>, bool
         }
     }
     (in_use, is_known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{copy::check::tests::tenant, store::check::tests::store};
+
+    fn ward(annotations: &[(&str, &str)]) -> Ward {
+        let mut tenant = tenant().as_ref().clone();
+        let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        tenant.metadata.annotations = Some(annotations.collect());
+        Ward {
+            archive: "ada".parse().unwrap(),
+            store: store(),
+            tenant: Some(Arc::new(tenant)),
+            place: Place::First,
+            committed: None,
+            standing: Standing::Known,
+            terms: None,
+            others: vec![],
+        }
+    }
+
+    #[test]
+    fn an_archive_of_another_cluster_is_another_s_until_somebody_has_it_taken_over() {
+        let owner = |cluster: &str| Some(Ok(owner::tests::owner("ada", "u1", cluster, None)));
+        let plain = ward(&[]);
+
+        assert_eq!(judge(&plain, None, "c1"), Whose::Ours);
+        assert_eq!(judge(&plain, owner("c1"), "c1"), Whose::Ours);
+        assert!(matches!(judge(&plain, owner("c2"), "c1"), Whose::Another(_)));
+        assert!(matches!(judge(&plain, Some(Err("forged".to_owned())), "c1"), Whose::Another(_)));
+        let taken_over = ward(&[(TAKE_OVER_ARCHIVE_ANNOTATION, "ada")]);
+        assert_eq!(judge(&taken_over, owner("c2"), "c1"), Whose::Ours);
+        let gone = Ward { tenant: None, ..plain };
+        assert!(matches!(judge(&gone, owner("c2"), "c1"), Whose::Another(_)));
+    }
 }

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use valv_crds::Slot;
 
-use super::observe::{Lineage, Seen};
+use super::{
+    damage::Drilled,
+    observe::{Lineage, Seen},
+};
 use crate::{
-    archive::{layout::Folder, terms::Terms},
+    archive::{register::Register, terms::Terms},
     digest,
-    retention::{self, Archived, Hold, Rules, State, StoreLock},
+    retention::{self, Archived, Course, Hold, Reason, Rules, State, StoreLock},
     schedule::{self, ScheduleError},
     store::check::Store,
 };
@@ -17,8 +20,14 @@ use crate::{
 /// How long what is in use is held by a look: longer than a look, and shorter than it takes to matter for a lock.
 const IN_USE: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// A day, for what is too young to be garbage.
+/// Seconds of a day.
 const DAY_SECONDS: u64 = 86_400;
+
+/// Slots that retention let go are remembered, the newest so many: longer than a lock keeps anything of them.
+const MOST_LET_GO: usize = 5_000;
+
+/// How long after its commit a backup is expected in the other stores.
+const COPIED_WITHIN: std::time::Duration = std::time::Duration::from_secs(6 * 3600);
 
 /// What is done with a ward.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,10 +40,14 @@ pub struct Plan {
     pub delete: Vec<Slot>,
     /// Backups that would go, and until when a lock keeps them.
     pub blocked: BTreeMap<Slot, Timestamp>,
-    /// What attempts left that nobody committed.
-    pub garbage: Vec<Folder>,
     /// Backups that should be there and are not. While there is one, nothing is deleted.
     pub missing: BTreeSet<Slot>,
+    /// Backups that should be there and are not, which somebody has acknowledged.
+    pub forgotten: BTreeSet<Slot>,
+    /// Backups that further stores of the policy should have, and have not.
+    pub uncopied: BTreeSet<Slot>,
+    /// The register that is to lie in the archive, before anything of `delete` goes.
+    pub register: Option<Register>,
     /// What waits for somebody's word.
     pub waits: Option<Waits>,
     /// Terms to be written into the archive.
@@ -46,7 +59,7 @@ pub struct Plan {
 pub struct Waits {
     /// What the annotation has to say: it names this store, this archive and these backups, and no others.
     pub digest: String,
-    /// So many backups would go
+    /// So many backups, or folders of data, would go
     pub deletions: usize,
     /// of so many.
     pub of: usize,
@@ -61,6 +74,12 @@ pub enum Why {
     Many,
     /// The rules of before would have kept some of it.
     Tightened,
+    /// They are gone already, and nobody said that they may.
+    Missing,
+    /// They look as if a commit of theirs had been lost.
+    NeverCommitted,
+    /// Attempts left more than they do.
+    Leftovers,
 }
 
 /// What `terms` mean for what was `seen` in `store`, at `now`.
@@ -79,16 +98,26 @@ pub fn plan(terms: &Terms, store: &Store, seen: &Seen, now: Timestamp) -> Result
         }
         None => StoreLock::None,
     };
-    let catalogue = catalogue(terms, seen, now);
+    let register = register(store, seen, now);
+    let catalogue = catalogue(terms, seen, &register, now);
+    let rules = |terms: &Terms| rules(terms, seen.course);
     let wanted = retention::plan(&rules(terms)?, lock, &catalogue, now);
+    let missing = missing(seen);
     let mut plan = Plan {
         keep: wanted.keep.len(),
         extend: wanted.extend,
         blocked: wanted.blocked,
-        missing: missing(seen),
+        uncopied: uncopied(&rules(terms)?, seen, &catalogue, &wanted.keep, now),
         ..Plan::default()
     };
-    if !plan.missing.is_empty() {
+    let digest = digest_of(&store.name, terms, &missing.iter().copied().collect::<Vec<_>>());
+    if seen.acknowledged.contains(&digest) {
+        plan.forgotten = missing;
+    } else if !missing.is_empty() {
+        let (deletions, of) = (missing.len(), seen.catalogue.entries.len());
+        plan.waits = Some(Waits { digest, deletions, of, why: Why::Missing });
+        plan.missing = missing;
+        plan.register = next(seen, register, &plan, now);
         return Ok(plan);
     }
     // What the rules of before would have let go too.
@@ -122,9 +151,95 @@ pub fn plan(terms: &Terms, store: &Store, seen: &Seen, now: Timestamp) -> Result
     if !seen.is_use_known {
         plan.delete.clear();
     }
-    plan.garbage = garbage(terms, seen, now);
-    plan.record = record(terms, seen, plan.waits.as_ref());
+    plan.record = record(terms, seen, plan.waits.as_ref(), now);
+    plan.register = next(seen, register, &plan, now);
     Ok(plan)
+}
+
+impl Plan {
+    /// What is left of it in an archive that is another cluster's: what is only of this cluster's own objects.
+    pub fn leave_alone(&mut self) {
+        *self = Self { keep: self.keep, missing: std::mem::take(&mut self.missing), ..Self::default() };
+    }
+}
+
+/// What the store should have, as it was seen: what it said before, what is committed, and what is damaged.
+fn register(store: &Store, seen: &Seen, now: Timestamp) -> Register {
+    let archive = &seen.catalogue.archive;
+    let mut register = seen.register.clone().unwrap_or_else(|| Register::empty(archive, &store.name, now));
+    register.committed.extend(seen.catalogue.entries.keys());
+    register.let_go.retain(|slot| !seen.catalogue.entries.contains_key(slot));
+    let Drilled { passed, damaged, failing: _ } = &seen.drilled;
+    register.damaged.extend(damaged.iter().map(|(slot, why)| (*slot, why.clone())));
+    for (slot, (why, since)) in &seen.reported {
+        // A drill that restored it since knows better.
+        if passed.get(slot).is_none_or(|passed| passed < since) {
+            register.damaged.insert(*slot, why.clone());
+        }
+    }
+    register.damaged.retain(|slot, _| {
+        let is_reported = seen
+            .reported
+            .get(slot)
+            .is_some_and(|(_, since)| passed.get(slot).is_none_or(|passed| passed < since));
+        seen.catalogue.entries.contains_key(slot) && (is_reported || !passed.contains_key(slot))
+    });
+    register
+}
+
+/// The register that is to be written, if it says otherwise than the one that is there.
+fn next(seen: &Seen, mut register: Register, plan: &Plan, now: Timestamp) -> Option<Register> {
+    for slot in &plan.delete {
+        register.committed.remove(slot);
+        register.let_go.insert(*slot);
+    }
+    register.committed.retain(|slot| !plan.forgotten.contains(slot));
+    while register.let_go.len() > MOST_LET_GO {
+        register.let_go.pop_first();
+    }
+    match &seen.register {
+        Some(standing) => standing.next(register, now),
+        None => Some(Register { number: 1, ..register }),
+    }
+}
+
+/// What is kept here, and is not in each of the further stores though it would be kept there too.
+fn uncopied(
+    rules: &Rules,
+    seen: &Seen,
+    catalogue: &retention::Catalogue,
+    keep: &BTreeMap<Slot, BTreeSet<Reason>>,
+    now: Timestamp,
+) -> BTreeSet<Slot> {
+    let is_settled = |slot: &Slot| {
+        let entry = seen.catalogue.entries.get(slot);
+        entry.is_some_and(|entry| {
+            entry.commit.committed.saturating_add(COPIED_WITHIN).unwrap_or(Timestamp::MAX) <= now
+        })
+    };
+    let is_good = |slot: &&Slot| {
+        catalogue.get(slot).is_some_and(|backup| backup.state == State::Good) && is_settled(slot)
+    };
+    let ours: Vec<Slot> = keep.keys().filter(is_good).copied().collect();
+    let mut uncopied = BTreeSet::new();
+    for there in &seen.elsewhere {
+        let lacks = |slot: &&Slot| !there.committed.contains(slot) && !there.let_go.contains(slot);
+        let lacking: Vec<Slot> = ours.iter().filter(lacks).copied().collect();
+        let good = |slot: &Slot| {
+            let backup = Archived {
+                taken: slot.time(),
+                state: State::Good,
+                parent: None,
+                locked_until: None,
+                hold: None,
+            };
+            (*slot, backup)
+        };
+        let both = there.committed.iter().chain(&lacking).map(good).collect();
+        let kept = retention::plan(rules, StoreLock::None, &both, now).keep;
+        uncopied.extend(lacking.into_iter().filter(|slot| kept.contains_key(slot)));
+    }
+    uncopied
 }
 
 /// Whom the deletion of `slots` is asked of: a digest that is another for every other clean-up.
@@ -136,12 +251,12 @@ fn digest_of(store: &str, terms: &Terms, slots: &[Slot]) -> String {
     digest::of_entries(entries.into_iter().chain(slots).map(|(key, value)| (key, value.as_bytes())))
 }
 
-fn rules(terms: &Terms) -> Result<Rules, ScheduleError> {
-    Ok(Rules::new(&terms.retention, schedule::time_zone(&terms.time_zone)?))
+fn rules(terms: &Terms, course: Course) -> Result<Rules, ScheduleError> {
+    Ok(Rules { course, ..Rules::new(&terms.retention, schedule::time_zone(&terms.time_zone)?) })
 }
 
 /// The catalogue, as retention sees it.
-fn catalogue(terms: &Terms, seen: &Seen, now: Timestamp) -> retention::Catalogue {
+fn catalogue(terms: &Terms, seen: &Seen, register: &Register, now: Timestamp) -> retention::Catalogue {
     let in_an_hour = now.saturating_add(IN_USE).unwrap_or(Timestamp::MAX);
     let entries = seen.catalogue.entries.iter();
     let archived = entries.map(|(slot, entry)| {
@@ -150,12 +265,21 @@ fn catalogue(terms: &Terms, seen: &Seen, now: Timestamp) -> retention::Catalogue
         let held = held
             .map(|hold| Hold { reason: hold.reason.clone(), until: hold.until.as_ref().map(|time| time.0) });
         let used = seen.in_use.get(slot).map(|by| Hold { reason: by.clone(), until: Some(in_an_hour) });
+        // While nobody can restore what is newer, what could be restored last stays, and all before it.
+        let failing = seen.drilled.failing.as_ref();
+        let failing =
+            failing.filter(|failing| failing.restorable.is_none_or(|restorable| *slot <= restorable));
+        let failing = failing.map(|_| Hold {
+            reason: "the newest drill failed, and nothing newer was ever restored".to_owned(),
+            until: Some(in_an_hour),
+        });
         let longest = |hold: &Hold| hold.until.unwrap_or(Timestamp::MAX);
         let archived = Archived {
             // By the operator's clock, and no earlier than the data were taken: the floor counts from here.
             taken: entry.commit.committed.max(slot.time()),
             state: match lineage {
                 Some(Lineage::Damaged) => State::Damaged,
+                Some(Lineage::Of(_)) | None if register.damaged.contains_key(slot) => State::Damaged,
                 Some(Lineage::Of(_)) | None => State::Good,
             },
             parent: match lineage {
@@ -163,36 +287,22 @@ fn catalogue(terms: &Terms, seen: &Seen, now: Timestamp) -> retention::Catalogue
                 Some(Lineage::Damaged) | None => None,
             },
             locked_until: entry.locked_until,
-            hold: held.chain(used).max_by_key(longest),
+            hold: held.chain(used).chain(failing).max_by_key(longest),
         };
         (*slot, archived)
     });
     archived.collect()
 }
 
-/// What the cluster knows to be there, and is not.
+/// What the cluster knows to be there, or the register, and is not.
 fn missing(seen: &Seen) -> BTreeSet<Slot> {
-    seen.known.iter().filter(|slot| !seen.catalogue.entries.contains_key(slot)).copied().collect()
-}
-
-/// What was left by attempts that were never committed, and is old enough that none of them runs any more.
-fn garbage(terms: &Terms, seen: &Seen, now: Timestamp) -> Vec<Folder> {
-    let age = terms.deadline_seconds.saturating_mul(2).saturating_add(DAY_SECONDS);
-    let age = std::time::Duration::from_secs(age);
-    let is_garbage = |folder: &&Folder| {
-        let entry = seen.catalogue.entries.get(&folder.slot);
-        let is_committed = entry.is_some_and(|entry| entry.commit.attempt == folder.attempt);
-        let may_be_somebody_s = seen.catalogue.refused.contains_key(&folder.slot)
-            || seen.unfinished.contains(&folder.slot)
-            || seen.known.contains(&folder.slot) && entry.is_none();
-        let is_old = folder.slot.time().saturating_add(age).unwrap_or(Timestamp::MAX) <= now;
-        !is_committed && !may_be_somebody_s && is_old
-    };
-    seen.folders.iter().filter(is_garbage).cloned().collect()
+    let registered = seen.register.iter().flat_map(|register| &register.committed);
+    let wanted = seen.known.iter().chain(registered);
+    wanted.filter(|slot| !seen.catalogue.entries.contains_key(slot)).copied().collect()
 }
 
 /// The terms that are to lie in the archive. Tighter ones wait until they are acknowledged; holds do not wait.
-fn record(terms: &Terms, seen: &Seen, waits: Option<&Waits>) -> Option<Terms> {
+fn record(terms: &Terms, seen: &Seen, waits: Option<&Waits>, now: Timestamp) -> Option<Terms> {
     let wanted = match (&seen.recorded, waits) {
         (Some(recorded), Some(_)) => Terms {
             retention: recorded.retention.clone(),
@@ -202,11 +312,13 @@ fn record(terms: &Terms, seen: &Seen, waits: Option<&Waits>) -> Option<Terms> {
         },
         (Some(_) | None, _) => terms.clone(),
     };
+    // Those of an archive without a tenant were read there, and say when.
+    let wanted = Terms { written: Timestamp::from_second(now.as_second()).unwrap_or(now), ..wanted };
     (!seen.recorded.as_ref().is_some_and(|recorded| recorded.says_as(&wanted))).then_some(wanted)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use jiff::SignedDuration;
 
     use super::*;
@@ -217,29 +329,31 @@ mod tests {
             digest::Blake3,
             envelope::SigningKey,
             finding::Findings,
+            layout::Folder,
             manifest::FORMAT,
             terms::tests::terms,
             verify::Mode,
         },
+        janitor::observe::Elsewhere,
         store::check::tests::store,
     };
 
     const NOON: &str = "2026-11-22T12:00:00Z";
 
-    fn now() -> Timestamp {
+    pub fn now() -> Timestamp {
         NOON.parse().unwrap()
     }
 
-    fn slot(days_ago: i64) -> Slot {
+    pub fn slot(days_ago: i64) -> Slot {
         let one: Timestamp = "2026-11-22T01:00:00Z".parse().unwrap();
         Slot::at(one - SignedDuration::from_hours(24 * days_ago)).unwrap()
     }
 
-    fn attempt(number: i64) -> crate::archive::layout::Attempt {
+    pub fn attempt(number: i64) -> crate::archive::layout::Attempt {
         format!("00000000-0000-7000-8000-{:012x}", number.unsigned_abs()).parse().unwrap()
     }
 
-    fn folder(days_ago: i64) -> Folder {
+    pub fn folder(days_ago: i64) -> Folder {
         Folder { archive: "ada".parse().unwrap(), slot: slot(days_ago), attempt: attempt(days_ago) }
     }
 
@@ -277,7 +391,7 @@ mod tests {
     }
 
     /// The daily backups of the last `days`, at rest.
-    fn seen(days: i64) -> Seen {
+    pub fn seen(days: i64) -> Seen {
         Seen {
             catalogue: Catalogue {
                 archive: "ada".parse().unwrap(),
@@ -288,7 +402,12 @@ mod tests {
             },
             lineage: BTreeMap::new(),
             recorded: Some(rules_of(3, 5)),
-            folders: (0..days).map(folder).collect(),
+            register: None,
+            replaced: vec![],
+            drilled: Drilled::default(),
+            reported: BTreeMap::new(),
+            elsewhere: vec![],
+            course: Course::GoesOn,
             in_use: BTreeMap::new(),
             is_use_known: true,
             unfinished: BTreeSet::new(),
@@ -298,8 +417,14 @@ mod tests {
         }
     }
 
+    /// A register in which these stand.
+    pub fn register(days_ago: &[i64]) -> Register {
+        let committed = days_ago.iter().map(|ago| slot(*ago)).collect();
+        Register { committed, number: 7, ..Register::empty(&"ada".parse().unwrap(), "helsinki", now()) }
+    }
+
     /// The newest `last` are kept, and a clean-up of more than `usual` is asked for.
-    fn rules_of(last: i32, usual: i32) -> Terms {
+    pub fn rules_of(last: i32, usual: i32) -> Terms {
         let mut terms = terms();
         let retention = &mut terms.retention;
         (retention.last, retention.daily, retention.weekly) = (last, 0, 0);
@@ -354,7 +479,7 @@ mod tests {
         seen.acknowledged = vec![waits.digest];
         let acknowledged = planned(&tighter, &seen);
         assert_eq!(acknowledged.delete, [slot(4), slot(5)]);
-        assert_eq!(acknowledged.record, Some(tighter));
+        assert!(acknowledged.record.unwrap().says_as(&tighter));
     }
 
     #[test]
@@ -366,7 +491,7 @@ mod tests {
         let hold = serde_json::json!({ "slot": slot(5), "reason": "a lawsuit, decided today" });
         held.holds = vec![serde_json::from_value(hold).unwrap()];
 
-        assert_eq!(planned(&looser, &seen).record, Some(looser));
+        assert!(planned(&looser, &seen).record.unwrap().says_as(&looser));
         let plan = planned(&held, &seen);
         assert!(!plan.delete.contains(&slot(5)));
         let recorded = plan.record.unwrap();
@@ -378,12 +503,12 @@ mod tests {
         let mut seen = seen(5);
         seen.catalogue.entries.remove(&slot(1));
         seen.known = BTreeSet::from([slot(0), slot(1)]);
-        seen.folders.push(folder(40));
 
         let plan = planned(&rules_of(1, 50), &seen);
 
         assert_eq!(plan.missing, BTreeSet::from([slot(1)]));
-        assert_eq!((plan.delete.len(), plan.garbage.len(), plan.record), (0, 0, None));
+        assert_eq!((plan.delete.len(), plan.record), (0, None));
+        assert_eq!(plan.waits.unwrap().why, Why::Missing);
     }
 
     #[test]
@@ -412,19 +537,107 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_old_and_nobody_s() {
-        let mut seen = seen(3);
-        let (second_attempt, young) =
-            (Folder { attempt: attempt(99), ..folder(2) }, Folder { attempt: attempt(99), ..folder(0) });
-        let (refused, running, known, left) = (folder(10), folder(11), folder(12), folder(13));
-        seen.folders.extend([&second_attempt, &young, &refused, &running, &left].map(Clone::clone));
-        seen.catalogue.refused = BTreeMap::from([(refused.slot, "forged".to_owned())]);
-        seen.unfinished = BTreeSet::from([running.slot]);
+    fn a_backup_that_stands_in_the_register_is_missed_however_old_it_is() {
+        let mut seen = seen(5);
+        seen.register = Some(register(&[0, 1, 2, 3, 4, 300]));
 
-        assert_eq!(planned(&rules_of(3, 5), &seen).garbage, [second_attempt, left]);
-        seen.folders.push(known.clone());
-        seen.known = BTreeSet::from([known.slot]);
-        assert_eq!(planned(&rules_of(3, 5), &seen).garbage, [], "its commit is missing");
+        let asked = planned(&rules_of(1, 50), &seen);
+
+        assert_eq!((asked.missing, asked.delete), (BTreeSet::from([slot(300)]), vec![]));
+        let waits = asked.waits.unwrap();
+        assert_eq!((waits.why, waits.deletions), (Why::Missing, 1));
+        seen.acknowledged = vec![waits.digest];
+        let acknowledged = planned(&rules_of(3, 50), &seen);
+        assert_eq!(acknowledged.delete, [slot(3), slot(4)]);
+        assert_eq!((acknowledged.missing.len(), acknowledged.forgotten), (0, BTreeSet::from([slot(300)])));
+        assert!(!acknowledged.register.unwrap().committed.contains(&slot(300)));
+    }
+
+    #[test]
+    fn what_is_committed_is_written_down_and_so_is_what_goes_before_it_goes() {
+        let mut seen = seen(5);
+        seen.register = Some(register(&[1, 2, 3, 4]));
+
+        let written = planned(&rules_of(3, 5), &seen).register.unwrap();
+
+        assert_eq!(written.committed, (0..3).map(slot).collect());
+        assert_eq!((written.let_go, written.number), (BTreeSet::from([slot(3), slot(4)]), 8));
+        seen.register = Some(register(&[0, 1, 2, 3, 4]));
+        assert_eq!(planned(&rules_of(9, 5), &seen).register, None, "nothing changed");
+        seen.register = None;
+        assert_eq!(planned(&rules_of(9, 5), &seen).register.unwrap().number, 1);
+    }
+
+    #[test]
+    fn what_a_drill_found_damaged_stands_for_nothing_and_is_remembered() {
+        let mut seen = seen(6);
+        seen.drilled.damaged = BTreeMap::from([(slot(2), "a drill: Corrupt".to_owned())]);
+
+        let plan = planned(&rules_of(3, 5), &seen);
+
+        // 0, 1 and 3 are the newest good ones.
+        assert_eq!(plan.delete, [slot(2), slot(4), slot(5)]);
+        let mut later = self::seen(6);
+        later.register = Some(register(&[0, 1, 2, 3, 4, 5]));
+        later.register.as_mut().unwrap().damaged = BTreeMap::from([(slot(2), "a drill: Corrupt".to_owned())]);
+        assert!(planned(&rules_of(3, 5), &later).delete.contains(&slot(2)));
+        later.drilled.passed = BTreeMap::from([(slot(2), now())]);
+        let mended = planned(&rules_of(3, 5), &later);
+        assert_eq!(mended.delete, [slot(3), slot(4), slot(5)]);
+        assert_eq!(mended.register.unwrap().damaged, BTreeMap::new());
+    }
+
+    #[test]
+    fn while_the_newest_drill_failed_nothing_older_goes_than_what_was_restored_last() {
+        let mut seen = seen(6);
+        let failing = |restorable| Some(crate::janitor::damage::Failing { restorable });
+
+        seen.drilled.failing = failing(Some(slot(4)));
+        assert_eq!(planned(&rules_of(3, 5), &seen).delete, [slot(3)]);
+        seen.drilled.failing = failing(None);
+        assert_eq!(planned(&rules_of(3, 5), &seen).delete, []);
+        let extended = planned(&rules_of(3, 5), &seen).extend;
+        assert_eq!(
+            extended,
+            planned(&rules_of(3, 5), &self::seen(6)).extend,
+            "no lock is made longer for it"
+        );
+    }
+
+    #[test]
+    fn a_copy_that_could_not_read_its_source_makes_it_damaged_until_a_drill_of_it_passes() {
+        let mut seen = seen(6);
+        let yesterday = now() - SignedDuration::from_hours(24);
+        seen.reported = BTreeMap::from([(slot(2), ("the copy".to_owned(), yesterday))]);
+
+        assert!(planned(&rules_of(3, 5), &seen).delete.contains(&slot(2)));
+        seen.drilled.passed = BTreeMap::from([(slot(2), now())]);
+        assert!(!planned(&rules_of(3, 5), &seen).delete.contains(&slot(2)));
+    }
+
+    #[test]
+    fn what_another_store_should_have_and_has_not_is_counted_and_what_it_let_go_is_not() {
+        let mut seen = seen(5);
+        seen.elsewhere = vec![Elsewhere {
+            store: "frankfurt".to_owned(),
+            committed: [0, 1].map(slot).into(),
+            let_go: BTreeSet::from([slot(3)]),
+        }];
+
+        // 4 would go here; 3 was let go there.
+        assert_eq!(planned(&rules_of(4, 5), &seen).uncopied, BTreeSet::from([slot(2)]));
+        seen.elsewhere.clear();
+        assert_eq!(planned(&rules_of(4, 5), &seen).uncopied, BTreeSet::new());
+    }
+
+    #[test]
+    fn in_another_cluster_s_archive_nothing_is_done() {
+        let mut plan = planned(&rules_of(3, 5), &seen(6));
+        assert!(!plan.delete.is_empty());
+
+        plan.leave_alone();
+
+        assert_eq!(plan, Plan { keep: plan.keep, ..Plan::default() });
     }
 
     #[test]

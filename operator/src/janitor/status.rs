@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource, ResourceExt};
+use tracing::warn;
 use valv_crds::{JournalTenant, Slot, protection::KeptIn};
 
 use super::{
@@ -12,11 +13,17 @@ use super::{
     observe::Seen,
     plan::{Plan, Waits, Why},
 };
-use crate::io::{
-    cluster::Error,
-    events::{self, News, Tone},
-    kind::Kind,
+use crate::{
+    error::chain,
+    io::{
+        cluster::Error,
+        events::{self, News, Tone},
+        kind::Kind,
+    },
 };
+
+/// Of a failure so much is said.
+const MOST_CHARS: usize = 1_000;
 
 /// Missing backups that are named.
 const NAMED: usize = 16;
@@ -25,7 +32,14 @@ const NAMED: usize = 16;
 const TRIES: usize = 3;
 
 /// What is kept, as it is told.
-pub fn kept(ward: &Ward, seen: &Seen, plan: &Plan, outcome: &Outcome) -> KeptIn {
+pub fn kept(
+    ward: &Ward,
+    seen: &Seen,
+    plan: &Plan,
+    outcome: &Outcome,
+    finding: Option<String>,
+    now: Timestamp,
+) -> KeptIn {
     let left = || seen.catalogue.entries.keys().filter(|slot| !outcome.deleted.contains(slot));
     let first_lock = plan.blocked.values().copied().min();
     let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
@@ -39,11 +53,24 @@ pub fn kept(ward: &Ward, seen: &Seen, plan: &Plan, outcome: &Outcome) -> KeptIn 
             .map(|until| Time(Timestamp::from_second(until.as_second()).unwrap_or(until))),
         awaits_acknowledgement: plan.waits.as_ref().map(|waits| waits.digest.clone()),
         missing: plan.missing.iter().take(NAMED).copied().collect(),
+        uncopied: number(plan.uncopied.len()),
+        looked: Timestamp::from_second(now.as_second()).ok().map(Time),
+        failure: None,
+        finding: finding.map(|finding| {
+            format!("{finding}: somebody fills the store; what attempts left there is not deleted")
+        }),
     }
 }
 
 /// What is news, when `before` was told last.
-pub fn news(ward: &Ward, seen: &Seen, plan: &Plan, outcome: &Outcome, before: Option<&KeptIn>) -> Vec<News> {
+pub fn news(
+    ward: &Ward,
+    seen: &Seen,
+    plan: &Plan,
+    outcome: &Outcome,
+    before: Option<&KeptIn>,
+    kept_finding: Option<&String>,
+) -> Vec<News> {
     let (store, archive) = (&ward.store.name, &ward.archive);
     let mut news = Vec::new();
     let mut say = |tone, reason: &str, note| news.push(News { tone, reason: reason.to_owned(), note });
@@ -89,6 +116,22 @@ pub fn news(ward: &Ward, seen: &Seen, plan: &Plan, outcome: &Outcome, before: Op
         );
         say(Tone::Warning, "CatalogueRolledBack", note);
     }
+    if let Some(finding) =
+        kept_finding.filter(|finding| before.and_then(|before| before.finding.as_ref()) != Some(*finding))
+    {
+        say(Tone::Warning, "StoreCrowded", format!("in {store}: {finding}"));
+    }
+    let was_damaged = seen.register.as_ref().map(|register| &register.damaged);
+    let damaged = plan.register.as_ref().map(|register| &register.damaged);
+    let newly = damaged
+        .into_iter()
+        .flatten()
+        .filter(|(slot, _)| was_damaged.is_none_or(|was| !was.contains_key(slot)));
+    for (slot, why) in newly.take(3) {
+        let note =
+            format!("{slot} of {archive} in {store} stands for nothing until a drill of it passes: {why}");
+        say(Tone::Warning, "Damaged", note);
+    }
     if seen.catalogue.covered.total > 0 {
         let note = format!(
             "something lies over commits of {archive} in {store}, and is seen through: {}",
@@ -117,18 +160,44 @@ fn is_as_before(before: i32, now: usize) -> bool {
 /// What somebody is asked, and how to answer.
 fn question(ward: &Ward, waits: &Waits) -> String {
     let Waits { digest, deletions, of, why } = waits;
-    let why = match why {
-        Why::Many => "which is more than usual",
-        Why::Tightened => "some of which the rules of before would have kept",
+    let (archive, store) = (&ward.archive, &ward.store.name);
+    let (what, answer) = match why {
+        Why::Many => (
+            format!(
+                "retention would delete {deletions} of {of} backups of {archive} in {store}, which is more than usual"
+            ),
+            "if that is meant",
+        ),
+        Why::Tightened => (
+            format!(
+                "retention would delete {deletions} of {of} backups of {archive} in {store}, some of which the rules of before would have kept"
+            ),
+            "if that is meant",
+        ),
+        Why::Missing => (
+            format!(
+                "{deletions} backups of {archive} that were committed in {store} are gone, and nothing is deleted there until somebody has looked"
+            ),
+            "when you know why",
+        ),
+        Why::NeverCommitted => (
+            format!(
+                "{deletions} of {of} folders of data of {archive} in {store} have no commit; with a manifest, so that it may be their commit that was lost"
+            ),
+            "if they may be deleted",
+        ),
+        Why::Leftovers => (
+            format!(
+                "attempts left {deletions} folders of data of {archive} in {store}, which is more than usual"
+            ),
+            "if they may be deleted",
+        ),
     };
     let whose = match &ward.tenant {
         Some(tenant) => format!("journaltenant {}", tenant.name_any()),
         None => format!("backupstore {}", ward.store.name),
     };
-    format!(
-        "retention would delete {deletions} of {of} backups of {} in {}, {why}; if that is meant: kubectl annotate --overwrite {whose} valv.eu/acknowledge-deletion={digest}",
-        ward.archive, ward.store.name
-    )
+    format!("{what}; {answer}: kubectl annotate --overwrite {whose} valv.eu/acknowledge-deletion={digest}")
 }
 
 /// The first few, and how many more.
@@ -149,23 +218,82 @@ pub async fn tell(
     seen: &Seen,
     plan: &Plan,
     outcome: &Outcome,
+    finding: Option<String>,
     context: &Context,
 ) -> Result<(), Error> {
-    let kept = kept(ward, seen, plan, outcome);
+    let mut kept = kept(ward, seen, plan, outcome, finding, (context.now)());
+    let finding = kept.finding.clone();
     let Some(tenant) = &ward.tenant else {
-        let news = news(ward, seen, plan, outcome, None);
+        let news = news(ward, seen, plan, outcome, None, finding.as_ref());
         events::publish(&context.recorder, &ward.store.object.object_ref(&()), news).await;
         return Ok(());
     };
-    let before = note(&tenant.name_any(), kept, context).await?;
-    let news = news(ward, seen, plan, outcome, before.as_ref());
+    let replace = |standing: Option<&KeptIn>| {
+        if outcome.failure.is_some() {
+            // Who looks next says why it stopped; when all was looked after last stands.
+            kept.looked = standing.and_then(|standing| standing.looked.clone());
+            kept.failure = standing.and_then(|standing| standing.failure.clone());
+        }
+        kept.clone()
+    };
+    let before = note(&tenant.name_any(), &ward.store.name, context, replace).await?;
+    let news = news(ward, seen, plan, outcome, before.as_ref(), finding.as_ref());
     let of: ObjectReference = tenant.object_ref(&());
     events::publish(&context.recorder, &of, news).await;
     Ok(())
 }
 
+/// Tells that an archive could not be looked after, and why. What cannot be told is logged: the look failed already.
+pub async fn tell_failure(ward: &Ward, error: &super::Error, context: &Context) {
+    // Such a look asked nobody, and the store's own condition says it.
+    if matches!(error, super::Error::Resting { .. }) {
+        return;
+    }
+    let Some(tenant) = &ward.tenant else { return };
+    let words: String = chain(error).chars().take(MOST_CHARS).collect();
+    let failed = |standing: Option<&KeptIn>| with_failure(standing, &ward.store.name, &words);
+    match note(&tenant.name_any(), &ward.store.name, context, failed).await {
+        Ok(before) if before.as_ref().and_then(|before| before.failure.as_ref()) != Some(&words) => {
+            let note = format!("{} in {} was not looked after: {words}", ward.archive, ward.store.name);
+            let news = vec![News { tone: Tone::Warning, reason: "NotLookedAfter".to_owned(), note }];
+            events::publish(&context.recorder, &tenant.object_ref(&()), news).await;
+        }
+        Ok(_) => {}
+        Err(error) => warn!(
+            archive = %ward.archive,
+            store.name = ward.store.name,
+            error = chain(&error),
+            "failed to say that an archive was not looked after"
+        ),
+    }
+}
+
+/// What stands, and that it could not be looked after since.
+fn with_failure(standing: Option<&KeptIn>, store: &str, words: &str) -> KeptIn {
+    let empty = || KeptIn {
+        store: store.to_owned(),
+        backups: 0,
+        oldest: None,
+        newest: None,
+        locked: 0,
+        locked_until: None,
+        awaits_acknowledgement: None,
+        missing: vec![],
+        uncopied: 0,
+        looked: None,
+        failure: None,
+        finding: None,
+    };
+    KeptIn { failure: Some(words.to_owned()), ..standing.cloned().unwrap_or_else(empty) }
+}
+
 /// Writes it into the tenant's status, and returns what stood there.
-async fn note(tenant: &str, kept: KeptIn, context: &Context) -> Result<Option<KeptIn>, Error> {
+async fn note(
+    tenant: &str,
+    store: &str,
+    context: &Context,
+    mut replace: impl FnMut(Option<&KeptIn>) -> KeptIn,
+) -> Result<Option<KeptIn>, Error> {
     let mut tries = TRIES;
     loop {
         tries -= 1;
@@ -177,14 +305,32 @@ async fn note(tenant: &str, kept: KeptIn, context: &Context) -> Result<Option<Ke
             return Ok(None);
         };
         let protection = status.backup.get_or_insert_default();
-        let before = protection.kept.iter().find(|standing| standing.store == kept.store).cloned();
-        protection.kept.retain(|standing| standing.store != kept.store);
-        protection.kept.push(kept.clone());
+        let before = protection.kept.iter().find(|standing| standing.store == store).cloned();
+        protection.kept.retain(|standing| standing.store != store);
+        protection.kept.push(replace(before.as_ref()));
         protection.kept.sort_by(|one, other| one.store.cmp(&other.store));
         match context.cluster.set_status(Kind::JournalTenant, &object, &status).await {
             Ok(_) => return Ok(before),
             Err(error) if error.is_conflict() && tries > 0 => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_failed_is_said_and_what_was_known_before_stands() {
+        let fresh = with_failure(None, "helsinki", "the clocks differ");
+        assert_eq!((fresh.backups, fresh.failure.as_deref()), (0, Some("the clocks differ")));
+
+        let looked = Some(Time("2026-11-22T12:00:00Z".parse().unwrap()));
+        let before = KeptIn { backups: 9, looked: looked.clone(), failure: None, ..fresh };
+        let after = with_failure(Some(&before), "helsinki", "the clocks differ");
+
+        assert_eq!((after.backups, after.looked), (9, looked));
+        assert_eq!(after.failure.as_deref(), Some("the clocks differ"));
     }
 }

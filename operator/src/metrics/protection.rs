@@ -304,7 +304,36 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
             keys(|key| key.due.map(seconds)),
         ),
         ("valv_policy_objective_seconds", "What a policy promises", objectives(snapshot)),
+        (
+            "valv_backup_copies_missing",
+            "Backups that a store of the policy should have a copy of by now, and has not",
+            each(&|tenant: &Overview| Some(number(tenant.copies_missing))),
+        ),
+        (
+            "valv_cleanup_waits",
+            "1 while a clean-up of the tenant's backups waits for somebody's word",
+            each(&|tenant: &Overview| {
+                let waits = tenant.troubles.iter().any(|trouble| trouble.code == TroubleCode::CleanUpWaits);
+                Some(f64::from(u8::from(waits)))
+            }),
+        ),
+        (
+            "valv_janitor_last_look_timestamp_seconds",
+            "When the archive in the store that nobody looked after the longest was last looked after",
+            last_looks(tenants),
+        ),
     ]
+}
+
+/// By store, the oldest of the last looks: one archive that fails each time must not hide behind those that do not.
+fn last_looks(tenants: &[Overview]) -> Vec<Sample> {
+    let mut oldest: BTreeMap<&str, Timestamp> = BTreeMap::new();
+    for archive in tenants.iter().flat_map(|tenant| &tenant.archives) {
+        let Some(looked) = archive.looked else { continue };
+        let standing = oldest.entry(archive.store.as_str()).or_insert(looked);
+        *standing = looked.min(*standing);
+    }
+    oldest.into_iter().map(|(store, looked)| (vec![("store", store.to_owned())], seconds(looked))).collect()
 }
 
 fn objectives(snapshot: &Snapshot<'_>) -> Vec<Sample> {
@@ -560,9 +589,28 @@ mod tests {
     }
 
     #[test]
+    fn what_the_janitor_saw_is_told() {
+        let kept = json!([
+            { "store": "helsinki", "looked": "2026-11-23T02:00:00Z", "uncopied": 2,
+                "awaitsAcknowledgement": "0123456789abcdef" },
+        ]);
+        let world = World::well().tenant("/status/backup/kept", kept);
+
+        assert_lines(
+            &caches(&world, leads()).scrape(),
+            &[
+                "valv_backup_copies_missing{tenant=\"ada\"} 2.0",
+                "valv_cleanup_waits{tenant=\"ada\"} 1.0",
+                "valv_janitor_last_look_timestamp_seconds{store=\"helsinki\"} 1795399200.0",
+            ],
+        );
+    }
+
+    #[test]
     fn every_metric_of_this_file_is_documented() {
         let documented = include_str!("../../../docs/operations/metrics.md");
-        let text = caches(&World::well(), leads()).scrape();
+        let kept = json!([{ "store": "helsinki", "looked": "2026-11-23T02:00:00Z" }]);
+        let text = caches(&World::well().tenant("/status/backup/kept", kept), leads()).scrape();
 
         let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         for name in names {

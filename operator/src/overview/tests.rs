@@ -431,3 +431,61 @@ fn ten_thousand_tenants_are_told_of_while_a_scrape_waits() {
     assert!(took < std::time::Duration::from_secs(5), "it took {took:?}");
     eprintln!("10,000 tenants in {took:?}");
 }
+
+/// The tenant of [`World::well`], whose archive in Helsinki stands so.
+fn kept(more: &Value) -> World {
+    let mut kept = json!({ "store": "helsinki", "backups": 9, "looked": "2026-11-23T02:00:00Z" });
+    kept.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    World::well().tenant("/status/backup/kept", json!([kept]))
+}
+
+fn troubles_of(world: &World) -> Vec<TroubleCode> {
+    let typed = world.typed();
+    let overview = tenants(&typed.snapshot(), noon()).remove(0);
+    overview.troubles.iter().map(|trouble| trouble.code).collect()
+}
+
+#[test]
+fn an_archive_that_is_looked_after_and_complete_is_no_trouble() {
+    assert_eq!(troubles_of(&kept(&json!({}))), []);
+}
+
+#[test]
+fn what_is_missing_waits_or_is_not_looked_after_in_a_store_is_a_trouble() {
+    let missing = kept(&json!({ "missing": ["20260101T010000Z"] }));
+    let waits = kept(&json!({ "awaitsAcknowledgement": "0123456789abcdef" }));
+    let failed = kept(&json!({ "failure": "its clock is 301 s ahead" }));
+    let long_ago = kept(&json!({ "looked": "2026-11-20T02:00:00Z" }));
+    let crowded = kept(&json!({ "finding": "more folders than anybody makes" }));
+    let uncopied = kept(&json!({ "uncopied": 3 }));
+
+    assert_eq!(troubles_of(&missing), [TroubleCode::Tampering, TroubleCode::CatalogueRolledBack]);
+    assert_eq!(troubles_of(&waits), [TroubleCode::CleanUpWaits]);
+    assert_eq!(troubles_of(&failed), [TroubleCode::NotLookedAfter]);
+    assert_eq!(troubles_of(&long_ago), [TroubleCode::NotLookedAfter]);
+    assert_eq!(troubles_of(&crowded), [TroubleCode::CleanUpWaits]);
+    assert_eq!(troubles_of(&uncopied), [TroubleCode::NotCopied]);
+}
+
+#[test]
+fn a_store_that_the_policy_names_no_more_is_no_trouble() {
+    let mut elsewhere = kept(&json!({ "failure": "gone" }));
+    elsewhere.tenant["status"]["backup"]["kept"][0]["store"] = json!("oslo");
+
+    assert_eq!(troubles_of(&elsewhere), []);
+}
+
+#[test]
+fn a_copy_that_is_hours_late_is_a_trouble_and_one_that_just_began_is_not() {
+    let with = |ended: &str, reason: &str| {
+        let mut world = World::well();
+        let mut backup = complete("20261123T010000Z", ended);
+        backup["status"]["conditions"].as_array_mut().unwrap().push(condition("Copied", "False", reason));
+        world.backups = vec![backup];
+        troubles_of(&world)
+    };
+
+    assert_eq!(with("2026-11-23T01:10:00Z", "StoreFull"), [TroubleCode::NotCopied]);
+    assert_eq!(with("2026-11-23T11:10:00Z", "Copying"), []);
+    assert_eq!(with("2026-11-23T01:10:00Z", "Expired"), []);
+}

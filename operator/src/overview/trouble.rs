@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use valv_crds::{BackupPolicy, BackupStore, JournalTenant};
 
-use super::{Overview, find};
+use super::{ArchiveView, Overview, find};
 
 /// Something that is wrong.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -27,12 +27,18 @@ pub enum TroubleCode {
     PolicyUnusable,
     /// Somebody changed what lies in a store.
     Tampering,
+    /// Backups that were committed in a store are not there any more.
+    CatalogueRolledBack,
     /// A store of the policy takes no backups.
     StoreNotReady,
     /// No complete backup came in time.
     BackupOverdue,
     /// The newest backup failed.
     BackupFailed,
+    /// A store of the policy lacks copies that it should have.
+    NotCopied,
+    /// Nobody makes locks longer, or deletes what is too old, in a store.
+    NotLookedAfter,
     /// A drill did not pass, and none of the same or a newer backup has since.
     DrillFailed,
     /// No drill came to a verdict in time.
@@ -43,6 +49,8 @@ pub enum TroubleCode {
     ObjectivesMissed,
     /// A key was not proven in time.
     KeyProofOverdue,
+    /// What would be deleted in a store waits for somebody's word.
+    CleanUpWaits,
     /// The journal itself is not as its spec asks.
     NotReady,
 }
@@ -79,6 +87,15 @@ pub fn troubles(
             format!("what lies in a store was changed, as these report: {}", seen.tampering.join(", "));
         say(TroubleCode::Tampering, message);
     }
+    for archive in seen.archives.iter().filter(|archive| !archive.missing.is_empty()) {
+        let slots: Vec<String> = archive.missing.iter().take(3).map(ToString::to_string).collect();
+        let message = format!(
+            "backups that were committed in {} are not there any more, among them {}: nothing is deleted there until somebody has looked",
+            archive.store,
+            slots.join(", ")
+        );
+        say(TroubleCode::CatalogueRolledBack, message);
+    }
     for name in policy.map(|policy| policy.spec.stores.as_slice()).unwrap_or_default() {
         let Some(store) = stores.get(name) else { continue };
         let view = super::store_view(store);
@@ -97,6 +114,18 @@ pub fn troubles(
     if let Some(failed) = &seen.failed_backup {
         let message = format!("backup {} failed ({}): {}", failed.name, failed.reason, failed.message);
         say(TroubleCode::BackupFailed, message);
+    }
+    if seen.copies_missing > 0 {
+        let message = format!(
+            "{} backups have no copy in every store of the policy: the condition Copied of the Backups says why",
+            seen.copies_missing
+        );
+        say(TroubleCode::NotCopied, message);
+    }
+    for archive in &seen.archives {
+        if let Some(message) = not_looked_after(archive, now) {
+            say(TroubleCode::NotLookedAfter, message);
+        }
     }
     if let Some(drill) = &seen.failed_drill {
         let message = format!("drill {} did not pass: {}", drill.name, drill.reason);
@@ -121,12 +150,40 @@ pub fn troubles(
         };
         say(TroubleCode::KeyProofOverdue, message);
     }
+    for archive in &seen.archives {
+        if let Some(digest) = &archive.awaits_acknowledgement {
+            let message = format!(
+                "a clean-up in {} waits for somebody's word (valv.eu/acknowledge-deletion={digest}): the tenant's events say what would go",
+                archive.store
+            );
+            say(TroubleCode::CleanUpWaits, message);
+        }
+        if let Some(finding) = &archive.finding {
+            say(TroubleCode::CleanUpWaits, format!("in {}: {finding}", archive.store));
+        }
+    }
     let conditions = tenant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     if let Some(ready) = find(conditions, "Ready").filter(|ready| ready.status != "True" && !seen.suspended) {
         say(TroubleCode::NotReady, format!("the journal is not ready ({}): {}", ready.reason, ready.message));
     }
     found
 }
+
+/// Why nobody looks after `archive`; `None`: it was looked after lately.
+fn not_looked_after(archive: &ArchiveView, now: Timestamp) -> Option<String> {
+    let store = &archive.store;
+    if let Some(failure) = &archive.failure {
+        return Some(format!(
+            "its archive in {store} is not looked after, no lock is made longer there: {failure}"
+        ));
+    }
+    let looked = archive.looked?;
+    let is_long_ago = now.as_second().saturating_sub(looked.as_second()) > LOOKED_AFTER_SECONDS;
+    is_long_ago.then(|| format!("its archive in {store} was last looked after at {looked}"))
+}
+
+/// An archive is looked after once a day, at a moment that is another each day: two days are the longest between.
+const LOOKED_AFTER_SECONDS: i64 = 50 * 3600;
 
 /// What the newest drill that passed measured above what was promised.
 fn missed(seen: &Overview) -> Option<String> {

@@ -188,6 +188,13 @@ mod tests {
             stores: reflector::store().0,
             backups: reflector::store().0,
             drills: reflector::store().0,
+            settings: Arc::new(
+                crate::settings::Settings::parse(
+                    "images: {valv: registry.example/valv:1, postgres: registry.example/postgres:17, proxy: registry.example/proxy:1}",
+                    "valv-system",
+                )
+                .unwrap(),
+            ),
             recorder: Recorder::new(client, Reporter::from("test")),
             backoff: Backoff::default(),
             now: || "2026-11-22T01:00:00Z".parse().unwrap(),

@@ -8,13 +8,15 @@ use valv_crds::{
     BackupPolicy, BackupPolicyStatus, BackupStore,
     condition::{Saying, Truth},
     policy::{PolicyCondition, PolicyReason},
-    store::{Answer, StoreCondition},
+    store::{Answer, Location, StoreCondition},
 };
 
 use crate::{
     error::chain,
     io::events::{News, Tone},
+    residency,
     schedule::{Schedule, ScheduleError},
+    settings,
 };
 
 /// What is known of a store.
@@ -25,7 +27,7 @@ pub struct StoreSeen {
     /// Whether the deletion of what is locked there was refused.
     pub is_locked: bool,
     /// Where it lies.
-    pub country: String,
+    pub location: Location,
 }
 
 impl StoreSeen {
@@ -43,15 +45,16 @@ impl StoreSeen {
         let seen = status.and_then(|status| status.capabilities.lock_refuses_deletion.as_ref());
         let is_locked =
             store.spec.object_lock.is_some() && seen.is_some_and(|seen| seen.answer == Answer::Yes);
-        Self { trouble, is_locked, country: store.spec.location.country.clone() }
+        Self { trouble, is_locked, location: store.spec.location.clone() }
     }
 }
 
-/// The status of `policy`, which so many `tenants` have, with `stores` as they are known.
+/// The status of `policy`, which so many `tenants` have, with `stores` as they are known, in a cluster that is at `own`.
 pub fn status(
     policy: &BackupPolicy,
     stores: &BTreeMap<String, StoreSeen>,
     tenants: usize,
+    own: Option<&settings::Location>,
     now: Timestamp,
 ) -> BackupPolicyStatus {
     let schedule = Schedule::try_from(&policy.spec.schedule);
@@ -61,7 +64,7 @@ pub fn status(
     let next_slot = next(&schedule);
     let next_drill_slot = drill.as_ref().ok().and_then(|drill| drill.as_ref()?.next(now));
     let calendar = said_of_schedules(schedule.err().or(drill.err()));
-    let usable = said_of_stores(policy, stores);
+    let usable = said_of_stores(policy, stores, own);
     let worst = [&calendar, &usable].into_iter().find(|said| !said.is_true());
     let ready = match worst {
         Some(said) => Said { kind: PolicyCondition::Ready, ..said.clone() },
@@ -96,10 +99,13 @@ fn said_of_schedules(error: Option<ScheduleError>) -> Said {
     Said::no(kind, reason, chain(&error))
 }
 
-fn said_of_stores(policy: &BackupPolicy, stores: &BTreeMap<String, StoreSeen>) -> Said {
+fn said_of_stores(
+    policy: &BackupPolicy,
+    stores: &BTreeMap<String, StoreSeen>,
+    own: Option<&settings::Location>,
+) -> Said {
     let kind = PolicyCondition::StoresUsable;
     let mut is_locked = false;
-    let countries = &policy.spec.countries;
     for name in &policy.spec.stores {
         match stores.get(name) {
             None => {
@@ -109,11 +115,8 @@ fn said_of_stores(policy: &BackupPolicy, stores: &BTreeMap<String, StoreSeen>) -
                     format!("the BackupStore {name} is not there"),
                 );
             }
-            Some(StoreSeen { country, .. }) if !countries.is_empty() && !countries.contains(country) => {
-                let message = format!(
-                    "the BackupStore {name} lies in {country}, which spec.countries does not list: name another, or list it"
-                );
-                return Said::no(kind, PolicyReason::StoreRefused, message);
+            Some(seen) if let Err(refused) = residency::may_lie_in(name, &seen.location, policy, own) => {
+                return Said::no(kind, PolicyReason::StoreRefused, refused.to_string());
             }
             Some(StoreSeen { trouble: Some(why), .. }) => {
                 let message = format!("the BackupStore {name} is not ready: {why}");
@@ -174,13 +177,13 @@ mod tests {
         let seen = StoreSeen {
             trouble: trouble.map(str::to_owned),
             is_locked: lock == Answer::Yes,
-            country: "FI".into(),
+            location: Location { region: "europe-1".into(), country: "FI".into() },
         };
         BTreeMap::from([("helsinki".to_owned(), seen)])
     }
 
     fn said(policy: &BackupPolicy, stores: &BTreeMap<String, StoreSeen>) -> (String, String, usize) {
-        let status = status(policy, stores, 3, "2026-11-22T12:00:00Z".parse().unwrap());
+        let status = status(policy, stores, 3, None, "2026-11-22T12:00:00Z".parse().unwrap());
         let ready = status.conditions[0].clone();
         (ready.status, ready.reason, status.conditions.len())
     }
@@ -188,7 +191,7 @@ mod tests {
     #[test]
     fn a_policy_with_a_locked_store_and_a_calendar_can_be_followed() {
         let status =
-            status(&policy(""), &stores(None, Answer::Yes), 3, "2026-11-22T12:00:00Z".parse().unwrap());
+            status(&policy(""), &stores(None, Answer::Yes), 3, None, "2026-11-22T12:00:00Z".parse().unwrap());
 
         assert_eq!(status.next_slot.unwrap().to_string(), "20261123T000000Z");
         assert_eq!((status.tenants, status.observed_generation), (3, Some(2)));
@@ -213,6 +216,21 @@ mod tests {
         assert_eq!(said(&policy("countries: [SE, FI]"), &stores(None, Answer::Yes)).0, "True");
         let decided = policy("withoutLock: {reason: 'the board decided so, 2026-10-01'}");
         assert_eq!(said(&decided, &stores(None, Answer::No)).0, "True");
+    }
+
+    #[test]
+    fn a_store_in_the_tenants_own_region_is_refused_wherever_it_stands_in_the_policy() {
+        let mut both = stores(None, Answer::Yes);
+        let mut second = both["helsinki"].clone();
+        second.location.region = "se-sto1".into();
+        both.insert("stockholm".into(), second);
+        let mut policy = policy("");
+        policy.spec.stores.push("stockholm".into());
+        let own = settings::Location { region: "se-sto1".into(), country: "SE".into() };
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+
+        assert_eq!(status(&policy, &both, 1, None, now).conditions[0].status, "True");
+        assert_eq!(status(&policy, &both, 1, Some(&own), now).conditions[0].reason, "StoreRefused");
     }
 
     #[test]

@@ -2,15 +2,19 @@
 //!
 //! Input: the object. Output: a [`Store`]. Pure. What a store's spec could say wrong is refused by its schema.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{fmt, num::NonZeroU64, ops::Deref, sync::Arc};
 
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use valv_crds::{
     BackupStore, BackupStoreSpec,
-    store::{self, LockMode, SecretName},
+    store::{self, Answer, LockMode, SecretName},
 };
 
-use crate::io::bucket::{self, Patience, Trust};
+use crate::{
+    agent::run_file::{self, Lock, Retry, Timeouts},
+    io::bucket::{self, OnExisting, Patience, Trust},
+};
 
 /// Who asks a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,6 +142,74 @@ impl Store {
         }
     }
 
+    /// The store, as agents speak to it: at most `share` of its bytes a second.
+    pub fn spoken_to(&self, share: Option<NonZeroU64>) -> run_file::Store {
+        let seconds =
+            |span: valv_crds::units::Span| u32::try_from(span.duration().as_secs()).unwrap_or(u32::MAX);
+        run_file::Store {
+            name: self.name.clone(),
+            endpoint: self.endpoint.clone(),
+            bucket: self.bucket.clone(),
+            prefix: self.prefix.clone(),
+            region: self.signing_region.clone().unwrap_or_else(|| self.location.region.clone()),
+            addressing: self.addressing,
+            ca_bundle: self.ca_bundle.clone(),
+            proxy: self.proxy.clone(),
+            timeouts: Timeouts {
+                connect: seconds(self.timeouts.connect),
+                attempt: seconds(self.timeouts.attempt),
+                stall: seconds(self.timeouts.stall),
+            },
+            retry: Retry {
+                per_request: self.retry.per_request.unsigned_abs(),
+                per_run: self.retry.per_run.unsigned_abs(),
+            },
+            bytes_per_second: share,
+            lock: self.object_lock.map(|lock| Lock { mode: lock.mode, days: lock.days.unsigned_abs() }),
+            content_md5: false,
+        }
+    }
+
+    /// What a PUT does if its key is there. A precondition is relied on only where it was seen to be heeded.
+    pub fn on_existing(&self) -> OnExisting {
+        let status = self.object.status.as_ref();
+        let seen = status.and_then(|status| status.capabilities.conditional_put.as_ref());
+        if seen.is_some_and(|seen| seen.answer == Answer::Yes) {
+            OnExisting::Fail
+        } else {
+            OnExisting::Replace
+        }
+    }
+
+    /// Whether what was seen `locked_until` then is locked for as long as the store's lock says, from `began`, but for
+    /// `tolerated`.
+    ///
+    /// # Errors
+    /// In what it is not, in words.
+    pub fn locks_long_enough(
+        &self,
+        locked_until: Option<Timestamp>,
+        began: Timestamp,
+        tolerated: SignedDuration,
+    ) -> Result<(), String> {
+        let Some(lock) = self.object_lock else { return Ok(()) };
+        let least = began
+            .saturating_add(SignedDuration::from_hours(24 * i64::from(lock.days)))
+            .and_then(|until| until.saturating_sub(tolerated))
+            .unwrap_or(Timestamp::MAX);
+        match locked_until {
+            Some(until) if until >= least => Ok(()),
+            Some(until) => Err(format!(
+                "an object is locked until {until} only, and the lock of {} is {} days",
+                self.name, lock.days
+            )),
+            None => Err(format!(
+                "an object has no lock, and {} says that it locks for {} days; or the reader may not see locks (GetObjectRetention)",
+                self.name, lock.days
+            )),
+        }
+    }
+
     /// The mode of the lock that is claimed.
     pub fn claimed_mode(&self) -> Option<bucket::LockMode> {
         self.object_lock.map(|lock| match lock.mode {
@@ -179,6 +251,23 @@ pub(crate) mod tests {
 
         assert_eq!(plain.settings(credentials.clone()).region, "europe-1");
         assert_eq!(check(Arc::new(other)).settings(credentials).region, "us-east-1");
+    }
+
+    #[test]
+    fn a_lock_that_was_not_seen_or_ends_too_early_is_too_short() {
+        let began: Timestamp = "2026-11-22T01:00:00Z".parse().unwrap();
+        let judged = |hours: i64| {
+            let until = began + SignedDuration::from_hours(hours);
+            store().locks_long_enough(Some(until), began, SignedDuration::from_mins(10))
+        };
+        let mut open = store().object.as_ref().clone();
+        open.spec.object_lock = None;
+
+        assert_eq!(judged(35 * 24), Ok(()));
+        assert!(judged(35 * 24 - 1).unwrap_err().contains("35 days"));
+        let unseen = store().locks_long_enough(None, began, SignedDuration::ZERO);
+        assert!(unseen.unwrap_err().contains("no lock"));
+        assert_eq!(check(Arc::new(open)).locks_long_enough(None, began, SignedDuration::ZERO), Ok(()));
     }
 
     #[test]

@@ -114,7 +114,7 @@ async fn a_catalogue_has_what_was_signed_whatever_lies_over_it() {
     let mut archives = archive(&bucket).archives().await.unwrap();
     archives.sort();
     assert_eq!(archives.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ada", "bo"]);
-    assert_eq!(archive(&bucket).data_folders(&ada).await.unwrap().len(), 4);
+    assert_eq!(archive(&bucket).data_folders(&ada).await.unwrap().folders.len(), 4);
     // What the catalogue says of a commit is what is signed, of the very bytes that lie there.
     let entry = &catalogue.entries[&slots[2].parse().unwrap()];
     assert_eq!(entry.blake3, Blake3::of(&fs::read(store.file(&key(slots[2]))).unwrap()));
@@ -312,13 +312,13 @@ async fn of_several_terms_the_last_that_were_signed_count() {
     let key = Terms::key(&ada).unwrap().to_string();
     let (older, newer) = (terms(1, "2026-11-21T00:00:00Z"), terms(35, "2026-11-22T00:00:00Z"));
     let forged = terms(1, "2026-11-23T00:00:00Z").seal(&Keys::new().signing).unwrap();
-    assert_eq!(archive(&bucket).terms(&ada, &[keys.public()]).await.unwrap(), None);
+    assert_eq!(archive(&bucket).terms(&ada, &[keys.public()], latest).await.unwrap(), None);
 
     for sealed in [newer.seal(&keys.signing).unwrap(), older.seal(&keys.signing).unwrap(), forged] {
         bucket.put(&key, Bytes::from(sealed), &Put::default()).await.unwrap();
     }
 
-    assert_eq!(archive(&bucket).terms(&ada, &[keys.public()]).await.unwrap(), Some(newer));
+    assert_eq!(archive(&bucket).terms(&ada, &[keys.public()], latest).await.unwrap(), Some(newer));
     assert!(matches!(key.parse::<Key>(), Ok(Key::Record { .. })));
 }
 
