@@ -89,6 +89,8 @@ pub struct Runtime {
     pub health: Arc<Health>,
     /// Whether each store is asked at all.
     pub breakers: Breakers,
+    /// Which backups have a place, and how many copies run.
+    pub ledger: backup::ledger::Ledger,
 }
 
 impl Runtime {
@@ -425,6 +427,7 @@ fn keeping(
         signing: signing.clone(),
         settings: runtime.settings.clone(),
         breakers: runtime.breakers.clone(),
+        ledger: runtime.ledger.clone(),
         recorder: runtime.recorder(),
         resting: Mutex::default(),
         now: runtime.now,
@@ -477,7 +480,7 @@ fn run_backups(
         backups: known.backups,
         signing,
         breakers: runtime.breakers.clone(),
-        ledger: backup::ledger::Ledger::default(),
+        ledger: runtime.ledger.clone(),
         others: backup::others::Others::default(),
         credentials: backup::credentials::Known::default(),
         commits: Semaphore::new(1),

@@ -46,14 +46,18 @@ use crate::{
     controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
     error::chain,
     io::{
-        bucket::{self, SettingsError, breaker::Admission},
+        bucket::{self, SettingsError},
         cluster::{self, Cluster},
         filled::Filled,
     },
     schedule::ScheduleError,
     settings::Settings,
     signing::{self, Signing},
-    store::{breakers::Breakers, observe::Unresolved},
+    store::{
+        breakers::Breakers,
+        gate::{self, Held},
+        observe::Unresolved,
+    },
 };
 
 /// Wards that are looked at side by side. With a second a look that is four times 10,000 tenants a day in two stores.
@@ -234,27 +238,34 @@ pub async fn round(context: &Context, turns: Turns) {
 #[instrument(name = "janitor", skip_all, fields(archive = %ward.archive, store.name = ward.store.name))]
 pub async fn look(ward: &Ward, context: &Context) -> Result<Option<String>, Error> {
     let now = (context.now)();
-    if let Admission::Wait { until } = context.breakers.admit(&ward.store.name, now) {
-        return Err(Error::Resting { store: ward.store.name.clone(), until });
-    }
-    let looked = look_once(ward, context, now).await;
+    let access = observe::access(ward, context).await?;
+    gate::enter(&context.breakers, &ward.store.name, &access.committer, context.now)
+        .await
+        .map_err(|Held { store, until }| Error::Resting { store, until })?;
+    let looked = look_once(ward, &access, context, now).await;
     let ended = (context.now)();
-    match looked.as_ref().err().and_then(Error::of_store) {
-        Some(error) if error.is_of_the_store() => context.breakers.failed(&ward.store.name, ended),
-        Some(_) | None => context.breakers.answered(&ward.store.name, ended),
+    match looked.as_ref().map_err(Error::of_store) {
+        Err(Some(error)) if error.is_of_the_store() => context.breakers.failed(&ward.store.name, ended),
+        Ok(_) | Err(Some(_)) => context.breakers.answered(&ward.store.name, ended),
+        // What went wrong on this side says nothing of the store.
+        Err(None) => context.breakers.unasked(&ward.store.name, ended),
     }
     looked
 }
 
-async fn look_once(ward: &Ward, context: &Context, now: Timestamp) -> Result<Option<String>, Error> {
-    let access = observe::access(ward, context).await?;
-    let seen = observe::observe(ward, &access, context).await?;
+async fn look_once(
+    ward: &Ward,
+    access: &observe::Access,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Option<String>, Error> {
+    let seen = observe::observe(ward, access, context).await?;
     let Some(terms) = ward.terms.as_ref().or(seen.recorded.as_ref()) else {
         info!("an archive without a tenant has no terms that this operator signed: it is left alone");
         return Ok(None);
     };
     let plan = plan::plan(terms, &ward.store, &seen, now).map_err(Error::TimeZone)?;
-    let outcome = apply::apply(ward, &access, &seen, &plan, context, now).await;
+    let outcome = apply::apply(ward, access, &seen, &plan, context, now).await;
     let told = status::tell(ward, &seen, &plan, &outcome, context).await;
     outcome.failure.map_or(Ok(()), Err)?;
     told.map_err(Error::Cluster)?;

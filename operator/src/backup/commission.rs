@@ -12,7 +12,6 @@ use valv_crds::{
     backup::{self, BackupReason, BackupSize, ReadBack},
     policy::VerificationMode,
     reference::TAKE_OVER_ARCHIVE_ANNOTATION,
-    store::Answer,
 };
 
 use super::{
@@ -302,7 +301,7 @@ impl Search {
         let (on_existing, from) = match me.judge(found, &trusted, self.takes_over) {
             Claim::Mine => return Ok(None),
             Claim::Taken { by } => return Err(taken(by)),
-            Claim::Free => (self.on_existing(), None),
+            Claim::Free => (self.store.on_existing(), None),
             Claim::TakenOver { from } => (OnExisting::Replace, Some(from)),
         };
         let bytes = me.seal(&visitor.keys.signing).map_err(Error::Canonical)?;
@@ -363,16 +362,6 @@ impl Search {
         Bucket::open(&settings).map_err(|source| Error::Settings { store: self.store.name.clone(), source })
     }
 
-    /// A precondition is relied on only where it was seen to be heeded.
-    fn on_existing(&self) -> OnExisting {
-        let status = self.store.object.status.as_ref();
-        let seen = status.and_then(|status| status.capabilities.conditional_put.as_ref());
-        if seen.is_some_and(|seen| seen.answer == Answer::Yes) {
-            OnExisting::Fail
-        } else {
-            OnExisting::Replace
-        }
-    }
 }
 
 impl Commission {
@@ -465,7 +454,7 @@ impl Commission {
         let commit = self.commit(visitor.now);
         let bytes = commit.seal(&visitor.keys.signing).map_err(Error::Canonical)?;
         let put = Put {
-            on_existing: search.on_existing(),
+            on_existing: search.store.on_existing(),
             retain_until: commit.retain_until.filter(|_| search.store.object_lock.is_some()),
             lock_mode: search.store.claimed_mode().unwrap_or_default(),
             ..Put::default()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::info;
-use valv_crds::{backup::BackupReason, store::Answer};
+use valv_crds::backup::BackupReason;
 
 use super::{Context, check::Copy, objects, plan::Step};
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     },
     error::chain,
     io::{
-        bucket::{self, Bucket, OnExisting, Put, SettingsError},
+        bucket::{self, Bucket, Put, SettingsError},
         cluster::{self, Cluster},
         kind::{Key, Kind},
     },
@@ -193,7 +193,7 @@ async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestam
     let sealed = wanted.seal(&keys.signing).map_err(Error::Canonical)?;
     let name = Commit::key(&copy.archive, copy.slot).to_string();
     let put = Put {
-        on_existing: on_existing(&copy.target),
+        on_existing: copy.target.on_existing(),
         retain_until: lock_of(copy, now),
         lock_mode: copy.target.claimed_mode().unwrap_or_default(),
         ..Put::default()
@@ -276,6 +276,7 @@ fn note(context: &Context, store: &Store, error: Option<&fetch::Error>) {
         Some(fetch::Error::Store(error)) if error.is_of_the_store() => {
             context.breakers.failed(&store.name, ended);
         }
+        Some(fetch::Error::Worker { .. }) => context.breakers.unasked(&store.name, ended),
         Some(_) | None => context.breakers.answered(&store.name, ended),
     }
 }
@@ -343,13 +344,6 @@ fn lock_of(copy: &Copy, now: Timestamp) -> Option<Timestamp> {
     let days = i64::from(copy.target.object_lock?.days);
     let until = now.checked_add(SignedDuration::from_hours(24 * days)).ok()?;
     Timestamp::from_second(until.as_second()).ok()
-}
-
-/// A precondition is relied on only where it was seen to be heeded.
-fn on_existing(store: &Store) -> OnExisting {
-    let status = store.object.status.as_ref();
-    let seen = status.and_then(|status| status.capabilities.conditional_put.as_ref());
-    if seen.is_some_and(|seen| seen.answer == Answer::Yes) { OnExisting::Fail } else { OnExisting::Replace }
 }
 
 async fn signing_keys(context: &Context) -> Result<Arc<Keys>, Error> {

@@ -2,13 +2,18 @@
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
+use jiff::Timestamp;
 use kube::ResourceExt;
-use valv_crds::{Backup, BackupPolicy, Slot, backup::BackupCondition, reference::NAMESPACE_PREFIX};
+use valv_crds::{
+    Backup, BackupPolicy, JournalTenant, Slot, backup::BackupCondition, reference::NAMESPACE_PREFIX,
+};
 
 use super::Context;
 use crate::{
+    agent::verify::Depth,
     archive::layout::ArchiveId,
     janitor::observe::{is_true, lies_in},
+    policy::depth,
     store::check::{self as store, Store},
 };
 
@@ -27,6 +32,8 @@ pub struct Copy {
     pub target: Store,
     /// The policy that says so.
     pub policy: Arc<BackupPolicy>,
+    /// How much of it is read back there.
+    pub depth: Depth,
 }
 
 impl Copy {
@@ -53,13 +60,13 @@ pub fn copies(context: &Context) -> Vec<Copy> {
         .map(|policy| (policy.name_any(), Arc::new(policy.clone())))
         .collect();
     let tenants = context.tenants.state();
-    let followed: HashMap<String, &str> = tenants
+    let followed: HashMap<String, (&str, &JournalTenant)> = tenants
         .iter()
         .filter_map(|tenant| tenant.0.as_ref().ok())
         .filter(|tenant| tenant.metadata.deletion_timestamp.is_none())
         .filter_map(|tenant| {
             let policy = tenant.spec.backup.as_ref()?.policy.as_str();
-            Some((format!("{NAMESPACE_PREFIX}{}", tenant.name_any()), policy))
+            Some((format!("{NAMESPACE_PREFIX}{}", tenant.name_any()), (policy, tenant)))
         })
         .collect();
     let mut copies = Vec::new();
@@ -68,10 +75,12 @@ pub fn copies(context: &Context) -> Vec<Copy> {
         if !is_wanted(backup) {
             continue;
         }
-        let policy = backup.namespace().and_then(|namespace| policies.get(*followed.get(&namespace)?));
-        if let Some(policy) = policy {
+        let followed = backup.namespace().and_then(|namespace| followed.get(&namespace));
+        let policy = followed.and_then(|(policy, tenant)| Some((policies.get(*policy)?, *tenant)));
+        if let Some((policy, tenant)) = policy {
             let backup = Arc::new(backup.clone());
-            copies.extend(of(&backup, policy, &stores));
+            let whole = |store: &str| depth::newest_whole(tenant, store);
+            copies.extend(of(&backup, policy, &stores, whole));
         }
     }
     copies.sort_by_key(|copy| Reverse(copy.slot));
@@ -86,7 +95,14 @@ fn is_wanted(backup: &Backup) -> bool {
 }
 
 /// The copies of one backup that are to be made. One with the target as its own source says that none is.
-fn of(backup: &Arc<Backup>, policy: &Arc<BackupPolicy>, stores: &HashMap<String, Store>) -> Vec<Copy> {
+///
+/// `whole` is the slot of the newest backup that was read back whole in a store.
+fn of(
+    backup: &Arc<Backup>,
+    policy: &Arc<BackupPolicy>,
+    stores: &HashMap<String, Store>,
+    whole: impl Fn(&str) -> Option<Timestamp>,
+) -> Vec<Copy> {
     let Some(status) = &backup.status else { return vec![] };
     let archive = status.archive_id.as_ref().and_then(|id| id.parse().ok());
     let (Some(slot), Some(archive)) = (status.slot, archive) else { return vec![] };
@@ -99,6 +115,7 @@ fn of(backup: &Arc<Backup>, policy: &Arc<BackupPolicy>, stores: &HashMap<String,
         source: source.clone(),
         target: target.clone(),
         policy: policy.clone(),
+        depth: depth::depth(policy, whole(&target.name), slot.time()),
     };
     let missing: Vec<&String> = policy.spec.stores.iter().filter(|name| !lies_in(backup, name)).collect();
     if missing.is_empty() {
@@ -162,7 +179,7 @@ pub(super) mod tests {
 
     /// The copies that `backup` needs for a policy with these stores.
     pub fn copies_for(names: &[&str]) -> Vec<Copy> {
-        of(&backup(), &policy(names), &stores(names))
+        of(&backup(), &policy(names), &stores(names), |_| None)
     }
 
     #[test]
@@ -172,6 +189,18 @@ pub(super) mod tests {
         let ways: Vec<_> =
             copies.iter().map(|copy| (copy.source.name.as_str(), copy.target.name.as_str())).collect();
         assert_eq!(ways, [("helsinki", "frankfurt"), ("helsinki", "oslo")]);
+    }
+
+    #[test]
+    fn a_copy_is_read_back_as_much_as_the_policy_asks_for_in_its_own_store() {
+        let mut policy = policy(&["helsinki", "frankfurt", "oslo"]).as_ref().clone();
+        policy.spec.verification.full_every = serde_json::from_value(json!("7d")).unwrap();
+        let whole = |store: &str| (store == "frankfurt").then(|| "2026-11-20T01:00:00Z".parse().unwrap());
+
+        let copies = of(&backup(), &Arc::new(policy), &stores(&["helsinki", "frankfurt", "oslo"]), whole);
+
+        let depths: Vec<_> = copies.iter().map(|copy| (copy.target.name.as_str(), copy.depth)).collect();
+        assert_eq!(depths, [("frankfurt", Depth::Sample(8)), ("oslo", Depth::Full)]);
     }
 
     #[test]

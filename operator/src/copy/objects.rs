@@ -5,13 +5,13 @@
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use valv_crds::{policy::VerificationMode, reference::ROLE_LABEL};
+use valv_crds::reference::ROLE_LABEL;
 
 use super::check::Copy;
 use crate::{
     agent::{
         copy::Order,
-        run_file::{self, Lock, Retry, Timeouts},
+        run_file,
     },
     archive::commit::ManifestRef,
     digest,
@@ -95,7 +95,7 @@ fn pod_spec(copy: &Copy, manifest: &ManifestRef, settings: &Settings) -> Value {
     let folder = |name: &str| format!("/valv/{name}");
     let mut args = vec!["agent".to_owned(), "copy".to_owned(), format!("--order={}", order.to_argument())];
     args.extend(mounted.iter().map(|(name, _)| format!("--{name}={}", folder(name))));
-    args.push(format!("--depth={}", depth(copy)));
+    args.push(format!("--depth={}", copy.depth));
     let volumes: Vec<_> = mounted
         .iter()
         .map(|(name, secret)| {
@@ -127,44 +127,9 @@ fn pod_spec(copy: &Copy, manifest: &ManifestRef, settings: &Settings) -> Value {
     spec
 }
 
-/// How much of the copy is read back, in the agent's words: as much as of the backup itself.
-fn depth(copy: &Copy) -> String {
-    let verification = copy.policy.spec.verification;
-    match verification.mode {
-        VerificationMode::Full => "full".to_owned(),
-        VerificationMode::Metadata => "metadata".to_owned(),
-        VerificationMode::Sample => {
-            format!("sample:{}", verification.segments.unwrap_or(valv_crds::policy::Verification::SAMPLE))
-        }
-    }
-}
-
 /// A store, as the agent speaks to it.
 fn spoken_to(copy: &Copy, store: &Store) -> run_file::Store {
-    let seconds = |span: valv_crds::units::Span| u32::try_from(span.duration().as_secs()).unwrap_or(u32::MAX);
-    let share = copy.policy.spec.limits.bytes_per_second.or(store.limits.bytes_per_second);
-    run_file::Store {
-        name: store.name.clone(),
-        endpoint: store.endpoint.clone(),
-        bucket: store.bucket.clone(),
-        prefix: store.prefix.clone(),
-        region: store.signing_region.clone().unwrap_or_else(|| store.location.region.clone()),
-        addressing: store.addressing,
-        ca_bundle: store.ca_bundle.clone(),
-        proxy: store.proxy.clone(),
-        timeouts: Timeouts {
-            connect: seconds(store.timeouts.connect),
-            attempt: seconds(store.timeouts.attempt),
-            stall: seconds(store.timeouts.stall),
-        },
-        retry: Retry {
-            per_request: store.retry.per_request.unsigned_abs(),
-            per_run: store.retry.per_run.unsigned_abs(),
-        },
-        bytes_per_second: share.and_then(|share| share.bytes().try_into().ok()),
-        lock: store.object_lock.map(|lock| Lock { mode: lock.mode, days: lock.days.unsigned_abs() }),
-        content_md5: false,
-    }
+    store.spoken_to(store.share(copy.policy.spec.limits.bytes_per_second), store.lock())
 }
 
 #[cfg(test)]

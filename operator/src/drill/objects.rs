@@ -28,7 +28,6 @@ use crate::{
     agent::{
         drill_file::{FEWEST_RECIPIENTS, Judge, Question, Restore},
         roles::Role as Login,
-        run_file::{self, Retry, Timeouts},
     },
     error::chain,
     io::{
@@ -213,32 +212,10 @@ fn config(
 }
 
 fn restore_file(guest: &Tenant, observed: &Observed, chosen: &Chosen, store: &Store) -> Restore {
-    let seconds = |span: valv_crds::units::Span| u32::try_from(span.duration().as_secs()).unwrap_or(u32::MAX);
     Restore {
         archive: chosen.archive.clone(),
         slot: chosen.backup.slot,
-        store: run_file::Store {
-            name: store.name.clone(),
-            endpoint: store.endpoint.clone(),
-            bucket: store.bucket.clone(),
-            prefix: store.prefix.clone(),
-            region: store.signing_region.clone().unwrap_or_else(|| store.location.region.clone()),
-            addressing: store.addressing,
-            ca_bundle: store.ca_bundle.clone(),
-            proxy: store.proxy.clone(),
-            timeouts: Timeouts {
-                connect: seconds(store.timeouts.connect),
-                attempt: seconds(store.timeouts.attempt),
-                stall: seconds(store.timeouts.stall),
-            },
-            retry: Retry {
-                per_request: store.retry.per_request.unsigned_abs(),
-                per_run: store.retry.per_run.unsigned_abs(),
-            },
-            bytes_per_second: None,
-            lock: None,
-            content_md5: false,
-        },
+        store: store.spoken_to(None, None),
         trusted_keys: observed.trusted.clone(),
         recipients: FEWEST_RECIPIENTS,
         previous: chosen.previous,
