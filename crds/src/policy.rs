@@ -114,7 +114,8 @@ pub struct Verification {
     #[schemars(range(min = 1, max = 10_000))]
     pub segments: Option<i32>,
 
-    /// Read all segments of the first backup after so long; absent: never besides drills.
+    /// Read all segments of the first backup whose slot is so long after that of the last one that was read whole, in each
+    /// store by itself; absent: never besides drills.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full_every: Option<Days>,
 }
@@ -228,7 +229,8 @@ pub struct Keys {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupLimits {
-    /// Bytes a second that one backup may send; absent: what the store allows.
+    /// Bytes a second that one backup, or one copy of it, may write; absent: its share of what the store allows. It is
+    /// never more than that share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<ByteSize>,
 }

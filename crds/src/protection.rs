@@ -111,6 +111,23 @@ pub struct ProtectionStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["role".into()]))]
     #[schemars(length(max = 3))]
     pub keys: Vec<KeyStatus>,
+
+    /// The newest backup of which every segment was read back before it counted, by store: `verification.fullEvery` of
+    /// the policy counts from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["store".into()]))]
+    #[schemars(length(max = 8))]
+    pub read_whole: Vec<ReadWhole>,
+}
+
+/// The newest backup that was read back whole in one store.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadWhole {
+    /// Name of the `BackupStore`.
+    pub store: String,
+    /// Its slot.
+    pub slot: Slot,
 }
 
 /// What is kept in one store, as the janitor last saw it.

@@ -39,6 +39,7 @@ use crate::{
 #[x_kube(
     validation = ("self.bucket == oldSelf.bucket && has(self.prefix) == has(oldSelf.prefix) && (!has(self.prefix) || self.prefix == oldSelf.prefix)", "bucket and prefix are immutable, for backups lie there: make a new store, and let the policy name both for as long as the old backups are kept"),
     validation = ("self.location == oldSelf.location && self.provider == oldSelf.provider", "provider and location are immutable: they stand in every record of every backup; make a new store"),
+    validation = ("self.profile != 'Garage' || !has(self.objectLock)", "Garage has no object lock: leave objectLock out, and let another store of the policy have one"),
     validation = ("self.addressing != 'Virtual' || !self.bucket.contains('.')", "a bucket with a dot in its name needs addressing: Path, since the certificate of a virtual host covers one label only")
 )]
 pub struct BackupStoreSpec {
@@ -70,7 +71,8 @@ pub struct BackupStoreSpec {
     #[serde(default)]
     pub addressing: Addressing,
 
-    /// Name of the region in signatures; absent: `location.region`. Never taken from the host name.
+    /// Name of the region in signatures; absent: that of the profile (`garage` for Garage), else `location.region`. Never
+    /// taken from the host name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"))]
     pub signing_region: Option<String>,
@@ -208,12 +210,14 @@ pub struct SecretName {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreLimits {
-    /// Backups that may be written at once.
+    /// Backups and copies of backups that may be written there at once, counted together.
     #[serde(default = "default_concurrent_backups")]
     #[schemars(range(min = 1, max = 1000))]
     pub concurrent_backups: i32,
 
-    /// Bytes a second, shared among the backups that are written at once; absent: no limit.
+    /// Bytes a second that are written there. Each backup and each copy may write this divided by `concurrentBackups`,
+    /// however many there are just then. Reading back, drills and restores read as fast as the store answers. Absent: no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<ByteSize>,
 }
@@ -680,6 +684,14 @@ mod tests {
         for name in ["UpCloud", "OVHcloud", "Scaleway", "CephRgw", "Garage", "Versitygw", "Generic"] {
             assert_eq!(said(&[("/spec/profile", name)]), "");
         }
+    }
+
+    #[test]
+    fn a_lock_of_a_product_that_has_none_is_refused() {
+        let lock = ("/spec/objectLock", "{mode: Compliance, days: 35}");
+
+        assert!(said(&[("/spec/profile", "Garage"), lock]).contains("Garage has no object lock"));
+        assert_eq!(said(&[("/spec/profile", "Garage"), ("/spec/objectLock", "null")]), "");
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct Runtime {
     pub health: Arc<Health>,
     /// Whether each store is asked at all.
     pub breakers: Breakers,
+    /// Which backups have a place, and how many copies run.
+    pub ledger: backup::ledger::Ledger,
 }
 
 impl Runtime {
@@ -426,6 +428,7 @@ fn keeping(
         signing: signing.clone(),
         settings: runtime.settings.clone(),
         breakers: runtime.breakers.clone(),
+        ledger: runtime.ledger.clone(),
         recorder: runtime.recorder(),
         resting: Mutex::default(),
         cluster_id: OnceCell::new(),
@@ -480,7 +483,7 @@ fn run_backups(
         backups: known.backups,
         signing,
         breakers: runtime.breakers.clone(),
-        ledger: backup::ledger::Ledger::default(),
+        ledger: runtime.ledger.clone(),
         others: backup::others::Others::default(),
         credentials: backup::credentials::Known::default(),
         commits: Semaphore::new(1),

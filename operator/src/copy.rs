@@ -5,6 +5,7 @@
 //! | check   | `copy/check.rs`   | nothing                                          |
 //! | observe | `copy/observe.rs` | the cluster, reading                             |
 //! | plan    | `copy/plan.rs`    | nothing                                          |
+//! | plan    | `copy/room.rs`    | nothing: how many beside the backups             |
 //! | objects | `copy/objects.rs` | nothing                                          |
 //! | apply   | `copy/apply.rs`   | the cluster, the stores as reader and committer  |
 //! | status  | `copy/status.rs`  | nothing                                          |
@@ -21,6 +22,7 @@ pub mod check;
 pub mod objects;
 pub mod observe;
 pub mod plan;
+pub mod room;
 pub mod status;
 
 use std::{
@@ -37,9 +39,14 @@ use kube::{
 };
 use tokio::{sync::OnceCell, time::sleep};
 use tracing::{debug, instrument, warn};
+use valv_crds::backup::BackupReason;
 
 use self::{check::Copy, plan::Step};
 use crate::{
+    backup::{
+        apply::{is_there, standing},
+        ledger::Ledger,
+    },
     controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
     error::chain,
     io::{
@@ -81,6 +88,8 @@ pub struct Context {
     pub settings: Arc<Settings>,
     /// Whether each store is asked at all.
     pub breakers: Breakers,
+    /// How many backups run to each store: copies take their room from the same limit.
+    pub ledger: Ledger,
     /// Tells people what changed.
     pub recorder: Recorder,
     /// Copies that were refused or failed on this side, and when each is tried again. Lost with the process.
@@ -131,13 +140,19 @@ pub async fn round(context: &Context) -> Result<(), cluster::Error> {
         resting.clone()
     };
     let rests = |copy: &Copy| resting.contains_key(&copy.key());
-    let steps = plan::plan(
-        copies,
-        &jobs,
-        |store| context.breakers.status(store).state,
-        rests,
-        context.settings.location.as_ref(),
-        now,
+    let steps = plan::plan(copies, &jobs, |store| context.breakers.status(store).state, rests, context.settings.location.as_ref(), now);
+    for (copy, step) in &steps {
+        if let Step::Failed { number, failure } = step
+            && failure.reason == BackupReason::StoreUnavailable
+        {
+            let (backup, store) = copy.key();
+            context.breakers.told(&store, &format!("copy {backup} {number}"), now);
+        }
+    }
+    let steps = context.ledger.copies(
+        || standing(&context.backups),
+        |uid, place| is_there(uid, place, &context.backups),
+        |backups| room::heed(steps, &jobs, backups),
     );
     stream::iter(steps)
         .for_each_concurrent(AT_ONCE, async |(copy, step)| {

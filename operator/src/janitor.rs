@@ -63,14 +63,18 @@ use crate::{
     controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
     error::chain,
     io::{
-        bucket::{self, SettingsError, breaker::Admission},
+        bucket::{self, SettingsError},
         cluster::{self, Cluster},
         filled::Filled,
     },
     schedule::ScheduleError,
     settings::Settings,
     signing::{self, Signing},
-    store::{breakers::Breakers, observe::Unresolved},
+    store::{
+        breakers::Breakers,
+        gate::{self, Held},
+        observe::Unresolved,
+    },
 };
 
 /// Wards that are looked at side by side. With a second a look that is four times 10,000 tenants a day in two stores.
@@ -283,10 +287,11 @@ pub async fn round(context: &Context, turns: Turns) {
 #[instrument(name = "janitor", skip_all, fields(archive = %ward.archive, store.name = ward.store.name))]
 pub async fn look(ward: &Ward, context: &Context) -> Result<Option<String>, Error> {
     let now = (context.now)();
-    if let Admission::Wait { until } = context.breakers.admit(&ward.store.name, now) {
-        return Err(Error::Resting { store: ward.store.name.clone(), until });
-    }
-    let looked = look_once(ward, context, now).await;
+    let access = observe::access(ward, context).await?;
+    gate::enter(&context.breakers, &ward.store.name, &access.committer, context.now)
+        .await
+        .map_err(|Held { store, until }| Error::Resting { store, until })?;
+    let looked = look_once(ward, &access, context, now).await;
     let ended = (context.now)();
     match &looked {
         Ok(_) => context.breakers.answered(&ward.store.name, ended),
@@ -295,21 +300,26 @@ pub async fn look(ward: &Ward, context: &Context) -> Result<Option<String>, Erro
             Some(_) => context.breakers.answered(&ward.store.name, ended),
             // It was not asked, or nobody knows whether it answered.
             None if error.is_unanswered() => context.breakers.failed(&ward.store.name, ended),
-            None => {}
+            // What went wrong on this side says nothing of the store.
+            None => context.breakers.unasked(&ward.store.name, ended),
         },
     }
     looked
 }
 
-async fn look_once(ward: &Ward, context: &Context, now: Timestamp) -> Result<Option<String>, Error> {
-    let access = observe::access(ward, context).await?;
-    clock::compare(&access.settings, context.now).await.map_err(|source| Error::Clock(Box::new(source)))?;
-    let whose = observe::whose(ward, &access, context).await?;
+async fn look_once(
+    ward: &Ward,
+    access: &observe::Access,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Option<String>, Error> {
+    clock::compare(access.settings, context.now).await.map_err(|source| Error::Clock(Box::new(source)))?;
+    let whose = observe::whose(ward, access, context).await?;
     if let (Whose::Another(by), None) = (&whose, &ward.tenant) {
         info!(by, "the archive is another cluster's: it is left alone");
         return Ok(None);
     }
-    let seen = observe::observe(ward, &access, context).await?;
+    let seen = observe::observe(ward, access, context).await?;
     let lifted = seen.recorded.clone().map(|terms| check::without_lifted(terms, &ward.store));
     let Some(terms) = ward.terms.clone().or(lifted) else {
         info!("an archive without a tenant has no terms that this operator signed: it is left alone");
@@ -318,14 +328,14 @@ async fn look_once(ward: &Ward, context: &Context, now: Timestamp) -> Result<Opt
     let mut plan = plan::plan(&terms, &ward.store, &seen, now).map_err(Error::TimeZone)?;
     if let Whose::Another(by) = &whose {
         plan.leave_alone();
-        let outcome = apply::apply(ward, &access, &seen, &plan, context, now).await;
+        let outcome = apply::apply(ward, access, &seen, &plan, context, now).await;
         outcome.failure.map_or(Ok(()), Err)?;
         return Err(Error::Another { archive: ward.archive.clone(), by: by.clone() });
     }
-    let mut outcome = apply::apply(ward, &access, &seen, &plan, context, now).await;
+    let mut outcome = apply::apply(ward, access, &seen, &plan, context, now).await;
     let mut finding = None;
     if outcome.failure.is_none() && plan.missing.is_empty() {
-        let swept = sweep(ward, &access, &terms, &seen, context, now, &mut outcome).await;
+        let swept = sweep(ward, access, &terms, &seen, context, now, &mut outcome).await;
         match swept {
             // One question at a time: the backups first.
             Ok(Swept { waits, crowded }) => {

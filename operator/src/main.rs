@@ -310,6 +310,7 @@ async fn operator(arguments: Operator) -> anyhow::Result<ExitCode> {
         now,
         health,
         breakers: Breakers::default(),
+        ledger: valv::backup::ledger::Ledger::default(),
     };
     let term = lease::lead(elector, stop, GRACE, |stop| controllers::run(runtime, stop));
     let end = tokio::select! {

@@ -5,16 +5,19 @@
 //! | how its bucket is opened | `store/check.rs` |
 //! | what it is asked | `store/probe.rs` |
 //! | what the answers mean | `store/judge.rs` |
-//! | when it is left alone | `store/breakers.rs` |
+//! | when it is left alone | `store/breakers.rs`, and who asks first then in `store/gate.rs` |
+//! | what is known of its product | `store/profile.rs` |
 
 pub mod apply;
 pub mod breakers;
 pub mod check;
+pub mod gate;
 pub mod judge;
 pub mod memory;
 pub mod observe;
 pub mod plan;
 pub mod probe;
+pub mod profile;
 pub mod status;
 
 use std::{

@@ -103,9 +103,6 @@ pub struct Store {
     /// The lock that each object gets; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<Lock>,
-    /// Whether `Content-MD5` is sent with each segment. With a lock it always is.
-    #[serde(default)]
-    pub content_md5: bool,
 }
 
 /// Limits of one request, in seconds.
@@ -273,7 +270,8 @@ impl Run {
         write::Options {
             level: self.compression_level,
             in_flight: self.in_flight,
-            content_md5: if self.store.content_md5 || self.store.lock.is_some() {
+            // S3 wants it with what is locked.
+            content_md5: if self.store.lock.is_some() {
                 ContentMd5::Computed
             } else {
                 ContentMd5::Omitted
@@ -366,7 +364,6 @@ store:
   retry: { perRequest: 5, perRun: 200 }
   bytesPerSecond: 1048576
   lock: { mode: Governance, days: 30 }
-  contentMd5: false
 recipients: [age1a, age1b]
 sentinel: 00112233445566778899aabbccddeeff
 database:

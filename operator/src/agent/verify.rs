@@ -3,7 +3,7 @@
 //! Input: the run file (for the store only), the reader's credentials, the manifest's key and digest. Output:
 //! log lines and a [termination message](super::last_words). It writes nothing anywhere.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -87,6 +87,16 @@ pub enum Depth {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not full, sample:N with N from 1 to {MOST_SAMPLED}, or metadata")]
 pub struct InvalidDepth(String);
+
+impl fmt::Display for Depth {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => formatter.write_str("full"),
+            Self::Sample(segments) => write!(formatter, "sample:{segments}"),
+            Self::Metadata => formatter.write_str("metadata"),
+        }
+    }
+}
 
 impl FromStr for Depth {
     type Err = InvalidDepth;

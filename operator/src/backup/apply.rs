@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::{ResourceExt, core::DynamicObject};
+use kube::{ResourceExt, core::DynamicObject, runtime::reflector};
 use tokio::time::{error::Elapsed, timeout};
 use tracing::{debug, warn};
 use valv_crds::{
     backup::{BackupReason, Progress},
     reference::BACKUP_LABEL,
+    store::BreakerState,
 };
 
 use super::{
@@ -22,15 +23,16 @@ use super::{
     objects::{self, Supplies},
     observe::{self, Observed},
     plain::{self, plain},
-    plan::{Plan, Setup, Step, Swept, SweptJob},
+    plan::{Note, Plan, Setup, Step, Swept, SweptJob},
     progress,
     sighting::{STARTS_WITHIN, controller},
 };
 use crate::{
     agent::last_words::Failure,
+    controllers::GuardedBackup,
     error::chain,
     io::{
-        bucket::{self, Credentials, Kind as BucketKind, breaker::Admission},
+        bucket::{Bucket, Credentials, Kind as BucketKind},
         cluster::{Cluster, Error as ClusterError},
         difference::difference,
         events::{News, Tone},
@@ -39,7 +41,7 @@ use crate::{
     signing::Keys,
     store::{
         check::{Identities, Store},
-        observe as identities,
+        gate, observe as identities,
     },
     tenant::{check::Tenant, objects::Wanted},
 };
@@ -135,10 +137,13 @@ pub async fn apply(
             Outcome { progress: log(run, observed, *part, context, now).await, ..Outcome::default() }
         }
         // It goes on.
-        Step::Notes(_) => Outcome::default(),
+        Step::Notes(note) => {
+            hear(run, observed, note, context, now);
+            Outcome::default()
+        }
         Step::Commits { commission, until } => {
             context.ledger.release(&uid);
-            let visit = Visit { run, store: &commission.search.store, context, now };
+            let visit = Visit { run, store: &commission.search.store, context };
             let turn = context.commits.acquire().await;
             let answer = match visit.prepare().await {
                 Ok(means) => {
@@ -176,7 +181,6 @@ struct Visit<'a> {
     run: &'a Run,
     store: &'a Store,
     context: &'a Context,
-    now: Timestamp,
 }
 
 /// What a visit came to.
@@ -204,7 +208,7 @@ impl Means {
 impl Visit<'_> {
     /// Gets what the visit needs, if the store's breaker lets it. Who gets it [ends](Self::end) the visit.
     async fn prepare(&self) -> Result<Means, Failure> {
-        let Self { store, context, now, .. } = *self;
+        let Self { store, context, .. } = *self;
         let unasked = |reason: BackupReason, message: String| Failure { reason, message };
         let credentials = match credentials(store, context).await {
             Ok(Ok(credentials)) => credentials,
@@ -216,11 +220,7 @@ impl Visit<'_> {
         let keys = keys.map_err(|error| unasked(BackupReason::SignatureInvalid, chain(&error)))?;
         let cluster = claim::cluster_id(&context.cluster, &context.cluster_id).await;
         let cluster = cluster.map_err(|error| unasked(BackupReason::ClusterRefused, chain(&error)))?;
-        if let Admission::Wait { until } = context.breakers.admit(&store.name, now) {
-            let message =
-                format!("the store {} failed too often, and is left alone until {until}", store.name);
-            return Err(unasked(BackupReason::StoreUnavailable, message));
-        }
+        enter(store, &credentials.reader, context).await?;
         Ok(Means { credentials, keys, cluster })
     }
 
@@ -234,10 +234,11 @@ impl Visit<'_> {
                 Answer::Done(done)
             }
             Ok(Err(error)) => {
-                if error.of_bucket().is_some_and(bucket::Error::is_of_the_store) {
-                    context.breakers.failed(&store.name, now);
-                } else {
-                    context.breakers.answered(&store.name, now);
+                match error.of_bucket() {
+                    Some(error) if error.is_of_the_store() => context.breakers.failed(&store.name, now),
+                    Some(_) => context.breakers.answered(&store.name, now),
+                    // It may have answered, and may not have been asked: a lost turn or lost leadership says nothing.
+                    None => context.breakers.unasked(&store.name, now),
                 }
                 Answer::Error(error)
             }
@@ -263,6 +264,29 @@ impl Visit<'_> {
 
     fn succeeded(&self) {
         self.context.backoff.succeeded(&self.key());
+    }
+}
+
+/// Past the store's breaker, with one request if it was left alone until now.
+async fn enter(store: &Store, reader: &Credentials, context: &Context) -> Result<(), Failure> {
+    let unavailable = |message: String| Failure { reason: BackupReason::StoreUnavailable, message };
+    let bucket = Bucket::open(&store.settings(reader.clone())).map_err(|error| {
+        Failure { reason: BackupReason::StoreNotReady, message: chain(&error) }
+    })?;
+    let entered = gate::enter(&context.breakers, &store.name, &bucket, context.now).await;
+    entered.map_err(|held| unavailable(held.to_string()))
+}
+
+/// What a pod says of its store counts for the store's breaker, once.
+fn hear(run: &Run, observed: &Observed, note: &Note, context: &Context, now: Timestamp) {
+    let (Note::Failed(failure) | Note::NotRead(failure)) = note else { return };
+    let Some(store) = observed.store.as_ref().filter(|_| failure.reason == BackupReason::StoreUnavailable) else {
+        return;
+    };
+    let attempt = run.object.status.as_ref().and_then(|status| status.attempt.as_ref());
+    let reading = attempt.and_then(|attempt| attempt.reading.as_ref()?.job.as_ref());
+    if let Some(job) = reading.or_else(|| attempt?.job.as_ref()) {
+        context.breakers.told(&store.name, job, now);
     }
 }
 
@@ -297,7 +321,7 @@ async fn begin(
     if let Some(full) = admit(run, observed, context) {
         return Ok(full);
     }
-    let visit = Visit { run, store: &search.store, context, now };
+    let visit = Visit { run, store: &search.store, context };
     let answer = match visit.prepare().await {
         Ok(means) => {
             let visitor = means.visitor(context, now);
@@ -357,8 +381,8 @@ fn admit(run: &Run, observed: &Observed, context: &Context) -> Option<Outcome> {
         &run.uid(),
         place,
         limits,
-        || standing(context),
-        |uid, place| is_there(uid, place, context),
+        || standing(&context.backups),
+        |uid, place| is_there(uid, place, &context.backups),
     );
     let full = admitted.err()?;
     let mut outcome = Outcome::postponed(BackupReason::AtLimit, &full.to_string());
@@ -370,12 +394,12 @@ fn admit(run: &Run, observed: &Observed, context: &Context) -> Option<Outcome> {
 fn hold(run: &Run, observed: &Observed, context: &Context) {
     let store = observed.store.as_ref().map(|store| store.name.clone()).unwrap_or_default();
     let place = Place { namespace: run.namespace.clone(), name: run.name.clone(), store };
-    context.ledger.hold(&run.uid(), place, || standing(context));
+    context.ledger.hold(&run.uid(), place, || standing(&context.backups));
 }
 
 /// What ran before this process began.
-fn standing(context: &Context) -> Vec<(String, Place)> {
-    let backups = context.backups.state();
+pub fn standing(backups: &reflector::Store<GuardedBackup>) -> Vec<(String, Place)> {
+    let backups = backups.state();
     let backups = backups.iter().filter_map(|backup| backup.0.as_ref().ok());
     let active = backups.filter(|backup| observe::is_active(backup));
     let place = |backup: &valv_crds::Backup| {
@@ -387,9 +411,10 @@ fn standing(context: &Context) -> Vec<(String, Place)> {
     active.filter_map(place).collect()
 }
 
-fn is_there(uid: &str, place: &Place, context: &Context) -> bool {
-    let reference = kube::runtime::reflector::ObjectRef::new(&place.name).within(&place.namespace);
-    let Some(found) = context.backups.get(&reference) else { return false };
+/// Whether the backup that has a `place` is still one that runs.
+pub fn is_there(uid: &str, place: &Place, backups: &reflector::Store<GuardedBackup>) -> bool {
+    let reference = reflector::ObjectRef::new(&place.name).within(&place.namespace);
+    let Some(found) = backups.get(&reference) else { return false };
     let found = found.0.as_ref().ok();
     found.is_some_and(|backup| backup.uid().as_deref() == Some(uid) && !observe::is_over(backup))
 }
@@ -404,6 +429,13 @@ async fn make(
 ) -> Result<Outcome, Error> {
     if let Some(full) = admit(run, observed, context) {
         return Ok(full);
+    }
+    // A store that is left alone gets no new Job either.
+    if let Some(held) = held(observed, context).await.map_err(Error::Cluster)? {
+        context.ledger.release(&run.uid());
+        let mut outcome = Outcome::postponed(held.reason, &held.message);
+        outcome.look_again_after = Some(Duration::from_secs(15));
+        return Ok(outcome);
     }
     let wanted = match wanted(run, observed, part, context).await.map_err(Error::Cluster)? {
         Ok(wanted) => wanted,
@@ -435,6 +467,19 @@ async fn make(
     }
     context.backoff.succeeded(&format!("make {}", run.key()));
     Ok(Outcome { job, ..Outcome::default() })
+}
+
+/// Why nothing is begun in the store now.
+async fn held(observed: &Observed, context: &Context) -> Result<Option<Failure>, ClusterError> {
+    let Some(store) = observed.store.as_ref() else { return Ok(None) };
+    if context.breakers.status(&store.name).state == BreakerState::Closed {
+        return Ok(None);
+    }
+    match credentials(store, context).await? {
+        Ok(credentials) => Ok(enter(store, &credentials.reader, context).await.err()),
+        // That is told where the Job's parts are made.
+        Err(_) => Ok(None),
+    }
 }
 
 /// What the API server refuses is told, tried again, and after a while an attempt that failed.
@@ -630,7 +675,7 @@ fn committed(
 /// Looks whether it is committed all the same, before it is given up.
 async fn give_up(run: &Run, search: Option<&Search>, context: &Context, now: Timestamp) -> Outcome {
     let Some(search) = search else { return Outcome::default() };
-    let visit = Visit { run, store: &search.store, context, now };
+    let visit = Visit { run, store: &search.store, context };
     let answer = match visit.prepare().await {
         Ok(means) => {
             let visitor = means.visitor(context, now);

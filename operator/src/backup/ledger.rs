@@ -3,19 +3,21 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The runs that have a place.
-#[derive(Debug, Default)]
+/// The runs that have a place. Cheap to clone; every clone is the same one.
+#[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    inner: Mutex<Inner>,
+    inner: Arc<Mutex<Inner>>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     is_filled: bool,
     places: HashMap<String, Place>,
+    /// Copies that run, by store: they take their room from the same limit.
+    copies: HashMap<String, usize>,
 }
 
 /// One run's place.
@@ -45,7 +47,7 @@ pub enum Full {
     #[error("the backup {0} of this tenant runs")]
     OfTenant(String),
     /// As many run to the store as may.
-    #[error("{running} backups run to the store {store}, and as many may")]
+    #[error("{running} backups and copies run to the store {store}, and as many may")]
     ToStore {
         /// Which store.
         store: String,
@@ -90,7 +92,8 @@ impl Ledger {
         if let Some(other) = others().find(|other| other.namespace == place.namespace) {
             return Err(Full::OfTenant(other.name.clone()));
         }
-        let to_store = others().filter(|other| other.store == place.store).count();
+        let copies = inner.copies.get(&place.store).copied().unwrap_or_default();
+        let to_store = copies + others().filter(|other| other.store == place.store).count();
         if to_store >= limits.to_store {
             return Err(Full::ToStore { store: place.store, running: to_store });
         }
@@ -100,6 +103,24 @@ impl Ledger {
         }
         inner.places.insert(uid.to_owned(), place);
         Ok(())
+    }
+
+    /// Has `decide` say which copies begin, and how many there are then to each store, when it knows how many backups run
+    /// to it. Nothing gets a place meanwhile.
+    pub fn copies<T>(
+        &self,
+        standing: impl FnOnce() -> Vec<(String, Place)>,
+        is_there: impl Fn(&str, &Place) -> bool,
+        decide: impl FnOnce(&dyn Fn(&str) -> usize) -> (T, HashMap<String, usize>),
+    ) -> T {
+        let mut inner = self.inner();
+        inner.fill(standing);
+        inner.places.retain(|uid, place| is_there(uid, place));
+        let places = &inner.places;
+        let backups = |store: &str| places.values().filter(|place| place.store == store).count();
+        let (decided, copies) = decide(&backups);
+        inner.copies = copies;
+        decided
     }
 
     /// Notes that `uid` runs, whatever the limits say.
@@ -153,6 +174,23 @@ mod tests {
         ledger.release("ada");
 
         assert_eq!(admit(&ledger, "fia", "helsinki"), Ok(()));
+    }
+
+    #[test]
+    fn copies_take_their_room_from_the_same_limit() {
+        let ledger = Ledger::default();
+        admit(&ledger, "ada", "frankfurt").unwrap();
+        let copying = |copies: usize| {
+            let decide = |backups: &dyn Fn(&str) -> usize| {
+                (backups("frankfurt"), HashMap::from([("frankfurt".to_owned(), copies)]))
+            };
+            ledger.copies(Vec::new, |_, _| true, decide)
+        };
+
+        assert_eq!(copying(1), 1, "the copies are told of the backup");
+        assert!(matches!(admit(&ledger, "bo", "frankfurt"), Err(Full::ToStore { running: 2, .. })));
+        copying(0);
+        assert_eq!(admit(&ledger, "bo", "frankfurt"), Ok(()));
     }
 
     #[test]

@@ -25,13 +25,19 @@ use super::{
     plan::Setup,
 };
 use crate::{
-    agent::{last_words::Failure, roles::Role as Login, run_file},
-    archive::{layout::ArchiveId, recipients::Recipients, verify::MOST_SAMPLED},
+    agent::{
+        last_words::Failure,
+        roles::Role as Login,
+        run_file,
+        verify::Depth,
+    },
+    archive::{layout::ArchiveId, recipients::Recipients},
     error::chain,
     io::{
         bucket::Credentials,
         kind::{Key, Kind},
     },
+    policy::depth,
     segmentation::Role,
     settings::Settings,
     store::check::Identity,
@@ -71,11 +77,32 @@ pub struct Supplies {
     pub attachments_are_held: bool,
 }
 
-/// What an attempt is begun with now.
+/// What an attempt for `slot` is begun with now.
 ///
 /// # Errors
 /// If no backup can be made for these recipients.
-pub fn order(setup: &Setup<'_>) -> Result<Order, Failure> {
+pub fn order(setup: &Setup<'_>, slot: Timestamp) -> Result<Order, Failure> {
+    let recipients = recipients(setup)?;
+    let whole = depth::newest_whole(&setup.tenant.object, &setup.store.name);
+    let (verification, segments) = match depth::depth(setup.policy, whole, slot) {
+        Depth::Full => (VerificationMode::Full, None),
+        Depth::Sample(segments) => (VerificationMode::Sample, i32::try_from(segments).ok()),
+        Depth::Metadata => (VerificationMode::Metadata, None),
+    };
+    Ok(Order {
+        store: setup.store.name.clone(),
+        recipients,
+        verification,
+        segments,
+        attachments: setup.tenant.attachments.is_some(),
+    })
+}
+
+/// For whom a backup is encrypted now.
+///
+/// # Errors
+/// If no backup can be made for them.
+pub fn recipients(setup: &Setup<'_>) -> Result<Vec<String>, Failure> {
     let keys = &setup.protection.recipients;
     let recipients: Vec<String> = [Some(&keys.tenant), Some(&keys.escrow), keys.drill.as_ref()]
         .into_iter()
@@ -84,23 +111,7 @@ pub fn order(setup: &Setup<'_>) -> Result<Order, Failure> {
         .collect();
     Recipients::parse(&recipients)
         .map_err(|error| Failure { reason: BackupReason::TooFewRecipients, message: chain(&error) })?;
-    let verification = setup.policy.spec.verification;
-    let sample = verification.segments.unwrap_or(valv_crds::policy::Verification::SAMPLE);
-    let is_too_many = u64::try_from(sample).is_ok_and(|sample| sample > MOST_SAMPLED);
-    let (mode, segments) = match verification.mode {
-        // More than can be drawn: then all are read.
-        VerificationMode::Sample if is_too_many => (VerificationMode::Full, None),
-        VerificationMode::Sample => (VerificationMode::Sample, Some(sample)),
-        mode @ (VerificationMode::Full | VerificationMode::Metadata) => (mode, None),
-    };
-    Ok(Order {
-        store: setup.store.name.clone(),
-        recipients,
-        verification: mode,
-        segments,
-        attachments: setup.tenant.attachments.is_some(),
-        journal_image: Some(image(setup.tenant)),
-    })
+    Ok(recipients)
 }
 
 /// What attempt `attempt` needs to write: the run file, credentials, the Job.
@@ -210,7 +221,7 @@ pub fn read_back(
         format!("--store-credentials={STORE}"),
         format!("--manifest={}", manifest.key),
         format!("--blake3={}", manifest.blake3),
-        format!("--depth={}", depth(order)),
+        format!("--depth={}", depth_of(order)),
     ];
     args.extend(manifest.version.iter().map(|version| format!("--version={version}")));
     let agent = agent(settings.images.valv.as_str(), settings, json!(args), vec![]);
@@ -243,11 +254,13 @@ pub fn read_back(
 
 /// How much is read back, in the agent's words. What a sample is drawn with is chance, and drawn in the pod that reads:
 /// whoever wrote could not know it.
-fn depth(order: &Order) -> String {
+fn depth_of(order: &Order) -> Depth {
     match order.verification {
-        VerificationMode::Full => "full".to_owned(),
-        VerificationMode::Metadata => "metadata".to_owned(),
-        VerificationMode::Sample => format!("sample:{}", order.segments.unwrap_or(1)),
+        VerificationMode::Full => Depth::Full,
+        VerificationMode::Metadata => Depth::Metadata,
+        VerificationMode::Sample => {
+            Depth::Sample(order.segments.and_then(|segments| segments.try_into().ok()).unwrap_or(1))
+        }
     }
 }
 
@@ -374,11 +387,10 @@ fn run_file(
     let sentinel = sentinel.parse().map_err(|error| wrong(BackupReason::AgentFailed, chain(&error)))?;
     let database_port = u16::try_from(tenant.database_port())
         .map_err(|_| wrong(BackupReason::DatabaseUnavailable, "the database's port is none".to_owned()))?;
-    let share = policy.spec.limits.bytes_per_second.or(store.limits.bytes_per_second);
     Ok(run_file::Run {
         archive,
         slot: subject.slot,
-        store: store.spoken_to(share.and_then(|share| share.bytes().try_into().ok())),
+        store: store.spoken_to(store.share(policy.spec.limits.bytes_per_second), store.lock()),
         recipients: order.recipients.clone(),
         sentinel,
         database: run_file::Database {

@@ -275,7 +275,7 @@ fn spans(policy: &BackupPolicy) -> Span {
 }
 
 fn begin(run: &Run, observed: &Observed, subject: &Subject, setup: &Setup<'_>, number: i32) -> Plan {
-    let order = match objects::order(setup) {
+    let order = match objects::order(setup, subject.slot.time()) {
         Ok(order) => order,
         Err(failure) => return gives_up(run, observed, Some(subject), failure.reason, failure.message),
     };
@@ -390,13 +390,13 @@ fn retries(
 /// What is asked for now that the attempt was not begun with.
 fn changed(attempt: &backup::Attempt, setup: &Setup<'_>) -> Option<String> {
     let ordered = attempt.order.as_ref()?;
-    let now = objects::order(setup).ok()?;
+    let recipients = objects::recipients(setup).ok()?;
     let first = setup.policy.spec.stores.first();
     let what = if first != Some(&ordered.store) {
         "the policy's first store is another"
-    } else if now.recipients != ordered.recipients {
+    } else if recipients != ordered.recipients {
         "the tenant's recipients are others"
-    } else if now.attachments != ordered.attachments {
+    } else if setup.tenant.attachments.is_some() != ordered.attachments {
         "the tenant got attachments, or has them no more"
     } else {
         return None;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use tracing::info;
-use valv_crds::{backup::BackupReason, policy::VerificationMode, reference::TAKE_OVER_ARCHIVE_ANNOTATION};
+use valv_crds::{backup::BackupReason, reference::TAKE_OVER_ARCHIVE_ANNOTATION};
 
 use super::{Context, check::Copy, objects, plan::Step};
 use crate::{
@@ -305,6 +305,7 @@ fn note(context: &Context, store: &Store, error: Option<&fetch::Error>) {
         Some(fetch::Error::Store(error)) if error.is_of_the_store() => {
             context.breakers.failed(&store.name, ended);
         }
+        Some(fetch::Error::Worker { .. }) => context.breakers.unasked(&store.name, ended),
         Some(_) | None => context.breakers.answered(&store.name, ended),
     }
 }
@@ -342,10 +343,10 @@ fn doubt(copy: &Copy, arrived: &Arrived, manifest: &Manifest) -> Option<String> 
     if (&manifest.archive, manifest.slot) != (&copy.archive, copy.slot) {
         return Some("the copy's manifest is of another backup".to_owned());
     }
-    let (asked, wanted) = match copy.policy.spec.verification.mode {
-        VerificationMode::Full => (Mode::Full, all),
-        VerificationMode::Sample => (Mode::Sample, objects::sampled(&copy.policy).min(all)),
-        VerificationMode::Metadata => (Mode::Metadata, 0),
+    let (asked, wanted) = match copy.depth {
+        Depth::Full => (Mode::Full, all),
+        Depth::Sample(segments) => (Mode::Sample, segments.min(all)),
+        Depth::Metadata => (Mode::Metadata, 0),
     };
     // A policy that asks for less since the copy was begun makes what was read no worse.
     if mode != asked && mode != Mode::Full {

@@ -2,6 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 use valv_crds::{
     Backup, BackupPolicy, JournalTenant, Slot, backup::BackupCondition, reference::NAMESPACE_PREFIX,
@@ -9,8 +10,10 @@ use valv_crds::{
 
 use super::Context;
 use crate::{
+    agent::verify::Depth,
     archive::layout::ArchiveId,
     janitor::observe::{is_true, lies_in},
+    policy::depth,
     store::check::{self as store, Store},
 };
 
@@ -31,6 +34,8 @@ pub struct Copy {
     pub policy: Arc<BackupPolicy>,
     /// Whose it is.
     pub tenant: Arc<JournalTenant>,
+    /// How much of it is read back there.
+    pub depth: Depth,
 }
 
 impl Copy {
@@ -76,7 +81,8 @@ pub fn copies(context: &Context) -> Vec<Copy> {
         let Some((policy, tenant)) = followed else { continue };
         if let Some(policy) = policies.get(*policy) {
             let backup = Arc::new(backup.clone());
-            copies.extend(of(&backup, policy, tenant, &stores));
+            let whole = |store: &str| depth::newest_whole(tenant, store);
+            copies.extend(of(&backup, policy, tenant, &stores, whole));
         }
     }
     copies.sort_by_key(|copy| Reverse(copy.slot));
@@ -91,11 +97,14 @@ fn is_wanted(backup: &Backup) -> bool {
 }
 
 /// The copies of one backup that are to be made. One with the target as its own source says that none is.
+///
+/// `whole` is the slot of the newest backup that was read back whole in a store.
 fn of(
     backup: &Arc<Backup>,
     policy: &Arc<BackupPolicy>,
     tenant: &Arc<JournalTenant>,
     stores: &HashMap<String, Store>,
+    whole: impl Fn(&str) -> Option<Timestamp>,
 ) -> Vec<Copy> {
     let Some(status) = &backup.status else { return vec![] };
     let archive = status.archive_id.as_ref().and_then(|id| id.parse().ok());
@@ -110,6 +119,7 @@ fn of(
         target: target.clone(),
         policy: policy.clone(),
         tenant: tenant.clone(),
+        depth: depth::depth(policy, whole(&target.name), slot.time()),
     };
     let missing: Vec<&String> = policy.spec.stores.iter().filter(|name| !lies_in(backup, name)).collect();
     if missing.is_empty() {
@@ -193,7 +203,7 @@ pub(crate) mod tests {
 
     /// The copies that `backup` needs for a policy with these stores.
     pub fn copies_for(names: &[&str]) -> Vec<Copy> {
-        of(&backup(), &policy(names), &tenant(), &stores(names))
+        of(&backup(), &policy(names), &tenant(), &stores(names), |_| None)
     }
 
     #[test]
@@ -203,6 +213,18 @@ pub(crate) mod tests {
         let ways: Vec<_> =
             copies.iter().map(|copy| (copy.source.name.as_str(), copy.target.name.as_str())).collect();
         assert_eq!(ways, [("helsinki", "frankfurt"), ("helsinki", "oslo")]);
+    }
+
+    #[test]
+    fn a_copy_is_read_back_as_much_as_the_policy_asks_for_in_its_own_store() {
+        let mut policy = policy(&["helsinki", "frankfurt", "oslo"]).as_ref().clone();
+        policy.spec.verification.full_every = serde_json::from_value(json!("7d")).unwrap();
+        let whole = |store: &str| (store == "frankfurt").then(|| "2026-11-20T01:00:00Z".parse().unwrap());
+
+        let copies = of(&backup(), &Arc::new(policy), &stores(&["helsinki", "frankfurt", "oslo"]), whole);
+
+        let depths: Vec<_> = copies.iter().map(|copy| (copy.target.name.as_str(), copy.depth)).collect();
+        assert_eq!(depths, [("frankfurt", Depth::Sample(8)), ("oslo", Depth::Full)]);
     }
 
     #[test]

@@ -5,16 +5,15 @@
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use valv_crds::{
-    BackupPolicy,
-    policy::{Verification, VerificationMode},
-    reference::ROLE_LABEL,
-};
+use valv_crds::reference::ROLE_LABEL;
 
 use super::check::Copy;
 use crate::{
-    agent::{copy::Order, run_file},
-    archive::{commit::ManifestRef, verify::MOST_SAMPLED},
+    agent::{
+        copy::Order,
+        run_file,
+    },
+    archive::commit::ManifestRef,
     digest,
     io::kind::{Key, Kind},
     segmentation::Role,
@@ -96,7 +95,7 @@ fn pod_spec(copy: &Copy, manifest: &ManifestRef, settings: &Settings) -> Value {
     let folder = |name: &str| format!("/valv/{name}");
     let mut args = vec!["agent".to_owned(), "copy".to_owned(), format!("--order={}", order.to_argument())];
     args.extend(mounted.iter().map(|(name, _)| format!("--{name}={}", folder(name))));
-    args.push(format!("--depth={}", depth(copy)));
+    args.push(format!("--depth={}", copy.depth));
     let volumes: Vec<_> = mounted
         .iter()
         .map(|(name, secret)| {
@@ -128,26 +127,9 @@ fn pod_spec(copy: &Copy, manifest: &ManifestRef, settings: &Settings) -> Value {
     spec
 }
 
-/// How much of the copy is read back, in the agent's words: as much as of the backup itself.
-fn depth(copy: &Copy) -> String {
-    let verification = copy.policy.spec.verification;
-    match verification.mode {
-        VerificationMode::Full => "full".to_owned(),
-        VerificationMode::Metadata => "metadata".to_owned(),
-        VerificationMode::Sample => format!("sample:{}", sampled(&copy.policy)),
-    }
-}
-
-/// Segments that are read back, if a sample is: no more than an agent takes.
-pub fn sampled(policy: &BackupPolicy) -> u64 {
-    let asked = policy.spec.verification.segments.unwrap_or(Verification::SAMPLE);
-    u64::try_from(asked).unwrap_or(1).clamp(1, MOST_SAMPLED)
-}
-
 /// A store, as the agent speaks to it.
 fn spoken_to(copy: &Copy, store: &Store) -> run_file::Store {
-    let share = copy.policy.spec.limits.bytes_per_second.or(store.limits.bytes_per_second);
-    store.spoken_to(share.and_then(|share| share.bytes().try_into().ok()))
+    store.spoken_to(store.share(copy.policy.spec.limits.bytes_per_second), store.lock())
 }
 
 #[cfg(test)]

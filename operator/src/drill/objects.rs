@@ -33,7 +33,6 @@ use crate::{
         drill_file::{FEWEST_RECIPIENTS, Judge, Question, Restore, default_inventory_timeout},
         restore::tenant::{Live, spec_digest},
         roles::Role as Login,
-        run_file,
     },
     archive::digest::Blake3,
     error::chain,
@@ -262,8 +261,7 @@ fn restore_file(guest: &Tenant, observed: &Observed, chosen: &Chosen, store: &St
     Restore {
         archive: chosen.archive.clone(),
         slot: chosen.backup.slot,
-        // A drill writes nothing there, so it locks nothing.
-        store: run_file::Store { lock: None, ..store.spoken_to(None) },
+        store: store.spoken_to(None, None),
         trusted_keys: observed.trusted.clone(),
         recipients: FEWEST_RECIPIENTS,
         previous: chosen.earlier.as_ref().map(|earlier| earlier.slot),

@@ -11,7 +11,6 @@ use valv_crds::{
     BackupPolicy, RestoreDrillStatus, Slot,
     backup::ObjectDigest,
     drill::{DrillOrigin, KeyBringer, Measured, PhaseTime, RecordReference, Verdict},
-    store::Answer,
 };
 
 use super::{
@@ -344,9 +343,7 @@ pub async fn write(
 
 /// A precondition is relied on only where it was seen to be heeded.
 fn heeds_preconditions(store: &Store) -> bool {
-    let status = store.object.status.as_ref();
-    let seen = status.and_then(|status| status.capabilities.conditional_put.as_ref());
-    seen.is_some_and(|seen| seen.answer == Answer::Yes)
+    store.on_existing() == OnExisting::Fail
 }
 
 #[cfg(test)]

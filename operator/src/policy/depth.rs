@@ -1,39 +1,48 @@
-//! Decides how much of a backup is read back. Pure.
+//! Decides how much of a backup, or of a copy of it, is read back in a store. Pure.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use valv_crds::{
-    BackupPolicy,
+    BackupPolicy, JournalTenant,
     policy::{Verification, VerificationMode},
 };
 
-const DAY_SECONDS: i64 = 86_400;
+use crate::{agent::verify::Depth, archive::verify::MOST_SAMPLED};
 
-/// How much of a backup is read back.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Depth {
-    /// Every byte of every segment.
-    Full,
-    /// Every byte of so many segments.
-    Sample(i32),
-    /// Manifest and index.
-    Metadata,
-}
+const DAY: Duration = Duration::from_secs(86_400);
 
-/// How much of the backup that begins at `now` is read back by `policy`, when `last_full` is when all of one was read
-/// back last.
-pub fn depth(policy: &BackupPolicy, last_full: Option<Timestamp>, now: Timestamp) -> Depth {
+/// Slots that are whole days apart by the calendar are an hour less apart where the clocks are put forward: that puts
+/// nothing off for a day.
+const SHORTER_BY: Duration = Duration::from_secs(2 * 3600);
+
+/// How much `policy` has read back of the backup of `slot`, when `whole` is the slot of the newest one of which all was
+/// read in the same store.
+pub fn depth(policy: &BackupPolicy, whole: Option<Timestamp>, slot: Timestamp) -> Depth {
     let Verification { mode, segments, full_every } = policy.spec.verification;
     let is_due = full_every.is_some_and(|days| {
-        let whole = i64::from(days.count()).saturating_mul(DAY_SECONDS);
-        // What lies in the future was written by a wrong clock.
-        last_full.is_none_or(|last| last > now || now.as_second() - last.as_second() >= whole)
+        let span = DAY.saturating_mul(days.count()).saturating_sub(SHORTER_BY);
+        // One that is dated after this was dated by a wrong clock. This one itself, tried again, stays what it was.
+        whole.is_none_or(|whole| {
+            whole >= slot || Duration::try_from(slot.duration_since(whole)).unwrap_or_default() >= span
+        })
     });
     match mode {
         VerificationMode::Sample | VerificationMode::Metadata if is_due => Depth::Full,
         VerificationMode::Full => Depth::Full,
-        VerificationMode::Sample => Depth::Sample(segments.unwrap_or(Verification::SAMPLE)),
+        VerificationMode::Sample => match u64::try_from(segments.unwrap_or(Verification::SAMPLE)) {
+            Ok(segments @ 1..=MOST_SAMPLED) => Depth::Sample(segments),
+            // More than can be drawn: then all are read.
+            Ok(_) | Err(_) => Depth::Full,
+        },
         VerificationMode::Metadata => Depth::Metadata,
     }
+}
+
+/// The slot of the newest backup of `tenant` that was read back whole in `store`, as the tenant's status tells.
+pub fn newest_whole(tenant: &JournalTenant, store: &str) -> Option<Timestamp> {
+    let protection = tenant.status.as_ref()?.backup.as_ref()?;
+    protection.read_whole.iter().find(|read| read.store == store).map(|read| read.slot.time())
 }
 
 #[cfg(test)]
@@ -56,9 +65,9 @@ mod tests {
         serde_yaml::from_str(&yaml).unwrap()
     }
 
-    fn of(verification: &str, last_full: Option<&str>) -> Depth {
-        let last_full = last_full.map(|text| text.parse().unwrap());
-        depth(&policy(verification), last_full, "2026-11-22T01:00:00Z".parse().unwrap())
+    fn of(verification: &str, whole: Option<&str>) -> Depth {
+        let whole = whole.map(|text| text.parse().unwrap());
+        depth(&policy(verification), whole, "2026-11-22T01:00:00Z".parse().unwrap())
     }
 
     #[test]
@@ -70,13 +79,26 @@ mod tests {
     }
 
     #[test]
+    fn more_segments_than_can_be_drawn_are_all_of_them() {
+        assert_eq!(of("{mode: Sample, segments: 10000}", None), Depth::Sample(10_000));
+        assert_eq!(of("{mode: Sample, segments: 10001}", None), Depth::Full);
+    }
+
+    #[test]
     fn the_first_backup_after_so_many_days_is_read_back_whole() {
         let weekly = "{mode: Sample, fullEvery: 7d}";
 
         assert_eq!(of(weekly, None), Depth::Full);
         assert_eq!(of(weekly, Some("2026-11-15T01:00:00Z")), Depth::Full);
-        assert_eq!(of(weekly, Some("2026-11-15T01:00:01Z")), Depth::Sample(8));
+        assert_eq!(of(weekly, Some("2026-11-16T01:00:00Z")), Depth::Sample(8));
         assert_eq!(of("{mode: Metadata, fullEvery: 7d}", Some("2026-11-01T01:00:00Z")), Depth::Full);
         assert_eq!(of(weekly, Some("2027-01-01T00:00:00Z")), Depth::Full, "a wrong clock puts nothing off");
+        assert_eq!(of(weekly, Some("2026-11-22T01:00:00Z")), Depth::Full, "the same one, tried again");
+    }
+
+    #[test]
+    fn a_week_with_an_hour_less_is_a_week() {
+        assert_eq!(of("{mode: Sample, fullEvery: 7d}", Some("2026-11-15T02:00:00Z")), Depth::Full);
+        assert_eq!(of("{mode: Sample, fullEvery: 1d}", Some("2026-11-21T05:00:00Z")), Depth::Sample(8));
     }
 }

@@ -6,13 +6,14 @@ use tokio::sync::Semaphore;
 use super::{
     breakers::Breakers,
     check::Store,
+    gate::{self, Held},
     judge::{Known, is_proven},
     memory::{Memory, Remembered},
     observe::Observed,
     plan,
     probe::{Extent, probe},
 };
-use crate::{backoff, io::bucket::breaker::Admission};
+use crate::{backoff, io::bucket::Bucket};
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +39,10 @@ pub async fn apply(
     let credentials = observed.credentials.as_ref().ok()?;
     // It is closed only with the process.
     let _turn = turns.acquire().await.ok()?;
-    if let Admission::Wait { until } = breakers.admit(&store.name, now()) {
+    // A store whose settings open no bucket is nobody's to wait for: the probe says why.
+    if let Ok(bucket) = Bucket::open(&store.settings(credentials.reader.clone()))
+        && let Err(Held { until, .. }) = gate::enter(breakers, &store.name, &bucket, now).await
+    {
         return Some(Outcome::Held { until });
     }
     let earlier = plan::earlier(store, observed);

@@ -1,7 +1,7 @@
 //! The breakers of all stores: one each, shared by all of this process who use it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,7 +26,12 @@ struct Entry {
     breaker: Breaker,
     failures: i32,
     since: Option<Timestamp>,
+    /// Jobs whose pods told of a failure.
+    told: VecDeque<String>,
 }
+
+/// So many Jobs are remembered: more than run at once.
+const REMEMBERED: usize = 1024;
 
 impl Breakers {
     /// Takes the rule of `store`'s spec. Another rule is another breaker, which is closed.
@@ -36,7 +41,7 @@ impl Breakers {
         let mut stores = self.stores();
         if stores.get(store).is_none_or(|entry| entry.rule != rule) {
             let breaker = Breaker::new(rule);
-            stores.insert(store.to_owned(), Entry { rule, breaker, failures: 0, since: None });
+            stores.insert(store.to_owned(), Entry { rule, breaker, failures: 0, since: None, told: VecDeque::new() });
         }
     }
 
@@ -64,6 +69,29 @@ impl Breakers {
     /// `store` did not answer, or with a failure of its own.
     pub fn failed(&self, store: &str, now: Timestamp) {
         self.change(store, now, |entry| {
+            entry.failures = entry.failures.saturating_add(1);
+            entry.breaker.failed(now);
+        });
+    }
+
+    /// Whoever was admitted to `store` did not ask it: that closes nothing.
+    pub fn unasked(&self, store: &str, now: Timestamp) {
+        self.change(store, now, |entry| entry.breaker.unasked(now));
+    }
+
+    /// A pod told that `store` did not answer it: one failure a Job, however often it is looked at.
+    ///
+    /// No more than one, though the pod tried for minutes: what runs beside a tenant's database is believed little, and
+    /// one that lies must not keep all others from their store.
+    pub fn told(&self, store: &str, job: &str, now: Timestamp) {
+        self.change(store, now, |entry| {
+            if entry.told.iter().any(|known| known == job) {
+                return;
+            }
+            entry.told.push_back(job.to_owned());
+            if entry.told.len() > REMEMBERED {
+                entry.told.pop_front();
+            }
             entry.failures = entry.failures.saturating_add(1);
             entry.breaker.failed(now);
         });
@@ -111,6 +139,22 @@ mod tests {
     use valv_crds::units::Span;
 
     use super::*;
+
+    #[test]
+    fn pods_that_tell_of_a_dead_store_open_it_and_each_counts_once() {
+        let breakers = Breakers::default();
+        breakers.heed("helsinki", store::Breaker { opens_after: 3, ..store::Breaker::default() });
+        let now = "2026-11-22T09:00:00Z".parse().unwrap();
+
+        for _ in 0..9 {
+            breakers.told("helsinki", "one", now);
+        }
+        breakers.told("helsinki", "two", now);
+        assert_eq!(breakers.status("helsinki").state, BreakerState::Closed);
+        breakers.told("helsinki", "three", now);
+
+        assert_eq!(breakers.status("helsinki").state, BreakerState::Open);
+    }
 
     #[test]
     fn one_store_s_failures_are_not_another_s() {

@@ -9,8 +9,10 @@ use kube::ResourceExt;
 use valv_crds::{
     BackupStore, BackupStoreSpec,
     store::{self, Answer, LockMode, SecretName},
+    units::{ByteSize, Span},
 };
 
+use super::profile::{Quirks, Support};
 use crate::{
     agent::run_file::{self, Lock, Retry, Timeouts},
     io::bucket::{self, OnExisting, Patience, Trust},
@@ -131,7 +133,7 @@ impl Store {
         };
         bucket::Settings {
             endpoint: self.endpoint.clone(),
-            region: self.signing_region.clone().unwrap_or_else(|| self.location.region.clone()),
+            region: self.region(),
             bucket: self.bucket.clone(),
             prefix: self.prefix.clone().unwrap_or_default(),
             addressing,
@@ -142,16 +144,33 @@ impl Store {
         }
     }
 
-    /// The store, as agents speak to it: at most `share` of its bytes a second.
-    pub fn spoken_to(&self, share: Option<NonZeroU64>) -> run_file::Store {
-        let seconds =
-            |span: valv_crds::units::Span| u32::try_from(span.duration().as_secs()).unwrap_or(u32::MAX);
+    /// The name of the region, as requests are signed for it.
+    pub fn region(&self) -> String {
+        let of_profile = Quirks::of(self.profile).signing_region;
+        let named = self.signing_region.as_deref().or(of_profile);
+        named.unwrap_or(&self.location.region).to_owned()
+    }
+
+    /// Bytes a second that one backup or one copy may write here: its share of the store's limit with as many under way
+    /// as there may be, and no more than `own`. Absent: no limit.
+    pub fn share(&self, own: Option<ByteSize>) -> Option<NonZeroU64> {
+        let at_once = u64::try_from(self.limits.concurrent_backups).unwrap_or(1).max(1);
+        let of_store = self.limits.bytes_per_second.map(|all| all.bytes() / at_once);
+        let least = of_store.into_iter().chain(own.map(ByteSize::bytes)).min()?;
+        // One that may send nothing would never end.
+        Some(NonZeroU64::new(least).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// The store, as an agent speaks to it that writes no more than `bytes_per_second`, and locks what it writes with
+    /// `lock`.
+    pub fn spoken_to(&self, bytes_per_second: Option<NonZeroU64>, lock: Option<Lock>) -> run_file::Store {
+        let seconds = |span: Span| u32::try_from(span.duration().as_secs()).unwrap_or(u32::MAX);
         run_file::Store {
             name: self.name.clone(),
             endpoint: self.endpoint.clone(),
             bucket: self.bucket.clone(),
             prefix: self.prefix.clone(),
-            region: self.signing_region.clone().unwrap_or_else(|| self.location.region.clone()),
+            region: self.region(),
             addressing: self.addressing,
             ca_bundle: self.ca_bundle.clone(),
             proxy: self.proxy.clone(),
@@ -164,21 +183,19 @@ impl Store {
                 per_request: self.retry.per_request.unsigned_abs(),
                 per_run: self.retry.per_run.unsigned_abs(),
             },
-            bytes_per_second: share,
-            lock: self.object_lock.map(|lock| Lock { mode: lock.mode, days: lock.days.unsigned_abs() }),
-            content_md5: false,
+            bytes_per_second,
+            lock,
         }
     }
 
-    /// What a PUT does if its key is there. A precondition is relied on only where it was seen to be heeded.
+    /// What a put does where something lies: a precondition is relied on only where it was seen to be heeded, and never of
+    /// a product that has none.
     pub fn on_existing(&self) -> OnExisting {
-        let status = self.object.status.as_ref();
-        let seen = status.and_then(|status| status.capabilities.conditional_put.as_ref());
-        if seen.is_some_and(|seen| seen.answer == Answer::Yes) {
-            OnExisting::Fail
-        } else {
-            OnExisting::Replace
-        }
+        let seen =
+            self.object.status.as_ref().and_then(|status| status.capabilities.conditional_put.as_ref());
+        let is_seen = seen.is_some_and(|seen| seen.answer == Answer::Yes);
+        let is_known = Quirks::of(self.profile).conditional_put != Support::No;
+        if is_seen && is_known { OnExisting::Fail } else { OnExisting::Replace }
     }
 
     /// Whether what was seen `locked_until` then is locked for as long as the store's lock says, from `began`, but for
@@ -210,6 +227,11 @@ impl Store {
         }
     }
 
+    /// The lock that every object gets here; absent: none is claimed.
+    pub fn lock(&self) -> Option<Lock> {
+        self.object_lock.map(|lock| Lock { mode: lock.mode, days: lock.days.unsigned_abs() })
+    }
+
     /// The mode of the lock that is claimed.
     pub fn claimed_mode(&self) -> Option<bucket::LockMode> {
         self.object_lock.map(|lock| match lock.mode {
@@ -221,6 +243,8 @@ impl Store {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use valv_crds::store::Profile;
+
     use super::*;
 
     /// The store of the sketch, with a lock claimed.
@@ -268,6 +292,55 @@ pub(crate) mod tests {
         let unseen = store().locks_long_enough(None, began, SignedDuration::ZERO);
         assert!(unseen.unwrap_err().contains("no lock"));
         assert_eq!(check(Arc::new(open)).locks_long_enough(None, began, SignedDuration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn a_profile_names_the_region_of_its_product_and_the_spec_another() {
+        let mut object = store().object.as_ref().clone();
+        object.spec.profile = Profile::Garage;
+        let garage = check(Arc::new(object.clone()));
+        object.spec.signing_region = Some("here".into());
+
+        assert_eq!(garage.region(), "garage");
+        assert_eq!(check(Arc::new(object)).region(), "here");
+    }
+
+    #[test]
+    fn a_precondition_is_relied_on_where_it_was_seen_and_never_of_a_product_that_has_none() {
+        let of = |profile: Profile, answer: Option<&str>| {
+            let mut object = store().object.as_ref().clone();
+            object.spec.profile = profile;
+            object.status = answer.map(|answer| {
+                serde_json::from_value(serde_json::json!({ "capabilities": { "conditionalPut": {
+                    "answer": answer, "at": "2026-11-22T01:00:00Z" } } }))
+                .unwrap()
+            });
+            check(Arc::new(object)).on_existing()
+        };
+
+        assert_eq!(of(Profile::Generic, Some("Yes")), OnExisting::Fail);
+        assert_eq!(of(Profile::CephRgw, None), OnExisting::Replace, "what should be is not what was seen");
+        assert_eq!(of(Profile::Generic, Some("No")), OnExisting::Replace);
+        assert_eq!(of(Profile::Garage, Some("Yes")), OnExisting::Replace);
+    }
+
+    #[test]
+    fn one_run_has_its_share_of_the_store_s_limit_and_a_policy_can_only_make_it_less() {
+        let limited = |at_once: i32, all: Option<&str>| {
+            let mut object = store().object.as_ref().clone();
+            object.spec.limits.concurrent_backups = at_once;
+            object.spec.limits.bytes_per_second = all.map(|size| size.parse().unwrap());
+            check(Arc::new(object))
+        };
+        let bytes = |store: Store, own: Option<&str>| {
+            store.share(own.map(|size| size.parse().unwrap())).map(NonZeroU64::get)
+        };
+
+        assert_eq!(bytes(limited(8, Some("80Mi")), None), Some(10 << 20));
+        assert_eq!(bytes(limited(8, Some("80Mi")), Some("50Mi")), Some(10 << 20), "not past the store's");
+        assert_eq!(bytes(limited(8, Some("80Mi")), Some("5Mi")), Some(5 << 20));
+        assert_eq!(bytes(limited(8, None), Some("5Mi")), Some(5 << 20));
+        assert_eq!(bytes(limited(8, None), None), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{
     check::Store,
     observe::Unresolved,
     probe::{Extent, Findings, Trouble},
+    profile::{Quirks, Support},
 };
 use crate::signing;
 
@@ -146,6 +147,11 @@ fn reachable(known: &Known, now: Timestamp) -> StoreSaying {
 
 fn capabilities(store: &Store, known: &Known, now: Timestamp) -> StoreSaying {
     use StoreCondition::CapabilitiesProven;
+    let Quirks { product, lock, versions, .. } = Quirks::of(store.profile);
+    if store.object_lock.is_some() && [lock, versions].contains(&Support::No) {
+        let message = format!("spec.objectLock claims a lock, and {product}, as spec.profile says, has none");
+        return Saying::no(CapabilitiesProven, StoreReason::LockMissing, message);
+    }
     let Some(findings) = &known.findings else { return unprobed(CapabilitiesProven) };
     if let Some(trouble) =
         trouble(known, |reason| !is_of_the_way(reason) && reason != StoreReason::CredentialsRefused)

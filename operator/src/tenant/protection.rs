@@ -6,6 +6,8 @@
 //! The objects come and go: what was once seen complete stays in the status when its `Backup` is deleted. Nobody else
 //! writes this part; it moves when a backup or a drill ends, and not while one is under way.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
@@ -14,7 +16,8 @@ use valv_crds::{
     backup::{BackupCondition, BackupReason, Origin},
     condition::{ConditionType, Reason, Saying},
     drill::DrillOrigin,
-    protection::{KeyRole, KeyStatus, LastBackup, Protection, ProtectionStatus},
+    policy::VerificationMode,
+    protection::{KeyRole, KeyStatus, LastBackup, Protection, ProtectionStatus, ReadWhole},
     schedule::MissedSlots,
     slot,
     units::Span,
@@ -35,6 +38,9 @@ const DAY_SECONDS: i64 = 86_400;
 
 /// Digits of a key's fingerprint in the status: enough to tell three keys apart.
 const FINGERPRINT_DIGITS: usize = 16;
+
+/// Stores of which is told what was read back whole.
+const MOST_STORES: usize = 8;
 
 /// What is there of a tenant's backups.
 #[derive(Clone, Debug, Default)]
@@ -148,6 +154,7 @@ fn told(
             .max()
             .max(standing.last_drill_slot.filter(|slot| slots::has_come(*slot, now))),
         keys: keys(asked, &standing.keys),
+        read_whole: read_whole(&seen.backups, standing.read_whole, now),
         // The janitor writes them.
         kept: standing.kept,
     }
@@ -191,6 +198,31 @@ fn complete(backup: &Backup) -> Option<LastBackup> {
             .map(|store| store.name.clone())
             .collect(),
     })
+}
+
+/// The newest backup that was read back whole, by store. Objects come and go, and what was once seen stays.
+fn read_whole(backups: &[Backup], standing: Vec<ReadWhole>, now: Timestamp) -> Vec<ReadWhole> {
+    let told = backups.iter().filter_map(|backup| backup.status.as_ref()).flat_map(|status| {
+        let whole = status.stores.iter().filter(|stored| {
+            stored.commit.is_some()
+                && stored.verification.as_ref().is_some_and(|read| read.mode == VerificationMode::Full)
+        });
+        whole.filter_map(|stored| Some(ReadWhole { store: stored.name.clone(), slot: status.slot? }))
+    });
+    let mut newest: BTreeMap<String, Slot> = BTreeMap::new();
+    for ReadWhole { store, slot } in standing.into_iter().chain(told) {
+        // What a wrong clock dated puts nothing off.
+        if slots::has_come(slot, now) {
+            let standing = newest.entry(store).or_insert(slot);
+            *standing = slot.max(*standing);
+        }
+    }
+    let mut all: Vec<_> = newest.into_iter().map(|(store, slot)| ReadWhole { store, slot }).collect();
+    // More stores than a policy names are stores that it named once.
+    all.sort_by(|one, other| (other.slot, &one.store).cmp(&(one.slot, &other.store)));
+    all.truncate(MOST_STORES);
+    all.sort_by(|one, other| one.store.cmp(&other.store));
+    all
 }
 
 /// The keys that are asked for, each with the proof of that very key.

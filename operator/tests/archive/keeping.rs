@@ -349,7 +349,6 @@ async fn agent_copies(
         retry: Retry { per_request: 2, per_run: 10 },
         bytes_per_second: None,
         lock: None,
-        content_md5: false,
     };
     let copy = Copy {
         order: Order {

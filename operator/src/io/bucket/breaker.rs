@@ -96,6 +96,13 @@ impl Breaker {
         self.state = State::Closed { failures: 0 };
     }
 
+    /// Whoever was admitted did not ask: what it found says nothing of the store. If it was to try, another may.
+    pub fn unasked(&mut self, now: Timestamp) {
+        if let State::HalfOpen { .. } = self.state {
+            self.state = State::Open { until: now };
+        }
+    }
+
     /// The store did not answer in time, or with a failure of its own
     /// ([`Error::is_of_the_store`](super::Error::is_of_the_store)).
     pub fn failed(&mut self, now: Timestamp) {
@@ -173,6 +180,24 @@ mod tests {
         breaker.admit(at(32));
 
         assert_eq!(breaker.admit(at(62)), Admission::Try);
+    }
+
+    #[test]
+    fn whoever_did_not_ask_leaves_it_as_it_was_and_the_try_to_another() {
+        let mut counting = Breaker::new(Rule { failures: 2, pause: PAUSE });
+        counting.failed(at(0));
+        counting.unasked(at(0));
+        counting.failed(at(0));
+        assert_eq!(counting.standing(), Standing::Open, "it closes nothing, and forgets no failure");
+        let mut breaker = opened();
+        breaker.unasked(at(3));
+        assert_eq!(breaker.admit(at(4)), Admission::Wait { until: at(32) });
+
+        assert_eq!(breaker.admit(at(32)), Admission::Try);
+        breaker.unasked(at(33));
+
+        assert_eq!(breaker.standing(), Standing::Open);
+        assert_eq!(breaker.admit(at(33)), Admission::Try);
     }
 
     #[test]

@@ -354,3 +354,30 @@ fn a_proof_is_of_one_key_and_for_so_many_days() {
     assert_eq!(of(&status, "2027-05-01T00:00:00Z"), (Truth::False, Reason::Overdue));
     assert_eq!(of(&another, "2026-11-22T12:00:00Z"), (Truth::False, Reason::NeverProven));
 }
+
+#[test]
+fn the_newest_that_was_read_back_whole_is_told_by_store_and_stays_when_its_object_goes() {
+    let read = |slot: &str, mode: &str| {
+        let mut backup = committed(slot, "2026-11-21T01:02:00Z");
+        let stored = &mut backup.status.as_mut().unwrap().stores[0];
+        stored.verification = serde_json::from_value(json!({
+            "mode": mode, "segmentsRead": 1, "segments": 1, "at": "2026-11-21T01:30:00Z" }))
+        .unwrap();
+        backup
+    };
+    let told = |standing: Value, backups: Vec<Backup>| {
+        let status = protect(&tenant(&standing), &seen(backups), noon()).status.unwrap();
+        let slots = status.read_whole.into_iter().map(|read| format!("{} {}", read.store, read.slot));
+        slots.collect::<Vec<_>>()
+    };
+    let standing = json!({ "readWhole": [
+        { "store": "helsinki", "slot": "20261119T010000Z" }, { "store": "oslo", "slot": "20261118T010000Z" }] });
+
+    let newer = told(standing.clone(), vec![read("20261120T010000Z", "Full"), read("20261121T010000Z", "Sample")]);
+    let gone = told(standing, vec![]);
+    let future = told(json!({ "readWhole": [{ "store": "helsinki", "slot": "20991231T010000Z" }] }), vec![]);
+
+    assert_eq!(newer, ["helsinki 20261120T010000Z", "oslo 20261118T010000Z"]);
+    assert_eq!(gone, ["helsinki 20261119T010000Z", "oslo 20261118T010000Z"]);
+    assert_eq!(future, [""; 0], "a wrong clock puts nothing off");
+}
