@@ -140,7 +140,14 @@ pub async fn round(context: &Context) -> Result<(), cluster::Error> {
         resting.clone()
     };
     let rests = |copy: &Copy| resting.contains_key(&copy.key());
-    let steps = plan::plan(copies, &jobs, |store| context.breakers.status(store).state, rests, context.settings.location.as_ref(), now);
+    let steps = plan::plan(
+        copies,
+        &jobs,
+        |store| context.breakers.status(store).state,
+        rests,
+        context.settings.location.as_ref(),
+        now,
+    );
     for (copy, step) in &steps {
         if let Step::Failed { number, failure } = step
             && failure.reason == BackupReason::StoreUnavailable

@@ -313,7 +313,7 @@ async fn look_once(
     context: &Context,
     now: Timestamp,
 ) -> Result<Option<String>, Error> {
-    clock::compare(access.settings, context.now).await.map_err(|source| Error::Clock(Box::new(source)))?;
+    clock::compare(&access.settings, context.now).await.map_err(|source| Error::Clock(Box::new(source)))?;
     let whose = observe::whose(ward, access, context).await?;
     if let (Whose::Another(by), None) = (&whose, &ward.tenant) {
         info!(by, "the archive is another cluster's: it is left alone");

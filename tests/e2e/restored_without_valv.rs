@@ -37,9 +37,11 @@ fn the_page_s_block_restores_a_tenant_in_a_bare_debian() {
         let slot = protected.backup(&name).await?["status"]["slot"].as_str().context("a slot")?.to_owned();
 
         let debian = Debian::new(test, protected.store(), &tenant.name, &slot).await?;
-        for (part, key) in
-            [("database", &protected.escrow), ("attachments", &protected.owner), ("tenant", &protected.escrow)]
-        {
+        for (part, key) in [
+            ("database", &protected.escrow),
+            ("attachments", &protected.owner),
+            ("tenant", &protected.escrow),
+        ] {
             debian.restores(part, key).with_context(|| part.to_owned())?;
         }
 
@@ -56,7 +58,9 @@ fn the_page_s_block_restores_a_tenant_in_a_bare_debian() {
         debian.signed_by_another()?;
         let refused = debian.restores("tenant", &protected.escrow).err().context("any signature will do")?;
         ensure!(format!("{refused:#}").contains("not signed by this key"), "{refused:#}");
-        test.measured("three parts restored; database verified, started and read; no other key, no other signature");
+        test.measured(
+            "three parts restored; database verified, started and read; no other key, no other signature",
+        );
         Ok(())
     });
 }
@@ -101,7 +105,8 @@ impl Debian {
         let cluster = test.world.local().context("the stores are the local cluster's")?;
         let folder = TempDir::new()?;
         let public = test.world.admin.get(kind::CONFIG_MAP, NAMESPACE, "valv-signing-key-public").await?;
-        let public = public["data"]["signing.pub"].as_str().context("the signing key is published")?.to_owned();
+        let public =
+            public["data"]["signing.pub"].as_str().context("the signing key is published")?.to_owned();
         let server = &store.server;
         let key = server.key(Identity::Reader)?;
         let settings = vec![
@@ -141,7 +146,8 @@ impl Debian {
 
     /// From here on the operator's public key is another's.
     fn signed_by_another(&self) -> Result<()> {
-        self.runs("openssl genpkey -algorithm ed25519 | openssl pkey -pubout -out /etc/operator.pem").map(drop)
+        self.runs("openssl genpkey -algorithm ed25519 | openssl pkey -pubout -out /etc/operator.pem")
+            .map(drop)
     }
 
     /// Restores `part` into an empty folder, as the page says.

@@ -271,11 +271,7 @@ impl Run {
             level: self.compression_level,
             in_flight: self.in_flight,
             // S3 wants it with what is locked.
-            content_md5: if self.store.lock.is_some() {
-                ContentMd5::Computed
-            } else {
-                ContentMd5::Omitted
-            },
+            content_md5: if self.store.lock.is_some() { ContentMd5::Computed } else { ContentMd5::Omitted },
             retain_until: self.store.lock.map(|lock| lock.until(now)),
             lock_mode: self.store.lock.map(Lock::bucket_mode).unwrap_or_default(),
             bytes_per_second: self.store.bytes_per_second,

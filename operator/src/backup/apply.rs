@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{ResourceExt, core::DynamicObject, runtime::reflector};
 use tokio::time::{error::Elapsed, timeout};
 use tracing::{debug, warn};
@@ -270,9 +270,8 @@ impl Visit<'_> {
 /// Past the store's breaker, with one request if it was left alone until now.
 async fn enter(store: &Store, reader: &Credentials, context: &Context) -> Result<(), Failure> {
     let unavailable = |message: String| Failure { reason: BackupReason::StoreUnavailable, message };
-    let bucket = Bucket::open(&store.settings(reader.clone())).map_err(|error| {
-        Failure { reason: BackupReason::StoreNotReady, message: chain(&error) }
-    })?;
+    let bucket = Bucket::open(&store.settings(reader.clone()))
+        .map_err(|error| Failure { reason: BackupReason::StoreNotReady, message: chain(&error) })?;
     let entered = gate::enter(&context.breakers, &store.name, &bucket, context.now).await;
     entered.map_err(|held| unavailable(held.to_string()))
 }
@@ -280,7 +279,8 @@ async fn enter(store: &Store, reader: &Credentials, context: &Context) -> Result
 /// What a pod says of its store counts for the store's breaker, once.
 fn hear(run: &Run, observed: &Observed, note: &Note, context: &Context, now: Timestamp) {
     let (Note::Failed(failure) | Note::NotRead(failure)) = note else { return };
-    let Some(store) = observed.store.as_ref().filter(|_| failure.reason == BackupReason::StoreUnavailable) else {
+    let Some(store) = observed.store.as_ref().filter(|_| failure.reason == BackupReason::StoreUnavailable)
+    else {
         return;
     };
     let attempt = run.object.status.as_ref().and_then(|status| status.attempt.as_ref());

@@ -25,12 +25,7 @@ use super::{
     plan::Setup,
 };
 use crate::{
-    agent::{
-        last_words::Failure,
-        roles::Role as Login,
-        run_file,
-        verify::Depth,
-    },
+    agent::{last_words::Failure, roles::Role as Login, run_file, verify::Depth},
     archive::{layout::ArchiveId, recipients::Recipients},
     error::chain,
     io::{
@@ -95,6 +90,7 @@ pub fn order(setup: &Setup<'_>, slot: Timestamp) -> Result<Order, Failure> {
         verification,
         segments,
         attachments: setup.tenant.attachments.is_some(),
+        journal_image: Some(image(setup.tenant)),
     })
 }
 

@@ -9,7 +9,7 @@ use valv_crds::{backup::BackupReason, reference::TAKE_OVER_ARCHIVE_ANNOTATION};
 
 use super::{Context, check::Copy, objects, plan::Step};
 use crate::{
-    agent::{copy::Arrived, last_words::Verified},
+    agent::{copy::Arrived, last_words::Verified, verify::Depth},
     archive::{
         Archive, canonical, catalogue,
         commit::{self, Commit, ManifestRef},

@@ -11,12 +11,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret},
     storage::v1::StorageClass,
 };
-use kube::{
-    ResourceExt,
-    api::ObjectMeta,
-    core::{DynamicObject, PartialObjectMeta},
-    runtime::reflector::ObjectRef,
-};
+use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject, runtime::reflector::ObjectRef};
 use serde_json::Value;
 use tracing::warn;
 use valv_crds::{
@@ -80,7 +75,7 @@ pub struct Observed {
     /// The Secrets in the drill's namespace that carry the tenant's label.
     pub secrets: BTreeMap<String, Secret>,
     /// The Secret with the key that opens the backup, whoever brought it: that it is there, and not what is in it.
-    pub key: Option<PartialObjectMeta<Secret>>,
+    pub key: Option<DynamicObject>,
     /// What the tenant's spec names, as it is in the tenant's namespace.
     pub references: BTreeMap<Key, DynamicObject>,
     /// The ConfigMap with the run files.
@@ -311,7 +306,7 @@ async fn secrets(subject: &Subject, context: &Context, observed: &mut Observed) 
         Err(error) if error.is_forbidden() => return Ok(Access::Denied),
         Err(error) => return Err(error),
     }
-    observed.key = cluster.metadata::<Secret>(Kind::Secret, &subject.into, names::KEY_SECRET).await?;
+    observed.key = cluster.metadata(&Key::new(Kind::Secret, names::KEY_SECRET), &subject.into).await?;
     Ok(Access::Granted)
 }
 

@@ -7,11 +7,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    api::core::v1::{Namespace, Secret},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
-use kube::{ResourceExt, core::PartialObjectMeta};
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::Time};
+use kube::{ResourceExt, core::DynamicObject};
 use valv_crds::{
     BackupPolicy, RestoreDrillStatus,
     drill::{Check, DrillReason, DrilledBackup, KeyBringer, KeyUse, Outcome, Phase, PhaseTime, Verdict},
@@ -573,7 +570,7 @@ fn restores(
 }
 
 /// Who brought `key`, by its metadata: what it is the operator does not read.
-fn key_use(key: &PartialObjectMeta<Secret>, now: Timestamp) -> KeyUse {
+fn key_use(key: &DynamicObject, now: Timestamp) -> KeyUse {
     let is_holders = key.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER);
     let first = key.managed_fields().iter().min_by_key(|entry| entry.time.clone());
     KeyUse {

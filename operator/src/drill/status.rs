@@ -81,10 +81,10 @@ pub fn status(
         }
         Step::Runs { message, learnt } => {
             status.started.get_or_insert(time(now));
-            learn(&mut status, learnt, outcome.prepared.as_ref(), now);
+            learn(run, &mut status, learnt, outcome.prepared.as_ref(), now);
             under_way(DrillReason::Running, outcome.refused.as_ref().unwrap_or(message))
         }
-        Step::Ends(ending) => ends(&mut status, observed, ending, now),
+        Step::Ends(ending) => ends(run, &mut status, observed, ending, now),
         Step::Closes => closes(&mut status, plan, outcome, now),
     };
     let standing = std::mem::take(&mut status.conditions);
@@ -117,7 +117,13 @@ fn volumes(known: &[String], observed: &Observed) -> Vec<String> {
 }
 
 /// Takes in what is `learnt`; of what was chosen only if what it was written into stands, with the digest `prepared`.
-fn learn(status: &mut RestoreDrillStatus, learnt: &[Learnt], prepared: Option<&String>, now: Timestamp) {
+fn learn(
+    run: &Run,
+    status: &mut RestoreDrillStatus,
+    learnt: &[Learnt],
+    prepared: Option<&String>,
+    now: Timestamp,
+) {
     let began = status.started.as_ref().map(|time| time.0);
     let mut measured = status.measured.take().unwrap_or_default();
     for learnt in learnt {
@@ -197,12 +203,18 @@ fn refused(status: &mut RestoreDrillStatus, message: &str, now: Timestamp) -> Ve
     ]
 }
 
-fn ends(status: &mut RestoreDrillStatus, observed: &Observed, ending: &Ending, now: Timestamp) -> Vec<Said> {
+fn ends(
+    run: &Run,
+    status: &mut RestoreDrillStatus,
+    observed: &Observed,
+    ending: &Ending,
+    now: Timestamp,
+) -> Vec<Said> {
     let policy = observed.policy.as_deref();
     if ending.because.is_none() {
         status.started.get_or_insert(time(now));
     }
-    learn(status, &ending.learnt, None, now);
+    learn(run, status, &ending.learnt, None, now);
     status.verdicts = verdicts::whole(&status.verdicts, policy);
     status.ended = Some(time(now));
     let passed = passed(status, ending, policy);

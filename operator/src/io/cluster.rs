@@ -14,7 +14,7 @@ use kube::{
     api::{
         DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
     },
-    core::{DynamicObject, PartialObjectMeta, object::HasStatus},
+    core::{DynamicObject, object::HasStatus},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -438,23 +438,6 @@ impl Cluster {
     {
         let api = Api::<K>::namespaced(self.client.clone(), namespace);
         in_time("get", Key::new(kind, name), namespace, api.get_opt(name)).await
-    }
-
-    /// What is known of one object without what is in it, or that it is not there.
-    pub async fn metadata<K>(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<PartialObjectMeta<K>>, Error>
-    where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned,
-    {
-        let api = Api::<K>::namespaced(self.client.clone(), namespace);
-        in_time("get", Key::new(kind, name), namespace, api.get_metadata_opt(name)).await
     }
 
     /// Whether a cluster-scoped object is there.
