@@ -74,7 +74,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Measured on two cores: `docs/adr/0014-archive.md`.
+    /// Measured on two cores: `docs/adr/0016-archive.md`.
     fn default() -> Self {
         Self {
             level: 3,
