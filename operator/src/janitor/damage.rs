@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Records of drills that are looked at: the newest. What older ones said is in the register.
-pub const MOST_RECORDS: usize = 64;
+pub const MOST_RECORDS: usize = 16;
 
 /// What the names of drills' records begin with.
 pub const RECORDS: &str = "drill-";
