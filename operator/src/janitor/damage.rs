@@ -91,6 +91,14 @@ pub struct Failing {
     pub restorable: Option<Slot>,
 }
 
+impl Drilled {
+    /// Whether the backup of `slot` stays because the newest drill failed.
+    pub fn holds_back(&self, slot: Slot) -> bool {
+        let failing = self.failing.as_ref();
+        failing.is_some_and(|failing| failing.restorable.is_none_or(|restorable| slot <= restorable))
+    }
+}
+
 impl Told {
     /// Reads what was found, if one of `trusted` signed it for `archive`.
     pub fn open(bytes: &[u8], archive: &ArchiveId, trusted: &[PublicKey]) -> Option<Self> {
