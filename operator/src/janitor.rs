@@ -134,6 +134,9 @@ pub enum Error {
     /// A manifest could not be read.
     #[error("failed to read what a backup builds on")]
     Lineage(#[source] Box<fetch::Error>),
+    /// The record of whose it is could not be read.
+    #[error("failed to find out whose the archive is")]
+    Owner(#[source] Box<fetch::Error>),
     /// What there is could not be listed.
     #[error("failed to list the store")]
     List(#[source] bucket::Error),
@@ -182,7 +185,7 @@ pub enum Error {
     },
     /// What should be there cannot be known.
     #[error(
-        "{versions} versions of the register lie there and none is to be believed: is the signing key the one that signed them?"
+        "{versions} versions of the register lie there and none is to be believed: is the signing key the one that signed them? If the BackupStore had another name, take records/register.json of the archive away"
     )]
     Register {
         /// So many.
@@ -203,7 +206,7 @@ impl Error {
     fn of_store(&self) -> Option<&bucket::Error> {
         match self {
             Self::Catalogue(source) => source.of_store(),
-            Self::Lineage(source) => match source.as_ref() {
+            Self::Lineage(source) | Self::Owner(source) => match source.as_ref() {
                 fetch::Error::Store(error) => Some(error),
                 fetch::Error::Broken(_)
                 | fetch::Error::Commit { .. }

@@ -8,13 +8,17 @@ use std::time::Duration;
 
 use age::x25519;
 use anyhow::{Context, Result, ensure};
+use faults::Fault;
+use harness::actor::Change;
 use harness::store::{BackupStore, stores};
 use harness::test::unique;
-use harness::{Seen, Tenant, Test, eventually, kind, run};
+use harness::{Seen, Tenant, Test, eventually, kind, proxy, run};
 use serde_json::{Value, json};
 use valv_cluster::Identity;
 use valv_crds::backup::{BackupCondition, BackupReason};
-use valv_crds::reference::{FROM_CATALOGUE_ANNOTATION, LOOK_AFTER_ANNOTATION};
+use valv_crds::reference::{
+    ACKNOWLEDGE_DELETION_ANNOTATION, FROM_CATALOGUE_ANNOTATION, LOOK_AFTER_ANNOTATION,
+};
 use valv_crds::store::{StoreCondition, StoreReason};
 
 /// A backup, a Job that copies it, two commits.
@@ -131,22 +135,128 @@ fn retention_deletes_what_is_old_and_unlocked_commit_first_and_leaves_the_rest()
     });
 }
 
+#[test]
+fn data_whose_commit_was_lost_are_missed_though_no_object_knows_of_them_and_are_not_deleted() {
+    run(async |test| {
+        let Some(world) = World::bring(test).await? else { return Ok(()) };
+        let lost = world.back_up().await?;
+        world.says(&lost, BackupCondition::Copied, "True", BackupReason::Committed).await?;
+        let slot = world.backup(&lost).await?["status"]["slot"].as_str().unwrap_or_default().to_owned();
+        // A slot is a second.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let newest = world.back_up().await?;
+        world.says(&newest, BackupCondition::Copied, "True", BackupReason::Committed).await?;
+        let archive = world.archive(&world.frankfurt);
+        world.look_after("so that it is written down").await?;
+        eventually("the register is written", LOOKED, async || {
+            Ok(Seen::when(archive.join("records/register.json").is_file().then_some(()), "there is none"))
+        })
+        .await?;
+
+        world.tenant.remove(kind::BACKUP, &lost).await?;
+        fs::remove_file(archive.join(format!("commits/{slot}.json")))?;
+        world.look_after("after the loss").await?;
+
+        world.kept(&world.frankfurt, "it is missed", |kept| kept["missing"] == json!([slot])).await?;
+        ensure!(!segments(&archive.join("data").join(&slot))?.is_empty(), "its data are gone");
+        let here = world.archive(&world.helsinki);
+        ensure!(here.join(format!("commits/{slot}.json")).is_file(), "Helsinki has lost it too");
+        // Somebody has looked, and says so: it is missed no more, and its data are there all the same.
+        let digest = world
+            .kept(&world.frankfurt, "somebody is asked", |kept| kept["awaitsAcknowledgement"].is_string())
+            .await?["awaitsAcknowledgement"]
+            .clone();
+        world.tenant.annotate(ACKNOWLEDGE_DELETION_ANNOTATION, digest.as_str()).await?;
+        world.kept(&world.frankfurt, "it is missed no more", |kept| kept["missing"].is_null()).await?;
+        ensure!(!segments(&archive.join("data").join(&slot))?.is_empty(), "its data are gone now");
+        Ok(())
+    });
+}
+
+#[test]
+fn while_the_clocks_differ_nothing_is_deleted_and_that_is_said() {
+    run(async |test| {
+        let Some([_, server]) = stores(test)? else { return Ok(()) };
+        let cluster = test.world.local().context("the stores are the local cluster's")?;
+        let proxy = proxy::before(cluster, &server)?;
+        let behind = json!({ "endpoint": proxy.endpoint() });
+        let Some(world) = World::bring_with(test, json!({}), behind).await? else { return Ok(()) };
+        let name = world.back_up().await?;
+        world.says(&name, BackupCondition::Copied, "True", BackupReason::Committed).await?;
+        let status = world.backup(&name).await?["status"].clone();
+        let slot = status["slot"].as_str().context("it has a slot")?;
+        let archive = world.archive(&world.frankfurt);
+        let old = archive.join("commits/20200101T010000Z.json");
+
+        proxy.set(Fault::ClockAhead { seconds: 3600 });
+        world.plant(&archive, slot, "20200101T010000Z").await?;
+        world.look_after("while the clocks differ").await?;
+        let failed = |kept: &Value| kept["failure"].as_str().is_some_and(|said| said.contains("ahead"));
+        world.kept(&world.frankfurt, "the clock is said to be wrong", failed).await?;
+        ensure!(old.is_file(), "it was deleted by a wrong clock");
+
+        proxy.set(Fault::None);
+        world.look_after("when they agree again").await?;
+        eventually("the old one is gone", LOOKED, async || {
+            Ok(Seen::when((!old.exists()).then_some(()), "it is there"))
+        })
+        .await?;
+        world.kept(&world.frankfurt, "no failure is said", |kept| kept["failure"].is_null()).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn nothing_is_copied_into_a_country_that_the_policy_does_not_list() {
+    run(async |test| {
+        let Some(world) = World::bring_with(test, json!({}), json!({})).await? else { return Ok(()) };
+        let both = json!([world.helsinki.name, world.frankfurt.name]);
+        let country = world.helsinki.server.country;
+        world.change_policy(json!({ "stores": [world.helsinki.name] })).await?;
+        let name = world.back_up().await?;
+        world.says(&name, BackupCondition::Copied, "True", BackupReason::NotAskedFor).await?;
+        let slot = world.backup(&name).await?["status"]["slot"].clone();
+
+        world.change_policy(json!({ "stores": both, "countries": [country] })).await?;
+        // As after the cluster was lost: the object comes back, and says that it is not copied.
+        world.tenant.remove(kind::BACKUP, &name).await?;
+        world.look_after("after the policy was changed").await?;
+        let found = eventually("the Backup comes back", LOOKED, async || {
+            let all = world.tenant.list(kind::BACKUP, "").await?;
+            let back = all.iter().find(|backup| backup["status"]["slot"] == slot);
+            Ok(Seen::when(back.cloned(), format!("{} Backups", all.len())))
+        })
+        .await?;
+        let back = found["metadata"]["name"].as_str().context("it has a name")?;
+
+        world.says(back, BackupCondition::Copied, "False", BackupReason::StoreRefused).await?;
+        ensure!(segments(&world.archive(&world.frankfurt).join("data"))?.is_empty(), "it was copied");
+        Ok(())
+    });
+}
+
 /// A tenant that is backed up to Helsinki, with copies to Frankfurt.
 struct World<'a> {
     test: &'a Test,
     helsinki: BackupStore,
     frankfurt: BackupStore,
+    policy: String,
     tenant: Tenant,
 }
 
 impl<'a> World<'a> {
     async fn bring(test: &'a Test) -> Result<Option<Self>> {
+        Self::bring_with(test, json!({}), json!({})).await
+    }
+
+    /// With Helsinki and Frankfurt said differently.
+    async fn bring_with(test: &'a Test, first: Value, second: Value) -> Result<Option<Self>> {
         let Some([helsinki, frankfurt]) = stores(test)? else { return Ok(None) };
         let helsinki = BackupStore::of(test, &helsinki, "helsinki")?;
         let frankfurt = BackupStore::of(test, &frankfurt, "frankfurt")?;
-        for store in [&helsinki, &frankfurt] {
+        for (store, changes) in [(&helsinki, first), (&frankfurt, second)] {
             store.bring_secrets(&Identity::ALL).await?;
-            store.apply(json!({})).await?;
+            store.apply(changes).await?;
         }
         for store in [&helsinki, &frankfurt] {
             store.says(StoreCondition::Ready, "True", StoreReason::AsAsked).await?;
@@ -176,7 +286,7 @@ impl<'a> World<'a> {
             recipient()
         ))?;
         tenant.up().await?;
-        Ok(Some(Self { test, helsinki, frankfurt, tenant }))
+        Ok(Some(Self { test, helsinki, frankfurt, policy, tenant }))
     }
 
     /// The tenant's archive in a store, on the machine that it runs on.
@@ -203,6 +313,24 @@ impl<'a> World<'a> {
     /// Asks for a look now, instead of once a day.
     async fn look_after(&self, why: &str) -> Result<()> {
         self.tenant.annotate(LOOK_AFTER_ANNOTATION, Some(why)).await
+    }
+
+    /// Says something of the policy differently.
+    async fn change_policy(&self, spec: Value) -> Result<()> {
+        let change = json!({ "spec": spec });
+        let admin = &self.test.world.admin;
+        admin.change(kind::BACKUP_POLICY, "", &self.policy, Change::Merge(&change)).await.map(drop)
+    }
+
+    /// Waits until the tenant's status says `so` of what is kept in `store`, and returns what it says.
+    async fn kept(&self, store: &BackupStore, what: &str, so: impl Fn(&Value) -> bool) -> Result<Value> {
+        eventually(what, LOOKED, async || {
+            let object = self.tenant.object().await?;
+            let kept = object["status"]["backup"]["kept"].as_array().cloned().unwrap_or_default();
+            let kept = kept.into_iter().find(|kept| kept["store"] == store.name.as_str());
+            Ok(Seen::when(kept.filter(|kept| so(kept)), object["status"]["backup"].to_string()))
+        })
+        .await
     }
 
     async fn says(

@@ -3,6 +3,8 @@
 //! Input: a bucket as its reader, the key of a record. Output: what lies there, every version of it, so that whoever
 //! lays something over a record hides nothing. Believes nothing: the signature is for whoever asked to check.
 
+use std::collections::BTreeMap;
+
 use super::{
     catalogue::Error,
     fetch::Archive,
@@ -59,7 +61,7 @@ impl Archive {
     }
 
     /// The newest `most` records of `archive` whose names begin with `beginning`, by name, the newest first, whatever
-    /// lies over them: of each the version that lies lowest among those that were listed.
+    /// lies over them: of each all versions, up to a few.
     ///
     /// # Errors
     /// If the store does not let us look.
@@ -72,22 +74,27 @@ impl Archive {
     ) -> Result<Vec<Vec<Vec<u8>>>, Error> {
         let prefix = format!("{}records/{beginning}", Key::archive_prefix(archive));
         let mut tries = self.retries.begin();
-        let keys = loop {
-            let mut keys = std::collections::BTreeSet::new();
+        let records = loop {
+            let mut records: BTreeMap<String, Vec<Option<Version>>> = BTreeMap::new();
             let listed = self.each_version(&prefix, |line| {
                 let is_record =
                     matches!(line.key.parse(), Ok(Key::Record { archive: whose, .. }) if whose == *archive);
                 if is_record && matches!(line.content, Content::Object { .. }) {
-                    keys.insert(line.key);
+                    let versions = records.entry(line.key).or_default();
+                    versions.push(line.version);
+                    // Whoever lays many over it must not push the true one out.
+                    if versions.len() > MOST_VERSIONS {
+                        versions.remove(MOST_VERSIONS / 2);
+                    }
                     // By name the newest are the last.
-                    if keys.len() > most {
-                        keys.pop_first();
+                    if records.len() > most {
+                        records.pop_first();
                     }
                 }
                 true
             });
             match listed.await {
-                Ok(()) => break keys,
+                Ok(()) => break records,
                 Err(error) => tries
                     .again_after(error)
                     .await
@@ -95,14 +102,19 @@ impl Archive {
             }
         };
         tries.succeeded();
-        let mut all = Vec::with_capacity(keys.len());
-        for key in keys.iter().rev() {
-            let versions = self.recorded(archive, key, limit_bytes, MOST_VERSIONS).await?;
-            all.push(versions.into_iter().map(|found| found.bytes).collect());
+        let mut all = Vec::with_capacity(records.len());
+        for (key, versions) in records.iter().rev() {
+            let mut texts = Vec::with_capacity(versions.len());
+            for version in versions {
+                let found = self.small(key, version.as_ref(), limit_bytes).await;
+                texts.extend(found.map_err(|source| Error::Read { archive: archive.clone(), source })?);
+            }
+            all.push(texts);
         }
         Ok(all)
     }
 }
 
-/// Versions of one record of a series that are looked at: there should be one.
+/// Versions of one record of a series that are looked at: there should be one. Half of them the first that were listed,
+/// half the last.
 const MOST_VERSIONS: usize = 8;

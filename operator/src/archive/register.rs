@@ -199,6 +199,7 @@ mod tests {
         let slot: Slot = "20261122T010000Z".parse().unwrap();
         Register {
             committed: BTreeSet::from([slot]),
+            damaged: BTreeMap::from([(slot, "a drill: Corrupt".to_owned())]),
             ..Register::empty(&"ada".parse().unwrap(), "helsinki", now())
         }
     }

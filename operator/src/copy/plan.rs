@@ -118,8 +118,8 @@ fn step(
     }
     // Also what is on its way or there already is not committed where it may not lie.
     let target = &copy.target;
-    let allowed = residency::may_be_followed(&copy.policy)
-        .and_then(|()| residency::may_lie_in(&target.name, &target.location, &copy.policy, own));
+    let allowed = residency::may_lie_in(&target.name, &target.location, &copy.policy, own)
+        .and_then(|()| residency::may_be_followed(&copy.policy));
     if let Err(refused) = allowed {
         return waits(refused.reason(), refused.to_string());
     }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Records of drills that are looked at: the newest. What older ones said is in the register.
-pub const MOST_RECORDS: usize = 64;
+pub const MOST_RECORDS: usize = 16;
 
 /// What the names of drills' records begin with.
 pub const RECORDS: &str = "drill-";
@@ -89,6 +89,14 @@ pub struct Drilled {
 pub struct Failing {
     /// The newest backup that was ever restored; none: none was.
     pub restorable: Option<Slot>,
+}
+
+impl Drilled {
+    /// Whether the backup of `slot` stays because the newest drill failed.
+    pub fn holds_back(&self, slot: Slot) -> bool {
+        let failing = self.failing.as_ref();
+        failing.is_some_and(|failing| failing.restorable.is_none_or(|restorable| slot <= restorable))
+    }
 }
 
 impl Told {

@@ -135,6 +135,18 @@ pub fn plan(tenant: &str, backups: &[Backup], committed: &BTreeSet<Slot>, uncopi
     Plan { prune, rebuild, recopy }
 }
 
+impl Plan {
+    /// While the catalogue lacks something, it says nothing of what is complete. What failed goes all the same: there would
+    /// be one more each day.
+    fn keep_the_complete(&mut self, backups: &[Backup]) {
+        let complete = backups.iter().filter(|backup| is_true(backup, BackupCondition::Complete));
+        let complete: BTreeSet<String> = complete.map(ResourceExt::name_any).collect();
+        self.prune.retain(|name| !complete.contains(name));
+        self.rebuild.clear();
+        self.recopy.clear();
+    }
+}
+
 /// Brings the objects to what the catalogue says.
 ///
 /// # Errors
@@ -159,13 +171,17 @@ pub async fn apply(
         }
     }
     let mut outcome = Outcome::default();
-    let is_its_catalogue = ward.place == Place::First && missing.is_empty();
+    let is_its_catalogue = ward.place == Place::First;
     let Some(tenant) = ward.tenant.as_ref().filter(|_| is_its_catalogue) else { return Ok(outcome) };
     if tenant.metadata.deletion_timestamp.is_some() {
         return Ok(outcome);
     }
     let committed = seen.catalogue.entries.keys().copied().collect();
-    let Plan { prune, rebuild, recopy } = plan(&tenant.name_any(), &seen.backups, &committed, uncopied);
+    let mut plan = plan(&tenant.name_any(), &seen.backups, &committed, uncopied);
+    if !missing.is_empty() {
+        plan.keep_the_complete(&seen.backups);
+    }
+    let Plan { prune, rebuild, recopy } = plan;
     for backup in seen.backups.iter().filter(|backup| prune.contains(&backup.name_any())) {
         delete(context, backup).await?;
         outcome.pruned += 1;
@@ -393,13 +409,16 @@ fn without(ward: &Ward, backup: &Backup, now: Timestamp) -> Option<BackupStatus>
     if !status.stores.iter().any(|stored| stored.commit.is_some()) {
         return None;
     }
-    // So that it is not copied there again.
-    let kind = format!("{:?}", BackupCondition::Copied);
-    let message = format!("retention deleted it in {}", ward.store.name);
-    let saying = Saying::yes(BackupCondition::Copied, BackupReason::Expired, message);
-    let dated = saying.dated(&status.conditions, backup.metadata.generation, now);
-    status.conditions.retain(|condition| condition.type_ != kind);
-    status.conditions.push(dated);
+    // So that it is not copied there again. While another store waits for its copy, that is still so: whoever copies sees
+    // in the register that this one has let it go.
+    if is_true(backup, BackupCondition::Copied) {
+        let kind = format!("{:?}", BackupCondition::Copied);
+        let message = format!("retention deleted it in {}", ward.store.name);
+        let saying = Saying::yes(BackupCondition::Copied, BackupReason::Expired, message);
+        let dated = saying.dated(&status.conditions, backup.metadata.generation, now);
+        status.conditions.retain(|condition| condition.type_ != kind);
+        status.conditions.push(dated);
+    }
     Some(status)
 }
 
@@ -495,6 +514,18 @@ mod tests {
         backups.extend((2..=12).map(|day| backup(day, &["Stalled"])));
 
         assert_eq!(planned(&backups, &slots([1])).prune, names([5, 4, 3, 2]));
+    }
+
+    #[test]
+    fn while_the_catalogue_lacks_something_what_failed_goes_and_what_is_complete_stays() {
+        let mut backups: Vec<Backup> = (1..=3).map(complete).collect();
+        backups.extend((4..=12).map(|day| backup(day, &["Stalled"])));
+        let mut plan = planned(&backups, &slots(1..=3));
+        assert_eq!(plan.prune, names([5, 4, 2, 1]));
+
+        plan.keep_the_complete(&backups);
+
+        assert_eq!(plan.prune, names([5, 4]));
     }
 
     #[test]

@@ -406,7 +406,7 @@ async fn elsewhere_in(store: &Store, ward: &Ward, context: &Context) -> Result<E
 pub async fn whose(ward: &Ward, access: &Access, context: &Context) -> Result<Whose, Error> {
     let Some(key) = Owner::key(&ward.archive) else { return Ok(Whose::Ours) };
     let found = access.reader.latest_document(&key.to_string(), owner::LIMIT_BYTES).await;
-    let found = found.map_err(|error| Error::Lineage(Box::new(error)))?;
+    let found = found.map_err(|error| Error::Owner(Box::new(error)))?;
     let here = claim::cluster_id(&context.cluster, &context.cluster_id).await.map_err(Error::Cluster)?;
     let trusted = access.keys.trusted();
     let owner = found.map(|found| Owner::open(&found.bytes, &trusted).map_err(|error| chain(&error)));

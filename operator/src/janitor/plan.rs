@@ -101,7 +101,10 @@ pub fn plan(terms: &Terms, store: &Store, seen: &Seen, now: Timestamp) -> Result
     let register = register(store, seen, now);
     let catalogue = catalogue(terms, seen, &register, now);
     let rules = |terms: &Terms| rules(terms, seen.course);
-    let wanted = retention::plan(&rules(terms)?, lock, &catalogue, now);
+    let mut wanted = retention::plan(&rules(terms)?, lock, &catalogue, now);
+    // While nobody can restore what is newer, what could be restored last stays, and all before it. No lock is made longer
+    // for that.
+    wanted.delete.retain(|slot| !seen.drilled.holds_back(*slot));
     let missing = missing(seen);
     let mut plan = Plan {
         keep: wanted.keep.len(),
@@ -265,14 +268,6 @@ fn catalogue(terms: &Terms, seen: &Seen, register: &Register, now: Timestamp) ->
         let held = held
             .map(|hold| Hold { reason: hold.reason.clone(), until: hold.until.as_ref().map(|time| time.0) });
         let used = seen.in_use.get(slot).map(|by| Hold { reason: by.clone(), until: Some(in_an_hour) });
-        // While nobody can restore what is newer, what could be restored last stays, and all before it.
-        let failing = seen.drilled.failing.as_ref();
-        let failing =
-            failing.filter(|failing| failing.restorable.is_none_or(|restorable| *slot <= restorable));
-        let failing = failing.map(|_| Hold {
-            reason: "the newest drill failed, and nothing newer was ever restored".to_owned(),
-            until: Some(in_an_hour),
-        });
         let longest = |hold: &Hold| hold.until.unwrap_or(Timestamp::MAX);
         let archived = Archived {
             // By the operator's clock, and no earlier than the data were taken: the floor counts from here.
@@ -287,7 +282,7 @@ fn catalogue(terms: &Terms, seen: &Seen, register: &Register, now: Timestamp) ->
                 Some(Lineage::Damaged) | None => None,
             },
             locked_until: entry.locked_until,
-            hold: held.chain(used).chain(failing).max_by_key(longest),
+            hold: held.chain(used).max_by_key(longest),
         };
         (*slot, archived)
     });

@@ -329,7 +329,9 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
 fn last_looks(tenants: &[Overview]) -> Vec<Sample> {
     let mut oldest: BTreeMap<&str, Timestamp> = BTreeMap::new();
     for archive in tenants.iter().flat_map(|tenant| &tenant.archives) {
-        let Some(looked) = archive.looked else { continue };
+        // One that never was, and cannot be, was looked after when time began.
+        let never = archive.failure.as_ref().map(|_| Timestamp::UNIX_EPOCH);
+        let Some(looked) = archive.looked.or(never) else { continue };
         let standing = oldest.entry(archive.store.as_str()).or_insert(looked);
         *standing = looked.min(*standing);
     }

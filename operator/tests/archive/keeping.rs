@@ -15,6 +15,7 @@ use valv::{
         layout::{DataObject, Folder, Key, Part, SegmentName},
         lock,
         manifest::Manifest,
+        register::Register,
         terms::Terms,
         verify::{Depth, verify},
     },
@@ -182,6 +183,105 @@ async fn a_copy_that_was_interrupted_sends_only_what_is_not_there_as_it_was_comm
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_try_locked_too_short_is_sent_again_with_the_lock_that_is_asked_for() {
+    let (helsinki, keys) = (Store::start(Keeps::Latest), Keys::new());
+    let frankfurt = Store::start(Keeps::LockedVersions);
+    let (from, to) = (helsinki.bucket(), frankfurt.bucket());
+    let original = kept(&from, "ada", "20261122T010000Z", &mixed(20 * MEBIBYTE, 12), &keys, None).await;
+    copied(&from, &to, &original.named, Some(from_now(3600))).await;
+    let until = from_now(2 * 86_400);
+
+    let again = copied(&from, &to, &original.named, Some(until)).await;
+
+    assert_eq!(again.sent, original.manifest.segments());
+    let verdict =
+        verify(&archive(&to), &again.manifest, Depth::Full, &watch::Sender::default()).await.unwrap();
+    assert_eq!(verdict.lock.until(), Some(until), "as it is seen, and not as it was asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_registers_the_one_with_the_highest_number_counts_and_only_in_its_own_store() {
+    for keeps in [Keeps::Latest, Keeps::LockedVersions] {
+        let (store, keys) = (Store::start(keeps), Keys::new());
+        let (bucket, ada) = (store.bucket(), "ada".parse().unwrap());
+        let key = Register::key(&ada).unwrap().to_string();
+        let register =
+            |number: u64, store: &str| Register { number, ..Register::empty(&ada, store, from_now(0)) };
+        let found = async || archive(&bucket).register(&ada, "helsinki", &[keys.public()]).await.unwrap();
+        assert_eq!(found().await, Default::default());
+
+        let newest = register(2, "helsinki");
+        bucket.put(&key, newest.seal(&keys.signing).unwrap().into(), &Put::default()).await.unwrap();
+        assert_eq!(found().await.register, Some(newest.clone()));
+        bucket
+            .put(&key, register(1, "helsinki").seal(&keys.signing).unwrap().into(), &Put::default())
+            .await
+            .unwrap();
+        let older_over_it = found().await;
+        bucket
+            .put(&key, register(9, "frankfurt").seal(&keys.signing).unwrap().into(), &Put::default())
+            .await
+            .unwrap();
+        let another_s_over_it = found().await;
+
+        if keeps == Keeps::LockedVersions {
+            assert_eq!((older_over_it.register, older_over_it.replaced.len()), (Some(newest.clone()), 1));
+            assert_eq!((another_s_over_it.register, another_s_over_it.refused), (Some(newest), 1));
+        } else {
+            assert_eq!(
+                (another_s_over_it.register, another_s_over_it.refused),
+                (None, 1),
+                "and that is said"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_with_more_attempts_than_anybody_makes_is_left_and_the_others_are_looked_at() {
+    let (store, keys) = (Store::start(Keeps::Latest), Keys::new());
+    let (bucket, ada) = (store.bucket(), "ada".parse().unwrap());
+    let backup = kept(&bucket, "ada", "20261122T010000Z", b"data", &keys, None).await;
+    // As files: a thousand requests would take a while.
+    let crowd = store.file("v1/ada/data/20261121T010000Z");
+    for number in 0..1_001 {
+        let folder = crowd.join(format!("00000000-0000-7000-8000-{number:012}"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("x"), b"x").unwrap();
+    }
+
+    let found = archive(&bucket).data_folders(&ada).await.unwrap();
+
+    assert_eq!(found.folders, [backup.manifest.folder()]);
+    assert!(found.crowded.unwrap().contains("20261121T010000Z"));
+    assert!(archive(&bucket).has_manifest(&backup.manifest.folder()).await.unwrap());
+    let other = Folder { slot: "20261120T010000Z".parse().unwrap(), ..backup.manifest.folder() };
+    assert!(!archive(&bucket).has_manifest(&other).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_drills_are_found_the_newest_first_whatever_lies_over_them() {
+    let (store, keys) = (Store::start(Keeps::LockedVersions), Keys::new());
+    let (bucket, ada) = (store.bucket(), "ada".parse().unwrap());
+    let key = |day: u32| format!("v1/ada/records/drill-202611{day:02}t050000z.json");
+    for day in 1..=5 {
+        bucket.put(&key(day), Bytes::from(format!("{day}")), &Put::default()).await.unwrap();
+    }
+    bucket.put(&key(5), Bytes::from_static(b"over"), &Put::default()).await.unwrap();
+    bucket.delete(&key(4), None).await.unwrap();
+    drop(keys);
+
+    let found = archive(&bucket).newest_records(&ada, "drill-", 1024, 3).await.unwrap();
+
+    let mut texts: Vec<Vec<String>> = found
+        .iter()
+        .map(|versions| versions.iter().map(|bytes| String::from_utf8(bytes.clone()).unwrap()).collect())
+        .collect();
+    texts[0].sort();
+    assert_eq!(texts, [vec!["5", "over"], vec!["4"], vec!["3"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_damaged_in_the_source_is_not_copied() {
     let (helsinki, keys) = (Store::start(Keeps::Latest), Keys::new());
     let frankfurt = Store::start(Keeps::Latest);
@@ -312,6 +412,7 @@ async fn of_several_terms_the_last_that_were_signed_count() {
     let key = Terms::key(&ada).unwrap().to_string();
     let (older, newer) = (terms(1, "2026-11-21T00:00:00Z"), terms(35, "2026-11-22T00:00:00Z"));
     let forged = terms(1, "2026-11-23T00:00:00Z").seal(&Keys::new().signing).unwrap();
+    let latest = "2026-11-23T12:00:00Z".parse().unwrap();
     assert_eq!(archive(&bucket).terms(&ada, &[keys.public()], latest).await.unwrap(), None);
 
     for sealed in [newer.seal(&keys.signing).unwrap(), older.seal(&keys.signing).unwrap(), forged] {

@@ -31,6 +31,11 @@ pub enum Fault {
         /// So many still get through.
         puts: usize,
     },
+    /// Every answer says that it is another time.
+    ClockAhead {
+        /// So much later.
+        seconds: u64,
+    },
     /// Connections are ended at once.
     Unreachable,
 }

@@ -12,10 +12,13 @@ use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::UnsyncB
 use hyper::{
     Method, Request, Response,
     body::{Frame, Incoming},
-    client, server,
+    client,
+    header::DATE,
+    server,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use jiff::fmt::rfc2822;
 use tokio::{net::TcpStream, time::sleep};
 
 use crate::{Fault, Shared, fault::Act};
@@ -52,7 +55,16 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let put = is_data(&request).then(|| shared.puts.fetch_add(1, Ordering::SeqCst) + 1);
     let fault = shared.fault();
     match fault.act(number, put) {
-        Act::Pass => pass(request, &shared, None).await,
+        Act::Pass => {
+            let mut answer = pass(request, &shared, None).await?;
+            if let (Fault::ClockAhead { seconds }, Some(date)) = (fault, answer.headers().get(DATE)) {
+                let time = rfc2822::DateTimeParser::new().parse_timestamp(date.to_str()?)?;
+                let time = time.checked_add(Duration::from_secs(seconds))?;
+                let date = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time)?;
+                answer.headers_mut().insert(DATE, date.parse()?);
+            }
+            Ok(answer)
+        }
         Act::Crawl { bytes_per_second } => pass(request, &shared, Some(bytes_per_second)).await,
         Act::LoseAnswer => {
             let answer = pass(request, &shared, None).await?;
