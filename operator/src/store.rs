@@ -6,6 +6,7 @@
 //! | what it is asked | `store/probe.rs` |
 //! | what the answers mean | `store/judge.rs` |
 //! | when it is left alone | `store/breakers.rs`, and who asks first then in `store/gate.rs` |
+//! | the signing key's public half in its bucket | `store/public_key.rs` |
 //! | what is known of its product | `store/profile.rs` |
 
 pub mod apply;
@@ -18,6 +19,7 @@ pub mod observe;
 pub mod plan;
 pub mod probe;
 pub mod profile;
+pub mod public_key;
 pub mod status;
 
 use std::{

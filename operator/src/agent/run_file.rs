@@ -271,11 +271,7 @@ impl Run {
             level: self.compression_level,
             in_flight: self.in_flight,
             // S3 wants it with what is locked.
-            content_md5: if self.store.lock.is_some() {
-                ContentMd5::Computed
-            } else {
-                ContentMd5::Omitted
-            },
+            content_md5: if self.store.lock.is_some() { ContentMd5::Computed } else { ContentMd5::Omitted },
             retain_until: self.store.lock.map(|lock| lock.until(now)),
             lock_mode: self.store.lock.map(Lock::bucket_mode).unwrap_or_default(),
             bytes_per_second: self.store.bytes_per_second,
@@ -320,7 +316,7 @@ impl Store {
 
 impl Lock {
     /// Until when what is put by a run that begins at `now` is locked.
-    pub(super) fn until(self, now: Timestamp) -> Timestamp {
+    pub fn until(self, now: Timestamp) -> Timestamp {
         let span = SignedDuration::from_hours(24 * i64::from(self.days));
         now.saturating_add(span).unwrap_or(Timestamp::MAX)
     }

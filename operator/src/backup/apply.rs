@@ -269,9 +269,8 @@ impl Visit<'_> {
 /// Past the store's breaker, with one request if it was left alone until now.
 async fn enter(store: &Store, reader: &Credentials, context: &Context) -> Result<(), Failure> {
     let unavailable = |message: String| Failure { reason: BackupReason::StoreUnavailable, message };
-    let bucket = Bucket::open(&store.settings(reader.clone())).map_err(|error| {
-        Failure { reason: BackupReason::StoreNotReady, message: chain(&error) }
-    })?;
+    let bucket = Bucket::open(&store.settings(reader.clone()))
+        .map_err(|error| Failure { reason: BackupReason::StoreNotReady, message: chain(&error) })?;
     let entered = gate::enter(&context.breakers, &store.name, &bucket, context.now).await;
     entered.map_err(|held| unavailable(held.to_string()))
 }
@@ -279,7 +278,8 @@ async fn enter(store: &Store, reader: &Credentials, context: &Context) -> Result
 /// What a pod says of its store counts for the store's breaker, once.
 fn hear(run: &Run, observed: &Observed, note: &Note, context: &Context, now: Timestamp) {
     let (Note::Failed(failure) | Note::NotRead(failure)) = note else { return };
-    let Some(store) = observed.store.as_ref().filter(|_| failure.reason == BackupReason::StoreUnavailable) else {
+    let Some(store) = observed.store.as_ref().filter(|_| failure.reason == BackupReason::StoreUnavailable)
+    else {
         return;
     };
     let attempt = run.object.status.as_ref().and_then(|status| status.attempt.as_ref());
@@ -712,14 +712,16 @@ async fn sweep(run: &Run, swept: &Swept, own_namespace: &str, cluster: &Cluster)
         cluster.delete(&goes, &standing).await?;
     }
     let key = Key::new(Kind::Job, &name);
-    let (SweptJob::Stopped(wanted) | SweptJob::Expires(wanted)) = &swept.job else { return Ok(()) };
-    let is_the_one = |object: &DynamicObject| object.uid().as_ref() == Some(wanted);
+    let is_the_one = |object: &DynamicObject| match &swept.job {
+        SweptJob::Stopped(wanted) | SweptJob::Expires(wanted) => object.uid().as_ref() == Some(wanted),
+        // The label is the operator's alone: admission refuses it to everybody else.
+        SweptJob::Unknown => is_ours(object),
+    };
     let Some(standing) = live(&key, namespace, cluster).await?.filter(is_the_one) else { return Ok(()) };
     match &swept.job {
-        SweptJob::Stopped(_) => cluster.delete(&key, &standing).await,
+        SweptJob::Stopped(_) | SweptJob::Unknown => cluster.delete(&key, &standing).await,
         SweptJob::Expires(_) if standing.data.pointer("/spec/ttlSecondsAfterFinished").is_some() => Ok(()),
         SweptJob::Expires(_) => cluster.expire_job(&key, &standing, KEPT).await,
-        SweptJob::None => Ok(()),
     }
 }
 
@@ -790,6 +792,35 @@ mod tests {
         assert!(matches!(of(config(UID, "ours")).await, Created::Made(_)));
         for foreign in [config(UID, "theirs"), config("another", "ours"), going, ownerless, longer] {
             assert!(matches!(of(foreign.clone()).await, Created::Anothers), "{foreign}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_making_was_never_answered_is_stopped_by_its_name_and_its_label() {
+        for (label, stopped) in [(UID, true), ("anothers", false)] {
+            let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+            let heard = asked.clone();
+            let cluster = fake_api::cluster(fake_api::client(move |request: Request<Value>| {
+                let (path, method) = (request.uri().path().to_owned(), request.method().clone());
+                heard.lock().unwrap().push(format!("{method} {path}"));
+                let kind = if path.contains("/secrets/") { "Secret" } else { "Job" };
+                ready(fake_api::respond(
+                    StatusCode::OK,
+                    &json!({
+                        "apiVersion": "v1", "kind": kind,
+                        "metadata": { "name": "x", "namespace": "journal-ada", "uid": "lost",
+                            "resourceVersion": "1", "labels": { BACKUP_LABEL: label } },
+                    }),
+                ))
+            }));
+            let run = check::check(backup("journal-ada", "by-hand", json!({})));
+
+            sweep(&run, &Swept { part: Part::Write { number: 1 }, job: SweptJob::Unknown }, "s", &cluster)
+                .await
+                .unwrap();
+
+            let deleted = "DELETE /apis/batch/v1/namespaces/journal-ada/jobs/backup-0b0e7c1a6f0e4a67-1";
+            assert_eq!(asked.lock().unwrap().iter().any(|one| one == deleted), stopped, "{label}");
         }
     }
 

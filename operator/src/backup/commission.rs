@@ -361,7 +361,6 @@ impl Search {
         let settings = self.store.settings(visitor.credentials.of(identity).clone());
         Bucket::open(&settings).map_err(|source| Error::Settings { store: self.store.name.clone(), source })
     }
-
 }
 
 impl Commission {

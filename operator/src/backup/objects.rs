@@ -25,12 +25,7 @@ use super::{
     plan::Setup,
 };
 use crate::{
-    agent::{
-        last_words::Failure,
-        roles::Role as Login,
-        run_file,
-        verify::Depth,
-    },
+    agent::{last_words::Failure, roles::Role as Login, run_file, verify::Depth},
     archive::{layout::ArchiveId, recipients::Recipients},
     error::chain,
     io::{

@@ -134,6 +134,7 @@ impl Simulation {
                 attachments_are_held: false,
                 before: None,
                 newer: None,
+                by_hand_before: 0,
                 rival: None,
             },
             settings: Settings::parse(SETTINGS, "valv-system").unwrap(),

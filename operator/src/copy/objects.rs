@@ -9,10 +9,7 @@ use valv_crds::reference::ROLE_LABEL;
 
 use super::check::Copy;
 use crate::{
-    agent::{
-        copy::Order,
-        run_file,
-    },
+    agent::{copy::Order, run_file},
     archive::commit::ManifestRef,
     digest,
     io::kind::{Key, Kind},

@@ -41,7 +41,10 @@ impl Breakers {
         let mut stores = self.stores();
         if stores.get(store).is_none_or(|entry| entry.rule != rule) {
             let breaker = Breaker::new(rule);
-            stores.insert(store.to_owned(), Entry { rule, breaker, failures: 0, since: None, told: VecDeque::new() });
+            stores.insert(
+                store.to_owned(),
+                Entry { rule, breaker, failures: 0, since: None, told: VecDeque::new() },
+            );
         }
     }
 

@@ -90,8 +90,7 @@ mod tests {
             async move { status }
         });
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let credentials =
-            Credentials { access_key_id: "r".into(), secret_access_key: "s".to_owned().into() };
+        let credentials = Credentials { access_key_id: "r".into(), secret_access_key: "s".to_owned().into() };
         let settings = Settings { endpoint, ..helsinki().settings(credentials) };
         (Bucket::open(&settings).unwrap(), asked)
     }

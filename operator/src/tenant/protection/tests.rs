@@ -373,7 +373,8 @@ fn the_newest_that_was_read_back_whole_is_told_by_store_and_stays_when_its_objec
     let standing = json!({ "readWhole": [
         { "store": "helsinki", "slot": "20261119T010000Z" }, { "store": "oslo", "slot": "20261118T010000Z" }] });
 
-    let newer = told(standing.clone(), vec![read("20261120T010000Z", "Full"), read("20261121T010000Z", "Sample")]);
+    let newer =
+        told(standing.clone(), vec![read("20261120T010000Z", "Full"), read("20261121T010000Z", "Sample")]);
     let gone = told(standing, vec![]);
     let future = told(json!({ "readWhole": [{ "store": "helsinki", "slot": "20991231T010000Z" }] }), vec![]);
 
