@@ -6,6 +6,7 @@ use std::time::Duration;
 use age::x25519;
 use anyhow::{Context, Result, ensure};
 use harness::actor::{Change, Grace};
+use harness::operator::NAMESPACE;
 use harness::store::{BackupStore, stores};
 use harness::test::unique;
 use harness::{Seen, Tenant, Test, eventually, kind, refusal, run};
@@ -116,7 +117,7 @@ fn a_tenant_s_editor_cancels_and_deletes_only_what_was_asked_for_by_hand() {
         admin.create(kind::ROLE_BINDING, &tenant.namespace, binding).await?;
         let editor = test.world.as_service_account("default", &name)?;
         // As the operator makes them: the administrator may not.
-        let operator = test.world.as_service_account(NAMESPACE, OPERATOR)?;
+        let operator = test.world.as_service_account(NAMESPACE, "valv")?;
         let backup = |name: &str, origin: &str| {
             json!({
                 "apiVersion": kind::BACKUP.api_version(), "kind": kind::BACKUP.name,
