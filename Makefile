@@ -151,6 +151,12 @@ generate: binaries ## the chart's custom resource definitions and docs/api.md, f
 docs: generate ## docs/api.md and the crates' documentation
 	RUSTDOCFLAGS="$(DOC_LINTS)" cargo doc --quiet --workspace --no-deps
 
+.PHONY: conformance
+conformance: ## try a bucket of yours as Valv uses one: make conformance STORE=file (docs/conformance.md)
+	@[ -n "$(STORE)" ] || { echo 'which? make conformance STORE=file, as docs/conformance.md shows'; exit 2; }
+	@cargo build --quiet -p valv --bin valv
+	@$(BINARIES)/valv conformance "$(STORE)"
+
 .PHONY: docs-check
 docs-check:
 	$(call step,documentation,RUSTDOCFLAGS="$(DOC_LINTS)" cargo doc --quiet --workspace --no-deps)

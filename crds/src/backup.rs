@@ -33,6 +33,7 @@ use crate::{Slot, policy::VerificationMode};
     printcolumn(name = "Attempt", type_ = "integer", json_path = ".status.attempt.number", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Complete')].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.spec.origin != 'Manual' || !self.metadata.name.matches('-[0-9]{8}t[0-9]{6}z$')").message("a name that ends like a slot (-20261122t010000z) is the schedule's: with it that slot would never be run. Give this one any other name"),
     validation = Rule::new("self.spec.origin == 'Manual' || self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?-[0-9]{8}t[0-9]{6}z$')").message("only a backup with origin: Manual may have any name: the others are named <tenant>-<slot>, e.g. ada-20261122t010000z")
 )]
 #[serde(rename_all = "camelCase")]
@@ -405,6 +406,8 @@ pub enum BackupReason {
     Cancelled,
     /// Only a newer slot was run: this one passed while the operator was away.
     Missed,
+    /// As many backups by hand of this tenant wait or run already as may.
+    TooManyByHand,
     /// Its name was not made from this tenant and a slot.
     NameInvalid,
     /// Its slot lies in the future.
@@ -493,6 +496,13 @@ mod tests {
         assert!(refusal(wrong.validate_cel()).contains("named <tenant>-<slot>"));
         assert_eq!(refusal(by_hand.validate_cel()), "");
         assert_eq!(by_hand.spec.origin, Origin::Manual);
+    }
+
+    #[test]
+    fn what_is_asked_for_by_hand_takes_no_slot_s_name() {
+        let in_the_way = backup(&[("/spec", "{}")]);
+
+        assert!(refusal(in_the_way.validate_cel()).contains("that slot would never be run"));
     }
 
     #[test]

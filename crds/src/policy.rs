@@ -63,6 +63,10 @@ pub struct BackupPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_lock: Option<WithoutLock>,
 
+    /// What its stores' writers may reach.
+    #[serde(default)]
+    pub writers: Writers,
+
     /// How much of each backup is read back before it counts.
     #[serde(default)]
     pub verification: Verification,
@@ -95,6 +99,17 @@ pub struct WithoutLock {
     /// Who decided so, when, and why.
     #[schemars(length(min = 8, max = 500))]
     pub reason: String,
+}
+
+/// What the writers of a policy's stores may reach.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+pub enum Writers {
+    /// Whatever they reach: locks, versions and commits tell what is true.
+    #[default]
+    Any,
+    /// One archive only, and nothing that was put is lost under what is put later: each store's condition
+    /// `WriterConfined` is to be `True`.
+    Confined,
 }
 
 /// How much of a backup is read back, by digest and without any key, before it is `Complete`.
@@ -337,6 +352,8 @@ pub enum PolicyReason {
     StoreNotReady,
     /// None of its stores has a proven lock, and `spec.withoutLock` does not say that none is needed.
     LockMissing,
+    /// `spec.writers` asks for writers that are confined, and that of a store is not, or it is not known.
+    WriterNotConfined,
     /// A store that it names lies in a country that `spec.countries` does not list, or in the tenants' own region.
     StoreRefused,
 }

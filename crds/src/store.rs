@@ -222,7 +222,8 @@ pub struct StoreLimits {
     pub bytes_per_second: Option<ByteSize>,
 }
 
-/// How long one request may take.
+/// How long one request may take. What is limited is the time without progress: 16 MiB on a slow line may take as long
+/// as they move.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -233,15 +234,18 @@ pub struct Timeouts {
     /// Until a connection stands.
     #[serde(default = "default_connect")]
     pub connect: Span,
-    /// Until the answer is complete.
+    /// Agents, which move segments: within each stretch of this length 10 KiB a second have to move, or the request is
+    /// tried again.
     #[serde(default = "default_attempt")]
     pub attempt: Span,
-    /// Without a byte in either direction.
+    /// The operator, whose requests are small: the same, with this length where it is the shorter one.
     #[serde(default = "default_stall")]
     pub stall: Span,
 }
 
-/// How often a request is tried again: with the same bytes, after a wait that doubles each time.
+/// How often a request is tried again: with the same bytes, after a wait that doubles each time. For agents, which
+/// write, read back, copy and restore. The operator's own requests are tried up to four times, since others wait for it,
+/// and its visits come again by themselves.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("self.perRequest <= self.perRun", "retry.perRequest is part of retry.perRun, and not above it"))]
@@ -636,6 +640,9 @@ pub enum StoreReason {
     SigningKeyUnsaved,
     /// The Secret with the signing key holds no key, or another than was published.
     SigningKeyDiffers,
+    /// The signing key is kept, and its public half could not be put into the bucket: whoever finds the bucket without the
+    /// cluster needs it from elsewhere. It is tried again.
+    SigningKeyNotStored,
     /// All tenants' agents have the same credentials: one could add objects to another's archive, which no commit names.
     WriterShared,
     /// Versions are not kept: the writer can replace what it or another agent has put.

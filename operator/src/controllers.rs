@@ -185,6 +185,7 @@ pub async fn run(
         backups: known.backups.clone(),
         signing: signing.clone(),
         settings: runtime.settings.clone(),
+        breakers: runtime.breakers.clone(),
         recorder: runtime.recorder(),
         now: runtime.now,
     };

@@ -24,6 +24,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
@@ -35,7 +36,10 @@ use kube::{
     },
 };
 use serde_json::{Value, json};
-use tokio::{task::yield_now, time::sleep};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
 use tracing::{info, instrument, warn};
 use valv_crds::{
     Backup, JournalTenant, JournalTenantStatus,
@@ -56,6 +60,7 @@ use crate::{
         fetch::{self, Options},
         layout::Part,
         recipients::x25519_stanzas,
+        retry::RetryRule,
     },
     controllers::{Guarded, GuardedBackup, GuardedPolicy, GuardedStore},
     error::chain,
@@ -70,8 +75,20 @@ use crate::{
     overview::find,
     settings::Settings,
     signing::{self, Signing},
-    store::{check as store_check, check::Identity, observe as identities},
+    store::{
+        breakers::Breakers,
+        check as store_check,
+        check::Identity,
+        gate::{self, Held},
+        observe as identities,
+    },
 };
+
+/// Tenants that are looked at side by side: one whose store is slow holds up no other's holder.
+const AT_ONCE: usize = 8;
+
+/// How long a look at one tenant may take.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Between two looks at all tenants: a holder waits at a terminal for the answer to be seen.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -103,6 +120,8 @@ pub struct Context {
     pub signing: Signing,
     /// The operator's settings.
     pub settings: Arc<Settings>,
+    /// Whether each store is asked at all. Shared with all who use stores.
+    pub breakers: Breakers,
     /// Tells people what changed.
     pub recorder: Recorder,
     /// The clock.
@@ -135,6 +154,12 @@ pub enum Error {
         /// Which.
         store: String,
     },
+    /// The store is left alone.
+    #[error("failed to make a challenge")]
+    Held(#[source] Held),
+    /// It took too long.
+    #[error("the look did not end within {} s", LOOK.as_secs())]
+    TooLong,
     /// The backup could not be read.
     #[error("failed to read the header of backup {backup}")]
     Fetch {
@@ -163,14 +188,18 @@ pub async fn run(context: Context, filled: Filled) {
         let backups = context.backups.state();
         let newest = newest(backups.iter().filter_map(|backup| backup.0.as_ref().ok()));
         resting.retain(|_, until| *until > Instant::now());
-        for tenant in context.tenants.state() {
-            let Ok(tenant) = &tenant.0 else { continue };
-            let name = tenant.name_any();
-            if resting.contains_key(&name) {
-                continue;
-            }
-            let newest = newest.get(&format!("{NAMESPACE_PREFIX}{name}")).copied();
-            if let Err(error) = look(tenant, newest, &context).await {
+        let tenants = context.tenants.state();
+        let tenants = tenants.iter().filter_map(|tenant| tenant.0.as_ref().ok());
+        let looks: Vec<_> = tenants
+            .filter(|tenant| !resting.contains_key(&tenant.name_any()))
+            .map(|tenant| {
+                let newest = newest.get(&format!("{NAMESPACE_PREFIX}{}", tenant.name_any())).copied();
+                limited(tenant.name_any(), look(tenant, newest, &context))
+            })
+            .collect();
+        let mut looks = stream::iter(looks).buffer_unordered(AT_ONCE);
+        while let Some((name, looked)) = looks.next().await {
+            if let Err(error) = looked {
                 warn!(tenant.name = name, error = chain(&error), "failed to look after keys, trying again");
                 resting.insert(name, Instant::now() + REST);
             }
@@ -179,6 +208,12 @@ pub async fn run(context: Context, filled: Filled) {
         }
         sleep(LOOK_EVERY).await;
     }
+}
+
+/// The look at the tenant `name`, with an end.
+async fn limited(name: String, look: impl Future<Output = Result<(), Error>>) -> (String, Result<(), Error>) {
+    let looked = timeout(LOOK, look).await.unwrap_or(Err(Error::TooLong));
+    (name, looked)
 }
 
 /// Offers challenges, checks answers, and takes away what is not needed, for one tenant.
@@ -315,14 +350,13 @@ async fn header_of(backup: &Backup, context: &Context) -> Result<Vec<u8>, Error>
     let settings = store.settings(credentials.of(Identity::Reader).clone());
     let bucket =
         Bucket::open(&settings).map_err(|source| Error::Settings { store: store.name.clone(), source })?;
-    let archive = Archive::new(bucket, Options { ahead: 1, ..Options::default() });
+    gate::enter(&context.breakers, &store.name, &bucket, context.now).await.map_err(Error::Held)?;
+    let archive = Archive::new(bucket, Options { ahead: 1, retry: RetryRule::FEW });
     let fetched = |source| Error::Fetch { backup: name.clone(), source };
     let version = manifest.version.as_deref().map(Version::new);
-    let size = archive
-        .meta_of(&manifest.key, version.as_ref())
-        .await
-        .map_err(|error| fetched(fetch::Error::Store(error)))?
-        .size_bytes;
+    let meta = archive.meta_of(&manifest.key, version.as_ref()).await;
+    context.breakers.note(&store.name, &meta, (context.now)());
+    let size = meta.map_err(|error| fetched(fetch::Error::Store(error)))?.size_bytes;
     let blake3 = manifest.blake3.parse().map_err(|_| broken("its status names no digest of the manifest"))?;
     let named = ManifestRef { key: manifest.key.clone(), version, size, blake3 };
     let manifest = archive.manifest(&named).await.map_err(fetched)?;

@@ -17,6 +17,7 @@ pub mod agent;
 pub mod archive;
 pub mod backoff;
 pub mod backup;
+pub mod conformance;
 pub mod controllers;
 pub mod copy;
 pub mod digest;

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 use valv::{
-    agent, controllers,
+    agent, conformance, controllers,
     error::chain,
     http::{self, Health},
     keyholder,
@@ -104,6 +104,10 @@ enum InCluster {
     /// Bring the keys of unattended drills, for as long as this runs
     Keyholder(Keyholder),
 
+    /// Try a bucket of anybody's as Valv uses one, and say whether it is as claimed. Exit code 0: it is; 1: it is not;
+    /// 2: it could not be tried
+    Conformance(Conformance),
+
     /// Stop the operator and let go of the tenants, which stay: run before the chart is removed
     Uninstall(Uninstall),
 }
@@ -140,6 +144,13 @@ struct Keyholder {
     /// The namespace of the keys, in which it runs
     #[arg(long, env = "POD_NAMESPACE")]
     namespace: String,
+}
+
+#[derive(Args, Debug)]
+struct Conformance {
+    /// The file that names the bucket, four identities and what is claimed: docs/conformance.md
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -257,6 +268,22 @@ fn run(command: InCluster) -> anyhow::Result<ExitCode> {
             info!("stopped");
             Ok(ExitCode::SUCCESS)
         }),
+        InCluster::Conformance(arguments) => {
+            let runtime = several_threads()?;
+            let report = conformance::file::read(&arguments.file)
+                .map_err(anyhow::Error::from)
+                .and_then(|bucket| Ok(runtime.block_on(conformance::run(&bucket, now))?));
+            let report = match report {
+                Ok(report) => report,
+                Err(failure) => {
+                    eprintln!("error: {}", chain(failure.as_ref()));
+                    return Ok(ExitCode::from(plugin::COULD_NOT_ASK));
+                }
+            };
+            println!("{}", report.to_text());
+            let is_as_claimed = report.failures().next().is_none();
+            Ok(if is_as_claimed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         InCluster::Uninstall(arguments) => one_thread()?.block_on(async {
             let patience = Duration::from_secs(arguments.patience_seconds.into());
             let report = uninstall::run(&client().await?, &arguments.namespace, patience).await?;

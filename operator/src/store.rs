@@ -6,6 +6,7 @@
 //! | what it is asked | `store/probe.rs` |
 //! | what the answers mean | `store/judge.rs` |
 //! | when it is left alone | `store/breakers.rs`, and who asks first then in `store/gate.rs` |
+//! | the signing key's public half in its bucket | `store/public_key.rs` |
 //! | what is known of its product | `store/profile.rs` |
 
 pub mod apply;
@@ -18,6 +19,7 @@ pub mod observe;
 pub mod plan;
 pub mod probe;
 pub mod profile;
+pub mod public_key;
 pub mod status;
 
 use std::{
@@ -52,6 +54,7 @@ use crate::{
     controllers::GuardedStore,
     error::chain,
     io::{
+        bucket::Bucket,
         cluster::{Applied, Cluster},
         events,
         kind::Kind,
@@ -139,6 +142,7 @@ async fn steps(store: &Store, context: &Context) -> Result<Action, Error> {
     let known = plan::known(store, &observed);
     let wait = match plan.probe {
         Probe::No => {
+            knock(store, &observed, context).await;
             tell(store, &observed, &known, context).await?;
             plan.look_again_after
         }
@@ -157,6 +161,19 @@ async fn steps(store: &Store, context: &Context) -> Result<Action, Error> {
     };
     context.backoff.succeeded(&store.name);
     Ok(Action::requeue(wait))
+}
+
+/// Asks a store that was left alone, when its pause is over, whether it answers again: with one request. What waits for
+/// the store to be ready does not ask it.
+async fn knock(store: &Store, observed: &Observed, context: &Context) {
+    let is_closed = observed.breaker.state == BreakerState::Closed;
+    let Some(credentials) = observed.credentials.as_ref().ok().filter(|_| !is_closed) else { return };
+    // Settings that open no bucket are the probe's to tell of.
+    let Ok(bucket) = Bucket::open(&store.settings(credentials.reader.clone())) else { return };
+    match gate::enter(&context.breakers, &store.name, &bucket, context.now).await {
+        Ok(()) => info!("the store answers again"),
+        Err(held) => debug!(error = chain(&held), "the store is left alone"),
+    }
 }
 
 /// The keys that the statuses of stores tell of.

@@ -9,6 +9,8 @@
 
 #[path = "archive/backup.rs"]
 mod backup;
+#[path = "archive/conformance.rs"]
+mod conformance;
 #[path = "archive/data.rs"]
 mod data;
 #[path = "archive/drill.rs"]
@@ -30,6 +32,8 @@ mod pod_backup;
 mod probe;
 #[path = "archive/proxy.rs"]
 mod proxy;
+#[path = "archive/public_key.rs"]
+mod public_key;
 #[path = "archive/store.rs"]
 mod store;
 #[path = "archive/tools.rs"]

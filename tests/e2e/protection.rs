@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use age::x25519;
 use anyhow::{Context, Result, ensure};
-use harness::actor::Grace;
+use harness::actor::{Change, Grace};
+use harness::operator::NAMESPACE;
 use harness::store::{BackupStore, stores};
 use harness::test::unique;
 use harness::{Seen, Tenant, Test, eventually, kind, refusal, run};
@@ -16,6 +17,9 @@ use valv_crds::{ConditionType, Reason};
 
 /// A slot a minute, a small database, two pods and a commit.
 const BACKED_UP: Duration = Duration::from_secs(240);
+
+/// An API server takes a moment to hear of a binding.
+const KNOWN: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_tenant_that_asks_for_no_backups_is_ready_and_says_that_it_is_not_protected() {
@@ -93,6 +97,56 @@ fn nobody_asks_for_a_backup_in_the_schedule_s_name_or_takes_a_slot_s() {
         let by_hand = backup(json!({ "generateName": "by-hand-" }), json!({}));
         admin.create(kind::BACKUP, &tenant.namespace, by_hand).await?;
         test.measured("refused even to the administrator");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_tenant_s_editor_cancels_and_deletes_only_what_was_asked_for_by_hand() {
+    run(async |test| {
+        let tenant = test.tenant("due")?.with("suspended: true")?;
+        tenant.apply().await?;
+        tenant.namespace_is_there().await?;
+        let admin = &test.world.admin;
+        let name = unique("editor");
+        let binding = json!({
+            "metadata": { "name": name },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit" },
+            "subjects": [{ "kind": "ServiceAccount", "name": name, "namespace": "default" }],
+        });
+        admin.create(kind::ROLE_BINDING, &tenant.namespace, binding).await?;
+        let editor = test.world.as_service_account("default", &name)?;
+        // As the operator makes them: the administrator may not.
+        let operator = test.world.as_service_account(NAMESPACE, "valv")?;
+        let backup = |name: &str, origin: &str| {
+            json!({
+                "apiVersion": kind::BACKUP.api_version(), "kind": kind::BACKUP.name,
+                "metadata": { "name": name }, "spec": { "origin": origin },
+            })
+        };
+        let due = format!("{}-20260101t010000z", tenant.name);
+        operator.create(kind::BACKUP, &tenant.namespace, backup(&due, "Scheduled")).await?;
+        // Positive control: what it asked for by hand it may cancel and delete, once the binding is known.
+        eventually("the editor asks by hand", KNOWN, async || {
+            editor.create(kind::BACKUP, &tenant.namespace, backup("by-hand", "Manual")).await?;
+            Ok(Seen::Yes(()))
+        })
+        .await?;
+
+        let cancel = json!({ "spec": { "cancel": true } });
+        editor.change(kind::BACKUP, &tenant.namespace, "by-hand", Change::Merge(&cancel)).await?;
+        editor.delete(kind::BACKUP, &tenant.namespace, "by-hand", Grace::Usual).await?;
+        let cancelled = editor.change(kind::BACKUP, &tenant.namespace, &due, Change::Merge(&cancel)).await;
+        let owner = json!({ "metadata": { "annotations": { "valv.eu/from-catalogue": "true" } } });
+        let annotated = editor.change(kind::BACKUP, &tenant.namespace, &due, Change::Merge(&owner)).await;
+        for refused in [refusal(cancelled)?, refusal(annotated)?] {
+            ensure!(refused.contains("is not a tenant's to cancel"), "{refused}");
+        }
+        let refused = refusal(editor.delete(kind::BACKUP, &tenant.namespace, &due, Grace::Usual).await)?;
+        ensure!(refused.contains("is not a tenant's to cancel"), "{refused}");
+        // Whoever runs the platform may.
+        admin.delete(kind::BACKUP, &tenant.namespace, &due, Grace::Usual).await?;
+        test.measured("three attempts refused, and the administrator's was not");
         Ok(())
     });
 }

@@ -316,7 +316,7 @@ impl Store {
 
 impl Lock {
     /// Until when what is put by a run that begins at `now` is locked.
-    pub(super) fn until(self, now: Timestamp) -> Timestamp {
+    pub fn until(self, now: Timestamp) -> Timestamp {
         let span = SignedDuration::from_hours(24 * i64::from(self.days));
         now.saturating_add(span).unwrap_or(Timestamp::MAX)
     }

@@ -722,14 +722,16 @@ async fn sweep(run: &Run, swept: &Swept, own_namespace: &str, cluster: &Cluster)
         cluster.delete(&goes, &standing).await?;
     }
     let key = Key::new(Kind::Job, &name);
-    let (SweptJob::Stopped(wanted) | SweptJob::Expires(wanted)) = &swept.job else { return Ok(()) };
-    let is_the_one = |object: &DynamicObject| object.uid().as_ref() == Some(wanted);
+    let is_the_one = |object: &DynamicObject| match &swept.job {
+        SweptJob::Stopped(wanted) | SweptJob::Expires(wanted) => object.uid().as_ref() == Some(wanted),
+        // The label is the operator's alone: admission refuses it to everybody else.
+        SweptJob::Unknown => is_ours(object),
+    };
     let Some(standing) = live(&key, namespace, cluster).await?.filter(is_the_one) else { return Ok(()) };
     match &swept.job {
-        SweptJob::Stopped(_) => cluster.delete(&key, &standing).await,
+        SweptJob::Stopped(_) | SweptJob::Unknown => cluster.delete(&key, &standing).await,
         SweptJob::Expires(_) if standing.data.pointer("/spec/ttlSecondsAfterFinished").is_some() => Ok(()),
         SweptJob::Expires(_) => cluster.expire_job(&key, &standing, KEPT).await,
-        SweptJob::None => Ok(()),
     }
 }
 
@@ -800,6 +802,35 @@ mod tests {
         assert!(matches!(of(config(UID, "ours")).await, Created::Made(_)));
         for foreign in [config(UID, "theirs"), config("another", "ours"), going, ownerless, longer] {
             assert!(matches!(of(foreign.clone()).await, Created::Anothers), "{foreign}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_making_was_never_answered_is_stopped_by_its_name_and_its_label() {
+        for (label, stopped) in [(UID, true), ("anothers", false)] {
+            let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+            let heard = asked.clone();
+            let cluster = fake_api::cluster(fake_api::client(move |request: Request<Value>| {
+                let (path, method) = (request.uri().path().to_owned(), request.method().clone());
+                heard.lock().unwrap().push(format!("{method} {path}"));
+                let kind = if path.contains("/secrets/") { "Secret" } else { "Job" };
+                ready(fake_api::respond(
+                    StatusCode::OK,
+                    &json!({
+                        "apiVersion": "v1", "kind": kind,
+                        "metadata": { "name": "x", "namespace": "journal-ada", "uid": "lost",
+                            "resourceVersion": "1", "labels": { BACKUP_LABEL: label } },
+                    }),
+                ))
+            }));
+            let run = check::check(backup("journal-ada", "by-hand", json!({})));
+
+            sweep(&run, &Swept { part: Part::Write { number: 1 }, job: SweptJob::Unknown }, "s", &cluster)
+                .await
+                .unwrap();
+
+            let deleted = "DELETE /apis/batch/v1/namespaces/journal-ada/jobs/backup-0b0e7c1a6f0e4a67-1";
+            assert_eq!(asked.lock().unwrap().iter().any(|one| one == deleted), stopped, "{label}");
         }
     }
 

@@ -48,6 +48,8 @@ pub struct Observed {
     pub before: Option<String>,
     /// A newer scheduled backup of this tenant.
     pub newer: Option<String>,
+    /// Backups by hand of this tenant that were asked for before this one and are not over.
+    pub by_hand_before: usize,
     /// An older tenant with the same archive.
     pub rival: Option<String>,
 }
@@ -83,6 +85,7 @@ impl Observed {
             attachments_are_held: false,
             before: None,
             newer: None,
+            by_hand_before: 0,
             rival: None,
         }
     }
@@ -209,9 +212,13 @@ fn compare(run: &Run, other: &Backup, now: Timestamp, observed: &mut Observed) {
     if is_over(other) {
         return;
     }
-    let is_first = is_active(other)
-        || (other.creation_timestamp(), other.uid()) < (run.object.creation_timestamp(), run.object.uid());
-    if is_first {
+    let age = |backup: &Backup| (backup.creation_timestamp(), backup.uid());
+    if other.spec.origin == Origin::Manual && age(other) < age(&run.object) {
+        observed.by_hand_before += 1;
+    }
+    // What people ask for by hand holds up nothing that is due.
+    let turn = |backup: &Backup| (backup.spec.origin == Origin::Manual, age(backup));
+    if is_active(other) || turn(other) < turn(&run.object) {
         observed.before = Some(other.name_any());
     }
 }
@@ -267,6 +274,46 @@ mod tests {
         let mut observed = Observed::nothing();
         compare(&run, &other, "2026-11-24T02:00:00Z".parse().unwrap(), &mut observed);
         observed.newer
+    }
+
+    /// What is seen of others by a backup with `own` spec.
+    fn seen(own: serde_json::Value, others: &[(&str, serde_json::Value)]) -> Observed {
+        let made = |name: &str, spec: serde_json::Value, second: usize| {
+            let mut backup = backup("journal-ada", name, spec).as_ref().clone();
+            backup.metadata.uid = Some(name.to_owned());
+            let at = format!("2026-11-22T01:00:{second:02}Z");
+            backup.metadata.creation_timestamp = Some(serde_json::from_value(json!(at)).unwrap());
+            backup
+        };
+        let run = check::check(Arc::new(made("ada-20261122t010000z", own, 30)));
+        let mut observed = Observed::nothing();
+        for (second, (name, spec)) in others.iter().enumerate() {
+            let other = made(name, spec.clone(), second);
+            compare(&run, &other, "2026-11-22T02:00:00Z".parse().unwrap(), &mut observed);
+        }
+        observed
+    }
+
+    #[test]
+    fn what_is_due_waits_for_nothing_that_was_asked_for_by_hand() {
+        let scheduled = json!({ "origin": "Scheduled" });
+        let before_migration = json!({ "origin": "BeforeMigration" });
+        let by_hand = json!({ "origin": "Manual" });
+
+        assert_eq!(seen(scheduled.clone(), &[("one", by_hand.clone())]).before, None);
+        assert_eq!(seen(before_migration.clone(), &[("one", by_hand.clone())]).before, None);
+        assert_eq!(seen(by_hand.clone(), &[("one", by_hand.clone())]).before.as_deref(), Some("one"));
+        let due = ("ada-20261121t010000z", scheduled.clone());
+        assert_eq!(seen(before_migration, std::slice::from_ref(&due)).before.as_deref(), Some(due.0));
+    }
+
+    #[test]
+    fn those_by_hand_that_were_asked_for_before_are_counted() {
+        let by_hand = json!({ "origin": "Manual" });
+        let others =
+            [("one", by_hand.clone()), ("two", by_hand.clone()), ("x", json!({ "origin": "Scheduled" }))];
+
+        assert_eq!(seen(by_hand, &others).by_hand_before, 2);
     }
 
     #[test]

@@ -47,6 +47,9 @@ const FURTHEST_AHEAD: SignedDuration = SignedDuration::from_hours(6);
 /// How long one that never began may wait where no policy says how long a run may take.
 const WITHOUT_POLICY: SignedDuration = SignedDuration::from_hours(24);
 
+/// Backups by hand of one tenant that may wait or run at once.
+const MOST_BY_HAND: usize = 3;
+
 /// How long a commit is tried at least, after what is to be committed was read back.
 const COMMIT_FOR: SignedDuration = SignedDuration::from_hours(24);
 
@@ -73,8 +76,8 @@ pub struct Swept {
 /// What becomes of a Job.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SweptJob {
-    /// There is none, or nothing is known of it.
-    None,
+    /// The status names none. One may have been made all the same, and its answer lost: then it is stopped, by its name.
+    Unknown,
     /// It is stopped: its UID.
     Stopped(String),
     /// It stays for a day, for whoever asks what happened: its UID.
@@ -225,6 +228,13 @@ fn last_failure(attempt: Option<&backup::Attempt>) -> Option<String> {
 fn first(run: &Run, observed: &Observed, subject: &Subject, settings: &Settings, now: Timestamp) -> Plan {
     let slot = subject.slot.time();
     let is_manual = run.object.spec.origin == Origin::Manual;
+    if is_manual && observed.by_hand_before >= MOST_BY_HAND {
+        let message = format!(
+            "{} backups by hand of this tenant wait or run already, and {MOST_BY_HAND} may: delete it, and ask again when one of them is over",
+            observed.by_hand_before
+        );
+        return gives_up(run, observed, Some(subject), BackupReason::TooManyByHand, message);
+    }
     if let Some(newer) = &observed.newer {
         let message = format!("it never began, and {newer} is newer: the newest slot is what is caught up");
         return gives_up(run, observed, Some(subject), BackupReason::Missed, message);
@@ -243,7 +253,9 @@ fn first(run: &Run, observed: &Observed, subject: &Subject, settings: &Settings,
         let Span { window, deadline } = spans(policy);
         window.saturating_add(deadline)
     });
-    let begun_by = slot.saturating_add(most).unwrap_or(Timestamp::MAX);
+    // A migration waits for its backup, whatever comes in between: a store that is away for a day takes nobody's hand.
+    let is_waited_for = run.object.spec.origin == Origin::BeforeMigration;
+    let begun_by = slot.saturating_add(most).ok().filter(|_| !is_waited_for).unwrap_or(Timestamp::MAX);
     if now >= begun_by {
         let message = match setup(observed, settings) {
             Err(obstacle) => format!("it did not begin by {begun_by}: {}", obstacle.message),
@@ -606,7 +618,7 @@ enum Ends {
 }
 
 fn swept(part: Part, job: Option<&String>, ends: Ends) -> Vec<Swept> {
-    let job = job.map_or(SweptJob::None, |uid| match ends {
+    let job = job.map_or(SweptJob::Unknown, |uid| match ends {
         Ends::WithIt => SweptJob::Expires(uid.clone()),
         Ends::Stopped => SweptJob::Stopped(uid.clone()),
     });

@@ -134,6 +134,7 @@ impl Simulation {
                 attachments_are_held: false,
                 before: None,
                 newer: None,
+                by_hand_before: 0,
                 rival: None,
             },
             settings: Settings::parse(SETTINGS, "valv-system").unwrap(),
@@ -362,6 +363,59 @@ fn a_backup_that_never_began_is_missed_when_a_newer_is_there_or_its_time_has_pas
     assert_eq!(waiting.gives_up(), Some(BackupReason::Missed));
     let Step::GivesUp { message, .. } = waiting.plan().step else { panic!() };
     assert!(message.contains("BackupStore helsinki is not there"), "{message}");
+}
+
+#[test]
+fn the_backup_before_a_migration_waits_for_a_store_that_is_away_as_long_as_it_takes() {
+    let spec = json!({ "origin": "BeforeMigration" });
+    let backup = check::tests::backup("journal-ada", "ada-20261122t090001z", spec);
+    let mut waiting = Simulation::of(backup.as_ref().clone());
+    let store = waiting.observed.store.take();
+
+    waiting.later(3 * 24 * 3600);
+
+    assert_eq!(waiting.waits(), Some(BackupReason::StoreNotReady));
+    waiting.observed.store = store;
+    assert!(matches!(waiting.plan().step, Step::Begins { number: 1, .. }));
+}
+
+#[test]
+fn of_backups_by_hand_three_are_open_and_the_fourth_is_refused_at_once() {
+    let by_hand = |before: usize| {
+        let mut simulation =
+            Simulation::of(check::tests::backup("journal-ada", "by-hand", json!({})).as_ref().clone());
+        simulation.observed.by_hand_before = before;
+        simulation.gives_up()
+    };
+
+    assert_eq!(by_hand(2), None);
+    assert_eq!(by_hand(3), Some(BackupReason::TooManyByHand));
+    let mut due = Simulation::scheduled();
+    due.observed.by_hand_before = 3;
+    assert_eq!(due.gives_up(), None, "what is due is counted by nobody");
+}
+
+#[test]
+fn every_so_often_a_backup_is_read_back_whole() {
+    let ordered = |whole: Option<&str>| {
+        let mut simulation = Simulation::scheduled();
+        let mut policy = simulation.observed.policy.as_deref().unwrap().clone();
+        policy.spec.verification.full_every = Some("7d".parse().unwrap());
+        simulation.observed.policy = Some(Arc::new(policy));
+        let read = whole.map(|slot| json!([{ "store": "helsinki", "slot": slot }]));
+        let mut tenant = tenant(&json!({}));
+        let mut object = tenant.object.as_ref().clone();
+        let status = json!({ "backup": { "readWhole": read.unwrap_or_default() } });
+        object.status = whole.map(|_| serde_json::from_value(status).unwrap());
+        tenant.object = Arc::new(object);
+        simulation.observed.tenant = TenantSeen::There(Box::new(tenant));
+        let Step::Begins { order, .. } = simulation.plan().step else { panic!("it does not begin") };
+        (order.verification, order.segments)
+    };
+
+    assert_eq!(ordered(None), (valv_crds::policy::VerificationMode::Full, None));
+    assert_eq!(ordered(Some("20261115T090000Z")).0, valv_crds::policy::VerificationMode::Full);
+    assert_eq!(ordered(Some("20261121T090000Z")), (valv_crds::policy::VerificationMode::Sample, Some(2)));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Decides whose drill has come and which backup it takes, and which old drills may go. [`plan`] and [`pruned`] are
 //! pure, [`reconcile`] reads what is in memory and writes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::{ResourceExt, api::ObjectMeta};
 use tracing::{info, warn};
@@ -14,7 +15,11 @@ use valv_crds::{
     slot,
 };
 
-use super::{Context, plan::LOOK_AGAIN};
+use super::{
+    Context,
+    plan::{LOOK_AGAIN, SHORTEST},
+    slots,
+};
 use crate::{
     drill::{observe::dynamic, sweep},
     error::chain,
@@ -22,8 +27,11 @@ use crate::{
         cluster::Error,
         kind::{Key, Kind},
     },
-    schedule::{Due, Missed, Schedule},
+    schedule::{Due, Missed, Schedule, turns::Turns},
 };
+
+/// Drills that are made or deleted at once.
+const AT_ONCE: usize = 32;
 
 /// Drills that stay as objects, of each tenant. Their records stay in the store.
 const KEPT: usize = 10;
@@ -61,11 +69,14 @@ pub struct Plan {
 
 /// The plan for all that are drilled by `schedule`, at `now`.
 pub fn plan(schedule: &Schedule, pick: Pick, drilled: &[Drilled], now: Timestamp) -> Plan {
+    let turns = Turns::new(schedule, now);
+    let mut choices: HashMap<Slot, Choice> = HashMap::new();
     let mut plan = Plan { orders: vec![], look_again_after: LOOK_AGAIN };
     for one in drilled {
-        match schedule.due(&one.tenant, one.taken_on, now) {
+        match turns.due(&one.tenant, one.taken_on) {
             Due::Now { slot, missed } => {
-                let choice = choice(schedule, pick, slot);
+                // Counting a year's slots is not for each tenant.
+                let choice = *choices.entry(slot).or_insert_with(|| choice(schedule, pick, slot));
                 plan.orders.push(Order { tenant: one.tenant.clone(), slot, choice, missed });
             }
             Due::At { start, .. } => {
@@ -75,6 +86,7 @@ pub fn plan(schedule: &Schedule, pick: Pick, drilled: &[Drilled], now: Timestamp
             Due::Never => {}
         }
     }
+    plan.look_again_after = plan.look_again_after.max(SHORTEST);
     plan
 }
 
@@ -105,24 +117,17 @@ fn ordinal(schedule: &Schedule, slot: Slot) -> usize {
         .count()
 }
 
-/// Drills that may go: of each tenant all but the newest [`KEPT`], and none of which anything is left.
-pub fn pruned<'a>(drills: impl Iterator<Item = &'a RestoreDrill>) -> Vec<&'a RestoreDrill> {
-    let mut by_tenant: BTreeMap<String, Vec<&RestoreDrill>> = BTreeMap::new();
-    for drill in drills {
-        by_tenant.entry(drill.namespace().unwrap_or_default()).or_default().push(drill);
-    }
-    let of_one = |mut drills: Vec<&'a RestoreDrill>| {
-        drills.sort_by_key(|drill| std::cmp::Reverse((drill.creation_timestamp(), drill.name_any())));
-        drills.into_iter().skip(KEPT)
-    };
-    let old = by_tenant.into_values().flat_map(of_one);
+/// Drills that may go, of those of one tenant: all but the newest [`KEPT`], and none of which anything is left.
+pub fn pruned(mut drills: Vec<&RestoreDrill>) -> Vec<&RestoreDrill> {
+    drills.sort_by_cached_key(|drill| std::cmp::Reverse((drill.creation_timestamp(), drill.name_any())));
+    let old = drills.into_iter().skip(KEPT);
     old.filter(|drill| sweep::may_go(drill) && drill.metadata.deletion_timestamp.is_none()).collect()
 }
 
 /// Makes the drills of `policy` that are due, deletes old ones, and says when to look again.
 ///
 /// # Errors
-/// The first that is of the API server as a whole. What it refuses of one tenant stops no other.
+/// The first, after all others were tried: what fails for one tenant stops no other.
 pub async fn reconcile(policy: &BackupPolicy, context: &Context, now: Timestamp) -> Result<Duration, Error> {
     let name = policy.name_any();
     let tenants = context.tenants.state();
@@ -132,53 +137,77 @@ pub async fn reconcile(policy: &BackupPolicy, context: &Context, now: Timestamp)
         .filter(|tenant| tenant.spec.backup.as_ref().is_some_and(|backup| backup.policy == name))
         .collect();
     let drills = context.drills.state();
-    let drills: Vec<&RestoreDrill> = drills.iter().filter_map(|drill| drill.0.as_ref().ok()).collect();
-    let is_ours = |drill: &&&RestoreDrill| {
-        let namespace = drill.namespace().unwrap_or_default();
-        let tenant = namespace.strip_prefix(NAMESPACE_PREFIX);
-        tenants.iter().any(|own| Some(own.name_any().as_str()) == tenant)
+    let by_tenant = by_tenant(drills.iter().filter_map(|drill| drill.0.as_ref().ok()));
+    let of =
+        |tenant: &JournalTenant| by_tenant.get(tenant.name_any().as_str()).map_or(&[][..], Vec::as_slice);
+    let old = tenants.iter().flat_map(|tenant| pruned(of(tenant).to_vec()));
+    let mut first = all(old.map(|drill| prune(drill, context)).collect()).await;
+    let Some(drill) = &policy.spec.drill else { return first.map_or(Ok(LOOK_AGAIN), Err) };
+    // The status says it, and the next version of the policy brings the next look.
+    let Ok(schedule) = Schedule::try_from(&drill.schedule) else {
+        return first.map_or(Ok(LOOK_AGAIN), Err);
     };
-    for old in pruned(drills.iter().filter(is_ours).copied()) {
-        let key = Key::new(Kind::RestoreDrill, old.name_any());
-        if let Some(standing) = dynamic(old) {
-            match context.cluster.delete(&key, &standing).await {
-                Err(error) if error.is_conflict() || error.is_refusal() => {
-                    warn!(object.name = old.name_any(), error = chain(&error), "failed to prune a drill");
-                }
-                deleted => deleted?,
-            }
+    let drilled: Vec<Drilled> =
+        tenants.iter().filter_map(|tenant| drilled(tenant, of(tenant), now)).collect();
+    let plan = plan(&schedule, drill.pick, &drilled, now);
+    let made = all(plan.orders.iter().map(|order| make(order, context)).collect()).await;
+    first = first.or(made);
+    first.map_or(Ok(plan.look_again_after), Err)
+}
+
+/// The drills by tenant, as their namespaces tell.
+fn by_tenant<'a>(drills: impl Iterator<Item = &'a RestoreDrill>) -> HashMap<&'a str, Vec<&'a RestoreDrill>> {
+    let mut by_tenant: HashMap<&str, Vec<&RestoreDrill>> = HashMap::new();
+    for drill in drills {
+        let namespace = drill.metadata.namespace.as_deref().unwrap_or_default();
+        if let Some(tenant) = namespace.strip_prefix(NAMESPACE_PREFIX) {
+            by_tenant.entry(tenant).or_default().push(drill);
         }
     }
-    let Some(drill) = &policy.spec.drill else { return Ok(LOOK_AGAIN) };
-    // The status says it, and the next version of the policy brings the next look.
-    let Ok(schedule) = Schedule::try_from(&drill.schedule) else { return Ok(LOOK_AGAIN) };
-    let drilled: Vec<Drilled> = tenants.iter().filter_map(|tenant| drilled(tenant, &drills)).collect();
-    let plan = plan(&schedule, drill.pick, &drilled, now);
-    for order in &plan.orders {
-        make(order, context).await?;
+    by_tenant
+}
+
+/// Does all of it, some tens at a time, and returns the first error.
+async fn all<F: Future<Output = Result<(), Error>>>(tasks: Vec<F>) -> Option<Error> {
+    let mut done = stream::iter(tasks).buffer_unordered(AT_ONCE);
+    let mut first = None;
+    while let Some(result) = done.next().await {
+        if let Err(error) = result {
+            warn!(error = chain(&error), "failed to make or to prune a drill, trying again");
+            first.get_or_insert(error);
+        }
     }
-    Ok(plan.look_again_after)
+    first
+}
+
+async fn prune(old: &RestoreDrill, context: &Context) -> Result<(), Error> {
+    let Some(standing) = dynamic(old) else { return Ok(()) };
+    match context.cluster.delete(&Key::new(Kind::RestoreDrill, old.name_any()), &standing).await {
+        Err(error) if error.is_conflict() || error.is_refusal() => {
+            warn!(object.name = old.name_any(), error = chain(&error), "failed to prune a drill");
+            Ok(())
+        }
+        deleted => deleted,
+    }
 }
 
 /// `tenant`, if it is to be drilled. One that is suspended is: its backups are what is left of it.
-fn drilled(tenant: &JournalTenant, drills: &[&RestoreDrill]) -> Option<Drilled> {
+///
+/// A slot that has not come was taken on by a wrong clock, and ends nothing.
+fn drilled(tenant: &JournalTenant, drills: &[&RestoreDrill], now: Timestamp) -> Option<Drilled> {
     if tenant.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let name = tenant.name_any();
     let made = tenant.creation_timestamp()?.0;
     let told = tenant.status.as_ref().and_then(|status| status.backup.as_ref()?.last_drill_slot);
-    let of_objects = drills
-        .iter()
-        .filter(|drill| drill.spec.origin == DrillOrigin::Scheduled)
-        .filter_map(|drill| {
-            let object = drill.name_any();
-            let (named, slot) = slot::parse_name(&object).ok()?;
-            let home = drill.namespace()?;
-            (named == name && home.strip_prefix(NAMESPACE_PREFIX) == Some(named)).then_some(slot)
-        })
-        .max();
-    let newest = told.into_iter().chain(of_objects).map(Slot::time).max();
+    let of_objects = drills.iter().filter(|drill| drill.spec.origin == DrillOrigin::Scheduled);
+    let of_objects = of_objects.filter_map(|drill| {
+        let (named, slot) = slot::parse_name(drill.metadata.name.as_deref()?).ok()?;
+        (named == name).then_some(slot)
+    });
+    let come = told.into_iter().chain(of_objects).filter(|slot| slots::has_come(*slot, now));
+    let newest = come.map(Slot::time).max();
     Some(Drilled { taken_on: newest.map_or(made, |slot| slot.max(made)), tenant: name })
 }
 
@@ -287,7 +316,7 @@ mod tests {
         let mut drills: Vec<_> = (1..=13).map(|number| drill(number, "True")).collect();
         drills[1] = drill(2, "False");
 
-        let names: Vec<_> = pruned(drills.iter()).iter().map(|drill| drill.name_any()).collect();
+        let names: Vec<_> = pruned(drills.iter().collect()).iter().map(|drill| drill.name_any()).collect();
 
         assert_eq!(names, ["d3", "d1"]);
     }
@@ -302,12 +331,75 @@ mod tests {
                 "backup": { "lastDrillSlot": "20261122T050000Z" } },
         }))
         .unwrap();
-        assert_eq!(drilled(&tenant, &[]).unwrap().taken_on, at("2026-11-22T05:00:00Z"));
+        let now = at("2026-11-22T12:00:00Z");
+        assert_eq!(drilled(&tenant, &[], now).unwrap().taken_on, at("2026-11-22T05:00:00Z"));
 
         tenant.status = None;
         let mut scheduled = drill(15, "True");
         scheduled.spec.origin = DrillOrigin::Scheduled;
         scheduled.metadata.name = Some("ada-20261115t050000z".into());
-        assert_eq!(drilled(&tenant, &[&scheduled]).unwrap().taken_on, at("2026-11-15T05:00:00Z"));
+        assert_eq!(drilled(&tenant, &[&scheduled], now).unwrap().taken_on, at("2026-11-15T05:00:00Z"));
+    }
+
+    #[test]
+    fn a_slot_that_a_wrong_clock_took_on_ends_no_drills() {
+        let mut tenant: JournalTenant = serde_json::from_value(json!({
+            "apiVersion": "valv.eu/v1alpha1", "kind": "JournalTenant",
+            "metadata": { "name": "ada", "creationTimestamp": "2026-03-01T00:00:00Z" },
+            "spec": { "host": "h", "journal": { "image": "j" }, "database": { "size": "1Gi" } },
+            "status": { "journal": {}, "database": {}, "certificates": {}, "conditions": [],
+                "backup": { "lastDrillSlot": "20991122T050000Z" } },
+        }))
+        .unwrap();
+        let now = at("2026-11-22T12:00:00Z");
+        assert_eq!(drilled(&tenant, &[], now).unwrap().taken_on, at("2026-03-01T00:00:00Z"));
+
+        tenant.status = None;
+        let mut future = drill(15, "True");
+        future.spec.origin = DrillOrigin::Scheduled;
+        future.metadata.name = Some("ada-20991115t050000z".into());
+        assert_eq!(drilled(&tenant, &[&future], now).unwrap().taken_on, at("2026-03-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn ten_thousand_tenants_are_looked_at_every_ten_seconds_and_no_oftener() {
+        let schedule = Schedule::new("0 5 * * 0", "UTC", 6 * HOUR, HOUR).unwrap();
+        let all: Vec<_> = (0..10_000)
+            .map(|number| Drilled { tenant: format!("t{number}"), taken_on: at("2026-11-15T05:00:00Z") })
+            .collect();
+
+        let plan = plan(&schedule, Pick::default(), &all, at("2026-11-22T06:00:00Z"));
+
+        assert_eq!(plan.look_again_after, SHORTEST);
+        assert!(plan.orders.len() > 1_000, "{}", plan.orders.len());
+    }
+
+    #[test]
+    fn a_drill_is_counted_for_the_tenant_in_whose_namespace_it_is() {
+        let (ada, mut bo) = (drill(1, "True"), drill(2, "True"));
+        bo.metadata.namespace = Some("journal-bo".into());
+        let drills = [ada, bo];
+
+        let by_tenant = by_tenant(drills.iter());
+
+        assert_eq!((by_tenant["ada"].len(), by_tenant["bo"][0].name_any()), (1, "d2".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_fails_for_one_is_returned_after_all_others_were_tried() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        let tried = AtomicUsize::new(0);
+        let one = async |fails: bool| {
+            tried.fetch_add(1, Ordering::SeqCst);
+            let (key, namespace) = ("d1".to_owned(), "journal-ada".to_owned());
+            let error = Error::TimedOut { verb: "create", key, namespace, after: HOUR };
+            if fails { Err(error) } else { Ok(()) }
+        };
+
+        let first = all(vec![one(true), one(false), one(false)]).await;
+
+        assert!(first.is_some());
+        assert_eq!(tried.load(Ordering::SeqCst), 3);
     }
 }

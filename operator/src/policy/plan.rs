@@ -11,7 +11,7 @@ use crate::schedule::{Due, Missed, Schedule, turns::Turns};
 pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The shortest: of ten thousand tenants over six hours one starts every two seconds, and each look goes through all.
-const SHORTEST: Duration = Duration::from_secs(10);
+pub const SHORTEST: Duration = Duration::from_secs(10);
 
 /// A tenant that has the policy.
 #[derive(Clone, Debug, Eq, PartialEq)]

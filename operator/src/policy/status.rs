@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use valv_crds::{
     BackupPolicy, BackupPolicyStatus, BackupStore,
     condition::{Saying, Truth},
-    policy::{PolicyCondition, PolicyReason},
+    policy::{PolicyCondition, PolicyReason, Writers},
     store::{Answer, Location, StoreCondition},
 };
 
@@ -26,6 +26,8 @@ pub struct StoreSeen {
     pub trouble: Option<String>,
     /// Whether the deletion of what is locked there was refused.
     pub is_locked: bool,
+    /// Whether its writer was seen to reach one archive only, and to replace nothing.
+    pub is_confined: bool,
     /// Where it lies.
     pub location: Location,
 }
@@ -45,7 +47,10 @@ impl StoreSeen {
         let seen = status.and_then(|status| status.capabilities.lock_refuses_deletion.as_ref());
         let is_locked =
             store.spec.object_lock.is_some() && seen.is_some_and(|seen| seen.answer == Answer::Yes);
-        Self { trouble, is_locked, location: store.spec.location.clone() }
+        let confined = format!("{:?}", StoreCondition::WriterConfined);
+        let is_confined =
+            conditions.iter().any(|condition| condition.type_ == confined && condition.status == "True");
+        Self { trouble, is_locked, is_confined, location: store.spec.location.clone() }
     }
 }
 
@@ -122,6 +127,12 @@ fn said_of_stores(
                 let message = format!("the BackupStore {name} is not ready: {why}");
                 return Said::no(kind, PolicyReason::StoreNotReady, message);
             }
+            Some(seen) if policy.spec.writers == Writers::Confined && !seen.is_confined => {
+                let message = format!(
+                    "spec.writers is Confined, and the writer of the BackupStore {name} was not seen to be: its condition WriterConfined says what it reaches"
+                );
+                return Said::no(kind, PolicyReason::WriterNotConfined, message);
+            }
             Some(seen) => is_locked |= seen.is_locked,
         }
     }
@@ -178,6 +189,7 @@ mod tests {
             trouble: trouble.map(str::to_owned),
             is_locked: lock == Answer::Yes,
             location: Location { region: "europe-1".into(), country: "FI".into() },
+            is_confined: false,
         };
         BTreeMap::from([("helsinki".to_owned(), seen)])
     }
@@ -231,6 +243,16 @@ mod tests {
 
         assert_eq!(status(&policy, &both, 1, None, now).conditions[0].status, "True");
         assert_eq!(status(&policy, &both, 1, Some(&own), now).conditions[0].reason, "StoreRefused");
+    }
+
+    #[test]
+    fn a_policy_can_ask_for_writers_that_reach_one_archive_only() {
+        let mut confined = stores(None, Answer::Yes);
+        confined.get_mut("helsinki").unwrap().is_confined = true;
+
+        assert_eq!(said(&policy("writers: Confined"), &stores(None, Answer::Yes)).1, "WriterNotConfined");
+        assert_eq!(said(&policy("writers: Confined"), &confined).0, "True");
+        assert_eq!(said(&policy("writers: Any"), &stores(None, Answer::Yes)).0, "True");
     }
 
     #[test]

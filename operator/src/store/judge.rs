@@ -73,7 +73,7 @@ pub fn judge(store: &Store, known: &Known, ground: &Ground, now: Timestamp) -> V
         way(known, ground.egress, now),
         capabilities(store, known, now),
         closed(&ground.breaker),
-        signing_key(&ground.signing),
+        signing_key(&ground.signing, known),
         confined(known),
     ]
 }
@@ -153,8 +153,8 @@ fn capabilities(store: &Store, known: &Known, now: Timestamp) -> StoreSaying {
         return Saying::no(CapabilitiesProven, StoreReason::LockMissing, message);
     }
     let Some(findings) = &known.findings else { return unprobed(CapabilitiesProven) };
-    if let Some(trouble) =
-        trouble(known, |reason| !is_of_the_way(reason) && reason != StoreReason::CredentialsRefused)
+    let is_elsewhere = [StoreReason::CredentialsRefused, StoreReason::SigningKeyNotStored];
+    if let Some(trouble) = trouble(known, |reason| !is_of_the_way(reason) && !is_elsewhere.contains(&reason))
     {
         return Saying::no(CapabilitiesProven, trouble.reason, &trouble.message);
     }
@@ -281,12 +281,17 @@ fn closed(breaker: &BreakerStatus) -> StoreSaying {
     }
 }
 
-fn signing_key(standing: &signing::Standing) -> StoreSaying {
+fn signing_key(standing: &signing::Standing, known: &Known) -> StoreSaying {
     use StoreCondition::SigningKeyKept;
     match standing {
         signing::Standing::Kept(key) => {
             let message = format!("commits are signed with the key {}", key.id());
-            Saying::yes(SigningKeyKept, StoreReason::AsAsked, message)
+            match trouble(known, |reason| reason == StoreReason::SigningKeyNotStored) {
+                Some(Trouble { reason, message: why }) => {
+                    Saying::yes(SigningKeyKept, *reason, format!("{message}; {why}"))
+                }
+                None => Saying::yes(SigningKeyKept, StoreReason::AsAsked, message),
+            }
         }
         signing::Standing::Unsaved(key) => {
             let message = format!(

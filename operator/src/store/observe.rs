@@ -16,6 +16,7 @@ use super::{
     memory::{Memory, Remembered},
 };
 use crate::{
+    archive::envelope::PublicKey,
     digest,
     io::{
         bucket::Credentials,
@@ -102,11 +103,11 @@ pub async fn observe(
 ) -> Result<Observed, Error> {
     let credentials = credentials(store, cluster, namespace).await?;
     Ok(Observed {
-        signing,
-        subject: subject(store, credentials.as_ref().ok()),
+        subject: subject(store, credentials.as_ref().ok(), signing.key()),
         credentials,
         remembered: memory.of(&store.name),
         breaker: breakers.status(&store.name),
+        signing,
     })
 }
 
@@ -161,11 +162,16 @@ fn resolve(store: &Store, secrets: &[Option<Secret>]) -> Result<Identities<Crede
     Ok(found)
 }
 
-/// A digest of the spec and the credentials. It stays in memory.
-fn subject(store: &Store, credentials: Option<&Identities<Credentials>>) -> String {
+/// A digest of the spec, the credentials and the key whose public half lies there. It stays in memory.
+fn subject(
+    store: &Store,
+    credentials: Option<&Identities<Credentials>>,
+    signing: Option<PublicKey>,
+) -> String {
     let spec = serde_json::to_string(&store.object.spec).unwrap_or_default();
     let uid = store.object.metadata.uid.clone().unwrap_or_default();
-    let mut entries = vec![("uid".to_owned(), uid), ("spec".to_owned(), spec)];
+    let key = signing.map(|key| key.id().to_string()).unwrap_or_default();
+    let mut entries = vec![("uid".to_owned(), uid), ("spec".to_owned(), spec), ("signing".to_owned(), key)];
     for identity in credentials.iter().flat_map(|_| Identity::ALL) {
         if let Some(credentials) = credentials.map(|credentials| credentials.of(identity)) {
             let secret = credentials.secret_access_key.expose_secret().to_owned();
@@ -181,7 +187,7 @@ mod tests {
     use kube::api::ObjectMeta;
 
     use super::*;
-    use crate::store::check::tests::store;
+    use crate::{archive::envelope::SigningKey, store::check::tests::store};
 
     /// A Secret that says to be helsinki's `identity`.
     fn secret(identity: Identity, id: &str, key: &str) -> Option<Secret> {
@@ -268,11 +274,14 @@ mod tests {
 
     #[test]
     fn another_key_or_another_spec_is_another_subject() {
-        let of = |secrets: &[_]| subject(&store(), resolve(&store(), secrets).ok().as_ref());
+        let signed = |secrets: &[_], key| subject(&store(), resolve(&store(), secrets).ok().as_ref(), key);
+        let of = |secrets: &[_]| signed(secrets, None);
+        let made = SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap();
         let mut rotated = four();
         rotated[0] = secret(Identity::Writer, "w", "new");
 
         assert_eq!(of(&four()), of(&four()));
         assert_ne!(of(&four()), of(&rotated));
+        assert_ne!(of(&four()), signed(&four(), Some(made.public())), "its public half is to be put there");
     }
 }

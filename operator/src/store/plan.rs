@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use valv_crds::{BackupStore, store::Capabilities};
+use valv_crds::{
+    BackupStore,
+    store::{BreakerState, Capabilities},
+};
 
 use super::{check::Store, judge::Known, memory::Remembered, observe::Observed, probe::Findings};
 
@@ -46,7 +49,14 @@ pub fn plan(store: &Store, observed: &Observed, now: Timestamp) -> Plan {
     let probe = match (remembered(observed), observed.remembered.is_some()) {
         (Some(remembered), _) if remembered.next > now => {
             let until = Duration::try_from(remembered.next - now).unwrap_or_default();
-            return Plan { probe: Probe::No, look_again_after: until.clamp(SHORTEST, SECRETS_EVERY) };
+            let most = match observed.breaker.state {
+                BreakerState::Closed => SECRETS_EVERY,
+                // Nothing that waits for the store asks it: whoever looks after it does, when its pause is over.
+                BreakerState::Open | BreakerState::HalfOpen => {
+                    store.breaker.tries_after.duration().clamp(SHORTEST, SECRETS_EVERY)
+                }
+            };
+            return Plan { probe: Probe::No, look_again_after: until.clamp(SHORTEST, most) };
         }
         (Some(_), _) => Probe::Again,
         (None, false) if is_of_this_spec(&store.object) => Probe::Again,
@@ -126,6 +136,19 @@ mod tests {
         for remembered in [None, remembered("before", at(999))] {
             assert_eq!(plan(&store(), &observed(remembered), at(0)).probe, Probe::Anew);
         }
+    }
+
+    #[test]
+    fn a_store_that_is_left_alone_is_looked_at_when_its_pause_is_over_and_not_with_the_next_probe() {
+        let mut object = store().object.as_ref().clone();
+        object.spec.breaker.tries_after = "20s".parse().unwrap();
+        let store = crate::store::check::check(Arc::new(object));
+        let mut observed = observed(remembered("now", at(3600)));
+        observed.breaker.state = BreakerState::Open;
+
+        let plan = plan(&store, &observed, at(0));
+
+        assert_eq!(plan, Plan { probe: Probe::No, look_again_after: Duration::from_secs(20) });
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Quirks {
     /// Garage: <https://garagehq.deuxfleurs.fr/documentation/reference-manual/s3-compatibility>, and
     /// <https://garagehq.deuxfleurs.fr/documentation/connect> for the region. Ceph:
     /// <https://docs.ceph.com/en/latest/radosgw/s3>. Scaleway: <https://www.scaleway.com/en/docs/object-storage/concepts>.
-    /// OVHcloud: its reversibility policy for Object Storage. UpCloud: its product documentation, which says nothing of
+    /// `OVHcloud`: its reversibility policy for Object Storage. `UpCloud`: its product documentation, which says nothing of
     /// locks. versitygw 1.8: the tests of this project.
     pub const fn of(profile: Profile) -> Self {
         use Support::{No, Unknown, Yes};

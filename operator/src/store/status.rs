@@ -111,6 +111,7 @@ fn is_stuck(reason: StoreReason) -> bool {
         | R::CertificateExpiring
         | R::StaleReads
         | R::SigningKeyUnsaved
+        | R::SigningKeyNotStored
         | R::WriterShared
         | R::WriterCanOverwrite
         | R::BreakerOpen

@@ -19,7 +19,12 @@ use valv_crds::{
     slot,
 };
 
-use super::{check::Tenant, observe::State, protection::found, upgrade::Start};
+use super::{
+    check::Tenant,
+    observe::State,
+    protection::{PolicySeen, found},
+    upgrade::Start,
+};
 
 /// The backup before one migration.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -48,7 +53,15 @@ pub struct Before {
 
 /// Whether the migration of `tenant` to the image that it asks for may start at `now`, and what comes before it. What
 /// is to be remembered is put into `state`.
-pub fn before(tenant: &Tenant, backups: &[Backup], state: &mut State, now: Timestamp) -> Before {
+///
+/// A backup that was complete longer ago than `fresh_for` is not the one before the migration: another is made.
+pub fn before(
+    tenant: &Tenant,
+    backups: &[Backup],
+    state: &mut State,
+    fresh_for: Duration,
+    now: Timestamp,
+) -> Before {
     let image = &tenant.journal.image;
     let goes = Before { start: Start::Now, order: None };
     // Of what never served there is nothing to lose.
@@ -58,7 +71,12 @@ pub fn before(tenant: &Tenant, backups: &[Backup], state: &mut State, now: Times
         return goes;
     }
     let retry = tenant.migration_retry();
-    let is_this = |saving: &Saving| saving.image == *image && saving.retry == retry;
+    let is_fresh = |complete: Timestamp| {
+        Duration::try_from(now.duration_since(complete)).unwrap_or_default() <= fresh_for
+    };
+    let is_this = |saving: &Saving| {
+        saving.image == *image && saving.retry == retry && saving.complete.is_none_or(is_fresh)
+    };
     let mut saving = match state.saving.take().filter(is_this) {
         Some(saving) => saving,
         None => match slot_at(now) {
@@ -98,6 +116,15 @@ pub fn before(tenant: &Tenant, backups: &[Backup], state: &mut State, now: Times
     };
     state.saving = Some(saving);
     before
+}
+
+/// How old the backup before a migration may be: what the policy promises to lose at most. Without one a day, as a policy
+/// that nobody wrote would say.
+pub fn fresh_for(policy: &PolicySeen) -> Duration {
+    match policy {
+        PolicySeen::There(policy) => policy.spec.objectives.rpo.duration(),
+        PolicySeen::Missing => Duration::from_secs(24 * 3600),
+    }
 }
 
 fn held(reason: Reason, message: &str, order: Option<Slot>) -> Before {
@@ -253,6 +280,23 @@ mod tests {
         assert!(!migration(&seen), "the claim is written first");
         assert!(after);
         assert_eq!(simulation.observed.protection.backups.len(), 0, "no second one is made");
+    }
+
+    #[test]
+    fn a_backup_that_is_older_than_what_may_be_lost_when_the_migration_starts_is_taken_anew() {
+        let mut simulation = asking();
+        look(&mut simulation);
+        let backup = simulation.observed.protection.backups[0].clone();
+        simulation.observed.protection.backups = vec![complete(&backup)];
+        look(&mut simulation);
+
+        simulation.now += Duration::from_secs(2 * 24 * 3600);
+        simulation.observed.protection.backups.clear();
+        let migrated = migrates(&mut simulation);
+
+        assert!(!migrated, "what was written since the backup would be lost");
+        assert_eq!(simulation.observed.protection.backups.len(), 1, "another is asked for");
+        assert_eq!(schema(&simulation), (Truth::False, Reason::BackingUp));
     }
 
     #[test]

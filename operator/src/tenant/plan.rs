@@ -20,7 +20,7 @@ use valv_crds::{
 };
 
 use super::{
-    before_migration::{Before, before},
+    before_migration::{Before, before, fresh_for},
     certificates::{self, Certificates},
     check::Tenant,
     objects::{self, Wanted, access, credentials, database, foundation, journal, migration},
@@ -413,7 +413,9 @@ fn the_journal(plan: &mut Plan, view: View<'_>, decided: &Decided, start: Start,
     let is_connected = connection(tenant, &tenant.journal.database, observed, passwords.as_ref()).is_some();
     let mut start = if is_connected { start } else { Start::Later };
     if start == Start::Now && upgrade::is_next(tenant, observed, state) {
-        let Before { start: allowed, order } = before(tenant, &observed.protection.backups, state, now);
+        let protection = &observed.protection;
+        let Before { start: allowed, order } =
+            before(tenant, &protection.backups, state, fresh_for(&protection.policy), now);
         if allowed != Start::Now {
             plan.look_again_after = plan.look_again_after.min(WAITING);
         }
