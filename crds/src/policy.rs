@@ -124,7 +124,7 @@ pub struct Verification {
     #[serde(default)]
     pub mode: VerificationMode,
 
-    /// With `mode: Sample`: how many segments, picked anew each time; absent: 8. More than 10,000 are `mode: Full`.
+    /// With `mode: Sample`: how many segments, picked anew each time; absent: 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub segments: Option<i32>,
