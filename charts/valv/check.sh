@@ -60,7 +60,7 @@ unbound=$(render | awk '
   END { for (policy in policies) print policy }')
 [ -z "$unbound" ] || fail "an admission policy is not bound: $unbound"
 bound=$(render | grep -c '^kind: ValidatingAdmissionPolicyBinding$')
-[ "$bound" -ge 9 ] || fail "only $bound admission policies are bound"
+[ "$bound" -ge 10 ] || fail "only $bound admission policies are bound"
 echo "$bound admission policies, each of them bound"
 grep -q 'valv.eu/role: verification' <<<"$opened" || fail "no wall around what reads backups back"
 [ "$(grep -c 'cidr: "203.0.113.0/24"' <<<"$opened")" = 3 ] || fail "what reads backups back or copies them does not reach the stores"

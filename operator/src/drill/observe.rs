@@ -15,16 +15,16 @@ use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject, runtime::reflector
 use serde_json::Value;
 use tracing::warn;
 use valv_crds::{
-    BackupPolicy, RestoreDrill,
+    Backup, BackupPolicy, RestoreDrill,
     drill::{Choice, DrillReason},
-    reference::{DRILL_LABEL, TENANT_LABEL},
+    reference::{DRILL_LABEL, FROM_CATALOGUE_ANNOTATION, TENANT_LABEL},
 };
 
 use super::{
     Context,
     catalogue::{self, Chosen, Looked, Question},
     check::{self, Run, Subject},
-    choose::{self, Refusal},
+    choose::{self, Known, Refusal},
     names::{self, CONFIG, JUDGE, RESTORE},
     objects, own, ownership, past,
     teardown::{self, Left},
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     archive::{envelope::PublicKey, layout::ArchiveId},
-    backup::owner::Claim,
+    backup::owner::{Claim, Owner},
     error::chain,
     io::{
         bucket::Credentials,
@@ -442,10 +442,13 @@ async fn catalogue(
     let settings = store.settings(credentials.reader.clone());
     let me = ownership::owner(tenant, &archive, ownership::cluster_id(&context.cluster).await?);
     let claim = match ownership::ask(&settings, &me, tenant, &trusted).await {
+        // Copies of backups come without it.
+        Ok(Claim::Free) => elsewhere(&me, tenant, policy, store, &trusted, context).await?,
         Ok(claim) => claim,
         Err(why) => return Ok(Some(Looked::Trouble(why))),
     };
     let backups = context.backups.state();
+<<<<<<< HEAD
     let backups = backups.iter().filter_map(|backup| backup.0.as_ref().ok());
     let known = choose::known(backups, &run.namespace, &store.name);
     let drills = context.drills.state();
@@ -453,6 +456,12 @@ async fn catalogue(
     let own = drills.filter(|drill| drill.namespace().as_deref() == Some(run.namespace.as_str()));
     let status = tenant.object.status.as_ref().and_then(|status| status.backup.as_ref());
     let good = own.filter_map(past::good).chain(status.and_then(|status| status.good_slot)).collect();
+=======
+    let backups = || backups.iter().filter_map(|backup| backup.0.as_ref().ok());
+    let known = choose::known(backups(), &run.namespace, &store.name);
+    let is_own = |backup: &&Backup| !backup.annotations().contains_key(FROM_CATALOGUE_ANNOTATION);
+    let own = choose::known(backups().filter(is_own), &run.namespace, &store.name);
+>>>>>>> m-1
     let question = Question {
         archive: &archive,
         store: &store.name,
@@ -470,17 +479,48 @@ async fn catalogue(
             catalogue::look(&settings, &question, now).await
         }
     };
-    Ok(Some(allowed(looked, &claim, &archive)))
+    Ok(Some(allowed(looked, &claim, &own, &archive)))
 }
 
-/// What may be drilled of what was `looked` for: of an archive that nobody's record claims, no backup.
-fn allowed(looked: Looked, claim: &Claim, archive: &ArchiveId) -> Looked {
-    match (looked, claim) {
-        (Looked::Chosen(_), Claim::Free) => taken(format!(
-            "the store has backups in the archive {archive}, and no record of whose it is: somebody took it away. The next backup writes it again"
-        )),
-        (looked, _) => looked,
+/// Whose the archive is by the record in the other stores of the policy: the first that has one and answers says it.
+async fn elsewhere(
+    me: &Owner,
+    tenant: &Tenant,
+    policy: &BackupPolicy,
+    drilled: &Store,
+    trusted: &[PublicKey],
+    context: &Context,
+) -> Result<Claim, Error> {
+    for name in policy.spec.stores.iter().filter(|name| **name != drilled.name) {
+        let found = context.stores.get(&ObjectRef::new(name));
+        let Some(object) = found.and_then(|found| found.0.as_ref().ok().cloned()) else { continue };
+        let store = store::check(Arc::new(object));
+        let namespace = &context.settings.operator_namespace;
+        let Ok(credentials) = identities::credentials(&store, &context.cluster, namespace).await? else {
+            continue;
+        };
+        match ownership::ask(&store.settings(credentials.reader), me, tenant, trusted).await {
+            Ok(Claim::Free) => {}
+            Ok(claim) => return Ok(claim),
+            // A drill of the copies must not need the store that they are copies of.
+            Err(why) => warn!(store.name = store.name, why, "a store did not say whose an archive is"),
+        }
     }
+    Ok(Claim::Free)
+}
+
+/// What may be drilled of what was `looked` for. Of an archive that no record claims only what this tenant itself has
+/// backed up, as its `own` Backups say, which are not from the catalogue.
+fn allowed(looked: Looked, claim: &Claim, own: &[Known], archive: &ArchiveId) -> Looked {
+    let Looked::Chosen(chosen) = &looked else { return looked };
+    let is_own = own.iter().any(|known| known.slot == chosen.backup.slot);
+    if *claim == Claim::Free && !is_own {
+        return taken(format!(
+            "no store has a record of whose the archive {archive} is, and {} is not known as a backup of this tenant's: the next backup writes the record",
+            chosen.backup.slot
+        ));
+    }
+    looked
 }
 
 fn taken(message: String) -> Looked {
@@ -578,8 +618,12 @@ mod tests {
             }))
         };
 
-        assert_eq!(allowed(chosen(), &Claim::Mine, &archive), chosen());
-        let Looked::Refused(refusal) = allowed(chosen(), &Claim::Free, &archive) else {
+        let own = Known { slot: "20261122T010000Z".parse().unwrap(), committed: Timestamp::UNIX_EPOCH };
+        let another = Known { slot: "20261121T010000Z".parse().unwrap(), ..own };
+
+        assert_eq!(allowed(chosen(), &Claim::Mine, &[], &archive), chosen());
+        assert_eq!(allowed(chosen(), &Claim::Free, &[own], &archive), chosen(), "it lies where copies do");
+        let Looked::Refused(refusal) = allowed(chosen(), &Claim::Free, &[another], &archive) else {
             panic!("it is drilled")
         };
         assert_eq!(refusal.reason, DrillReason::ArchiveTaken);
