@@ -682,6 +682,7 @@ images:
         assert_eq!(settings.service_account, "valv-operator");
         assert_eq!((settings.drill_role.as_str(), settings.keyholder), ("valv-drill-manager", None));
         assert_eq!(settings.certificates, Certificates::default());
+        assert_eq!(settings.drills.journal_limit, Duration::from_secs(15 * 60));
     }
 
     #[test]
@@ -705,12 +706,14 @@ drillRole: drills
 keyholder: { namespace: keys, serviceAccount: holder, deliveryRole: delivery }
 certificates: { lifetime: 2w, renewBefore: 3d, caLifetime: 365d }
 backups: { concurrent: 3 }
+drills: { journalLimit: 40m }
 location: { region: se-sto1, country: SE }
 ",
         )
         .unwrap();
 
         assert_eq!(settings.backups.concurrent, 3);
+        assert_eq!(settings.drills.journal_limit, Duration::from_secs(40 * 60));
         assert_eq!(settings.location.unwrap().region, "se-sto1");
 
         assert_eq!(settings.network.cluster_cidrs[1].to_string(), "fd00::/48");

@@ -10,6 +10,7 @@ mod database;
 mod deletion;
 mod drain;
 mod drift;
+mod drill_judges;
 mod drills;
 mod events;
 mod foreign_journal;

@@ -73,6 +73,8 @@ impl Helm {
                 "proxy": world.image("haproxy")?,
             },
             "reconcile": { "resync": RESYNC },
+            // Of a journal that is to fail a drill, nobody waits longer.
+            "drills": { "journalLimit": "3m" },
         });
         if let Some(cluster) = world.local() {
             let nodes = cluster.nodes()?.into_iter().map(|node| format!("{}/32", cluster.node_ip(node)));

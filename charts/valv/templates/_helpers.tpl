@@ -114,6 +114,7 @@ Standard
   "reconcile" $reconcile
   "certificates" .Values.certificates
   "backups" (dict "concurrent" (int64 .Values.backups.concurrent))
+  "drills" .Values.drills
   "operatorNamespace" .Release.Namespace
   "serviceAccount" (include "valv.serviceAccount" .)
   "tenantRole" (include "valv.tenantRole" .)
