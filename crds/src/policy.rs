@@ -226,7 +226,7 @@ pub struct RowCounts {
     /// A restored table may differ by this much from what was counted when the backup began and ended.
     #[serde(default = "default_tolerance")]
     pub tolerance: Share,
-    /// A table may have lost this much since the good backup before: more is a failed drill.
+    /// A table may have lost this much since the last backup that a drill found good: more is a failed drill.
     #[serde(default = "default_may_fall_by")]
     pub may_fall_by: Share,
 }

@@ -695,6 +695,7 @@ images:
         assert_eq!(settings.service_account, "valv-operator");
         assert_eq!((settings.drill_role.as_str(), settings.keyholder), ("valv-drill-manager", None));
         assert_eq!(settings.certificates, Certificates::default());
+        assert_eq!(settings.drills.journal_limit, Duration::from_secs(15 * 60));
     }
 
     #[test]
@@ -718,7 +719,7 @@ drillRole: drills
 keyholder: { namespace: keys, serviceAccount: holder, deliveryRole: delivery }
 certificates: { lifetime: 2w, renewBefore: 3d, caLifetime: 365d }
 backups: { concurrent: 3 }
-drills: { concurrent: 9, storageClassName: gone }
+drills: { concurrent: 9, storageClassName: gone, journalLimit: 40m }
 location: { region: se-sto1, country: SE }
 ",
         )
@@ -729,6 +730,7 @@ location: { region: se-sto1, country: SE }
             (settings.drills.concurrent, settings.drills.storage_class_name.as_deref()),
             (9, Some("gone"))
         );
+        assert_eq!(settings.drills.journal_limit, Duration::from_secs(40 * 60));
         assert_eq!(settings.location.unwrap().region, "se-sto1");
 
         assert_eq!(settings.network.cluster_cidrs[1].to_string(), "fd00::/48");

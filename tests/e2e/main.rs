@@ -11,6 +11,7 @@ mod deletion;
 mod drain;
 mod drift;
 mod drill_faults;
+mod drill_judges;
 mod drills;
 mod events;
 mod foreign_journal;

@@ -128,7 +128,7 @@ Standard
 {{- $_ := set $settings "keyholder" $keyholder }}
 {{- end -}}
 {{- with .Values.storageClassName }}{{ $_ := set $settings "storageClassName" . }}{{ end -}}
-{{- $drills := dict "concurrent" (int64 .Values.drills.concurrent) -}}
+{{- $drills := dict "concurrent" (int64 .Values.drills.concurrent) "journalLimit" .Values.drills.journalLimit -}}
 {{- with .Values.drills.storageClassName }}{{ $_ := set $drills "storageClassName" . }}{{ end -}}
 {{- $_ := set $settings "drills" $drills -}}
 {{- $location := dict

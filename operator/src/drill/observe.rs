@@ -448,20 +448,15 @@ async fn catalogue(
         Err(why) => return Ok(Some(Looked::Trouble(why))),
     };
     let backups = context.backups.state();
-<<<<<<< HEAD
-    let backups = backups.iter().filter_map(|backup| backup.0.as_ref().ok());
-    let known = choose::known(backups, &run.namespace, &store.name);
-    let drills = context.drills.state();
-    let drills = drills.iter().filter_map(|drill| drill.0.as_ref().ok());
-    let own = drills.filter(|drill| drill.namespace().as_deref() == Some(run.namespace.as_str()));
-    let status = tenant.object.status.as_ref().and_then(|status| status.backup.as_ref());
-    let good = own.filter_map(past::good).chain(status.and_then(|status| status.good_slot)).collect();
-=======
     let backups = || backups.iter().filter_map(|backup| backup.0.as_ref().ok());
     let known = choose::known(backups(), &run.namespace, &store.name);
     let is_own = |backup: &&Backup| !backup.annotations().contains_key(FROM_CATALOGUE_ANNOTATION);
     let own = choose::known(backups().filter(is_own), &run.namespace, &store.name);
->>>>>>> m-1
+    let drills = context.drills.state();
+    let drills = drills.iter().filter_map(|drill| drill.0.as_ref().ok());
+    let of_tenant = drills.filter(|drill| drill.namespace().as_deref() == Some(run.namespace.as_str()));
+    let status = tenant.object.status.as_ref().and_then(|status| status.backup.as_ref());
+    let good = of_tenant.filter_map(past::good).chain(status.and_then(|status| status.good_slot)).collect();
     let question = Question {
         archive: &archive,
         store: &store.name,
