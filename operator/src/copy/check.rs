@@ -221,7 +221,8 @@ pub(crate) mod tests {
         policy.spec.verification.full_every = serde_json::from_value(json!("7d")).unwrap();
         let whole = |store: &str| (store == "frankfurt").then(|| "2026-11-20T01:00:00Z".parse().unwrap());
 
-        let copies = of(&backup(), &Arc::new(policy), &stores(&["helsinki", "frankfurt", "oslo"]), whole);
+        let copies =
+            of(&backup(), &Arc::new(policy), &tenant(), &stores(&["helsinki", "frankfurt", "oslo"]), whole);
 
         let depths: Vec<_> = copies.iter().map(|copy| (copy.target.name.as_str(), copy.depth)).collect();
         assert_eq!(depths, [("frankfurt", Depth::Sample(8)), ("oslo", Depth::Full)]);

@@ -607,7 +607,7 @@ mod tests {
                     store: "helsinki".into(),
                     manifest: None,
                 },
-                previous: None,
+                earlier: None,
                 image: None,
                 system_identifier: None,
             }))
