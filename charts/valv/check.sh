@@ -73,7 +73,7 @@ grep -q 'summary: Tenant {{ $labels.tenant }} is not backed up' <<<"$alerts" || 
 [ "$(grep -c '      - alert: ' <<<"$alerts")" -eq "$(grep -c '      - alert: ' "$chart/files/alerts.yaml")" ] || fail "alerts are missing"
 echo "the alert rules are installed when they are asked for"
 
-auditor=$(render | awk '/^---/ { doc = "" } { doc = doc $0 "\n" } /^  name: valv-auditor$/ { found = 1 } found && /^---/ { exit } found { print }')
+auditor=$(render | awk '/^---/ { doc = "" } { doc = doc $0 "\n" } /^  name: valv-auditor$/ { found = 1 } found && /^---/ { done = 1 } found && !done { print }')
 grep -q 'restoredrills' <<<"$auditor" || fail "no role for auditors"
 if grep -Eq 'secrets|configmaps|pods|create|update|patch|delete' <<<"$auditor"; then fail "auditors may more than read: $auditor"; fi
 echo "auditors may read Valv's kinds and events, and nothing else"

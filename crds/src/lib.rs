@@ -164,7 +164,7 @@ mod tests {
 
         assert_eq!(shown("BackupStore"), "Ready, Why, Country, Locked, Probed, Age");
         assert_eq!(shown("BackupPolicy"), "Ready, Why, Schedule, Next, RPO, RTO, Tenants, Age");
-        assert_eq!(shown("Backup"), "Complete, Why, Percent, Taken, Bytes, Store, Age");
+        assert_eq!(shown("Backup"), "Complete, Why, Copied, Intact, Percent, Taken, Bytes, Store, Age");
         assert_eq!(shown("RestoreDrill"), "Passed, Why, Backup, RTO, RPO, Objectives, Age");
     }
 

@@ -689,7 +689,7 @@ mod tests {
     #[test]
     fn every_profile_has_the_name_that_its_maker_gives_it() {
         for name in ["UpCloud", "OVHcloud", "Scaleway", "CephRgw", "Garage", "Versitygw", "Generic"] {
-            assert_eq!(said(&[("/spec/profile", name)]), "");
+            assert_eq!(said(&[("/spec/profile", name), ("/spec/objectLock", "null")]), "");
         }
     }
 
