@@ -70,6 +70,7 @@ const DATABASE: &str = r#"
 export PATH=/usr/lib/postgresql/17/bin:/usr/sbin:/usr/bin:/bin
 cd /
 chown -R postgres /restored/database
+chmod 700 /restored/database
 as() { chroot --userspec=postgres:postgres / "$@"; }
 as pg_verifybackup --exit-on-error /restored/database
 echo 'local all all trust' >/tmp/hba
