@@ -80,7 +80,7 @@ as postgres -D /restored/database -c hba_file=/tmp/hba -c ssl=off -c archive_mod
 server=$!
 ready=no
 for _ in $(seq 120); do
-    if pg_isready -q -h /tmp; then ready=yes; break; fi
+    if pg_isready -q -h /tmp -U postgres; then ready=yes; break; fi
     kill -0 $server || break
     sleep 0.5
 done
@@ -89,7 +89,7 @@ psql -h /tmp -U postgres -d journal -qAt -v ON_ERROR_STOP=1 >/answers <<'END'
 SELECT slot FROM valv.sentinel ORDER BY slot DESC LIMIT 1;
 SELECT text FROM note;
 END
-kill -INT $server
+as pg_ctl stop --silent --wait --mode fast --pgdata /restored/database
 wait $server
 "#;
 
