@@ -3,6 +3,8 @@
 //! Needs root and no cluster that anybody uses, and takes minutes: run by name only, `make ground`. Tests
 //! that can leave their cluster to the next one, which saves its bring-up; `make ground` ends the last.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;

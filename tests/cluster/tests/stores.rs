@@ -4,6 +4,8 @@
 //! Run by name only, `cargo test -p valv-cluster --test stores`. What it writes is under names of its own
 //! and stays until `cluster down`: it is locked.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Output};
