@@ -35,7 +35,7 @@ DOC_LINTS := --deny warnings --allow rustdoc::private_intra_doc_links
 E2E_THREADS ?= 6
 TEST ?=
 # What gates no change by itself, for it takes long: make test-all has it.
-E2E_LONG := store_faults:: drill_faults:: drill_judges::
+E2E_LONG := backup_faults:: store_faults:: drill_faults:: drill_judges::
 
 # Each step says what it does and how long it took: $(call step,what,commands). In the commands `;` stands between
 # them, never `&&`: a command that fails before an `&&` ends nothing.

@@ -4,6 +4,7 @@
 //! with `-- NAME` only those whose name has it. Tests run side by side. Those in `upheaval.rs` and `warm.rs` run
 //! one by one, since they disturb everybody or measure; they come last because of their modules' names.
 
+mod backup_faults;
 mod backups;
 mod brought;
 mod database;

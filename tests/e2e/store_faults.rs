@@ -25,7 +25,11 @@ fn hurried(proxy: &FaultProxy, tries: u32) -> Value {
 }
 
 /// A tenant whose way to Helsinki is the double's: it retries each request so often, and a backup so often.
-async fn bring<'a>(test: &'a Test, tries: u32, retries: u32) -> Result<Option<(Protected<'a>, FaultProxy)>> {
+pub async fn bring<'a>(
+    test: &'a Test,
+    tries: u32,
+    retries: u32,
+) -> Result<Option<(Protected<'a>, FaultProxy)>> {
     let Some([helsinki, _]) = stores(test)? else { return Ok(None) };
     let cluster = test.world.local().context("the stores are the local cluster's")?;
     let proxy = proxy::before(cluster, &helsinki)?;
