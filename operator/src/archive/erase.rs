@@ -27,6 +27,10 @@ const IN_FLIGHT: usize = 8;
 /// Versions that are listed before they are deleted.
 const BATCH: usize = 1000;
 
+/// Listings of less than that: the second should be empty. One that is late, or a store that puts an older version in
+/// the place of one that goes, gets a second try.
+const FEWER_LISTINGS: usize = 4;
+
 /// What became of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Erased {
@@ -56,6 +60,12 @@ pub enum Error {
     /// The store refuses, or does not answer.
     #[error("failed to delete")]
     Delete(#[source] bucket::Error),
+    /// The store answers that it deleted it, and lists it still.
+    #[error("the store answers that it deleted {key}, and lists it still: the next look tries again")]
+    Stays {
+        /// Its key.
+        key: String,
+    },
     /// Whether it is committed could not be found out.
     #[error("failed to find out whether {folder} is committed")]
     Ask {
@@ -72,7 +82,7 @@ impl Error {
         match self {
             Self::List(source) | Self::Delete(source) => Some(source),
             Self::Ask { source: fetch::Error::Store(source), .. } => Some(source),
-            Self::Ask { .. } => None,
+            Self::Ask { .. } | Self::Stays { .. } => None,
         }
     }
 }
@@ -159,35 +169,64 @@ impl Eraser<'_> {
         Ok(())
     }
 
-    /// Deletes what lies below `prefix` and is `doomed`, some at a time, until nothing is left or a lock keeps something.
+    /// Deletes what lies below `prefix` and is `doomed`, some at a time, until none of it is listed or a lock keeps
+    /// something.
     async fn sweep(
         &self,
         prefix: &str,
         doomed: impl Fn(&Doomed) -> bool,
         erased: &mut Erased,
     ) -> Result<(), Error> {
+        let mut fewer = FEWER_LISTINGS;
         loop {
-            let mut batch = Vec::new();
-            let listed = self.reader.each_version(prefix, |line| {
+            let mut batch: Vec<Vec<Doomed>> = Vec::new();
+            let mut listed = 0;
+            let pages = self.reader.each_version(prefix, |line| {
                 let one = Doomed { key: line.key, version: line.version };
                 if doomed(&one) {
-                    batch.push(one);
+                    listed += 1;
+                    match batch.last_mut().filter(|last| last.iter().all(|other| other.key == one.key)) {
+                        Some(last) => last.push(one),
+                        None => batch.push(vec![one]),
+                    }
                 }
-                batch.len() < BATCH
+                listed < BATCH
             });
-            listed.await.map_err(Error::List)?;
-            let is_last = batch.len() < BATCH;
-            let mut work = stream::iter(batch).map(|one| self.one(one)).buffer_unordered(IN_FLIGHT);
+            pages.await.map_err(Error::List)?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            if listed < BATCH {
+                fewer -= 1;
+            }
+            if fewer == 0 {
+                let stays = batch.swap_remove(0).swap_remove(0);
+                return Err(Error::Stays { key: stays.key });
+            }
+            let mut work = stream::iter(batch).map(|of_key| self.all(of_key)).buffer_unordered(IN_FLIGHT);
             while let Some(done) = work.next().await {
-                match done? {
-                    None => erased.versions += 1,
-                    Some(kept) => erased.kept = erased.kept.take().max_by_end(kept),
+                let (versions, kept) = done?;
+                erased.versions += versions;
+                if let Some(kept) = kept {
+                    erased.kept = erased.kept.take().max_by_end(kept);
                 }
             }
-            if is_last || erased.kept.is_some() {
+            if erased.kept.is_some() {
                 return Ok(());
             }
         }
+    }
+
+    /// Deletes versions of one key, one after the other: while one goes, a store may be putting another in its place.
+    async fn all(&self, versions: Vec<Doomed>) -> Result<(u64, Option<Kept>), Error> {
+        let (mut deleted, mut longest) = (0, None);
+        for one in versions {
+            match self.one(one).await? {
+                None => deleted += 1,
+                Some(kept) => longest = longest.max_by_end(kept),
+            }
+        }
+        Ok((deleted, longest))
     }
 
     async fn one(&self, doomed: Doomed) -> Result<Option<Kept>, Error> {
