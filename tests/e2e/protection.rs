@@ -144,9 +144,21 @@ fn a_tenant_s_editor_cancels_and_deletes_only_what_was_asked_for_by_hand() {
         }
         let refused = refusal(editor.delete(kind::BACKUP, &tenant.namespace, &due, Grace::Usual).await)?;
         ensure!(refused.contains("is not a tenant's to cancel"), "{refused}");
+        let drill = json!({
+            "apiVersion": kind::RESTORE_DRILL.api_version(), "kind": kind::RESTORE_DRILL.name,
+            "metadata": { "name": due }, "spec": { "origin": "Scheduled" },
+        });
+        operator.create(kind::RESTORE_DRILL, &tenant.namespace, drill).await?;
+        let cancelled =
+            editor.change(kind::RESTORE_DRILL, &tenant.namespace, &due, Change::Merge(&cancel)).await;
+        let deleted = editor.delete(kind::RESTORE_DRILL, &tenant.namespace, &due, Grace::Usual).await;
+        for refused in [refusal(cancelled)?, refusal(deleted)?] {
+            ensure!(refused.contains("is not a tenant's to cancel"), "{refused}");
+        }
         // Whoever runs the platform may.
         admin.delete(kind::BACKUP, &tenant.namespace, &due, Grace::Usual).await?;
-        test.measured("three attempts refused, and the administrator's was not");
+        admin.delete(kind::RESTORE_DRILL, &tenant.namespace, &due, Grace::Usual).await?;
+        test.measured("five attempts refused, and the administrator's were not");
         Ok(())
     });
 }

@@ -182,7 +182,14 @@ async fn look(arguments: &Judge) -> Result<Judged, Error> {
             let started = Instant::now();
             let asked = Box::pin(case.ask(copy, committed)).await;
             case.phase(Phase::Check, started);
-            asked?;
+            match asked {
+                Ok(()) => {}
+                // What was found by then is told: a page that is broken can end the server, and with it the next question.
+                Err(error) if case.verdicts.has_failed() => {
+                    warn!(error = chain(&error), "failed to ask on, after something was found");
+                }
+                Err(error) => return Err(error),
+            }
         }
         Err(error) => {
             let message = format!("PostgreSQL did not start, or not become consistent: {}", chain(&error));
@@ -382,13 +389,12 @@ impl Case {
                 return Ok(());
             }
         }
-        let looked = self.run_amcheck(copy).await;
-        if !was_there {
-            superuser.batch_execute(&remove).await.map_err(failed)?;
-        }
-        match looked? {
+        match self.run_amcheck(copy).await? {
             None => self.verdicts.passed(Check::Amcheck),
             Some(message) => self.verdicts.failed(Check::Amcheck, DrillReason::Corrupt, message),
+        }
+        if !was_there {
+            superuser.batch_execute(&remove).await.map_err(failed)?;
         }
         Ok(())
     }

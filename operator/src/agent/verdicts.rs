@@ -38,6 +38,11 @@ impl Verdicts {
         self.push(check.verdict_name(), Outcome::Failed, reason, Some(message));
     }
 
+    /// Whether anything is not as it must be.
+    pub fn has_failed(&self) -> bool {
+        self.reached.iter().any(|verdict| verdict.outcome == Outcome::Failed)
+    }
+
     /// The tenant or the policy has nothing of this kind.
     pub fn not_asked(&mut self, check: Check) {
         self.push(check.verdict_name(), Outcome::NotAsked, DrillReason::NotAskedFor, None);

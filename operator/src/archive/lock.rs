@@ -45,6 +45,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether something of this very backup is gone or not what it was: others can be locked all the same.
+    pub fn is_of_this_backup(&self) -> bool {
+        match self {
+            Self::Read(fetch::Error::Broken(_)) => true,
+            Self::Retain(source) => source.kind == Kind::NotFound,
+            Self::Read(_) | Self::Unheeded { .. } => false,
+        }
+    }
+
     /// What the store answered, if it was the store.
     pub fn of_store(&self) -> Option<&bucket::Error> {
         match self {

@@ -14,7 +14,7 @@ use valv_crds::{
 
 use super::{
     Context,
-    check::Run,
+    check::{Run, awaits_catalogue},
     names::Part,
     sighting::{JobSeen, Sighting},
 };
@@ -209,7 +209,8 @@ fn compare(run: &Run, other: &Backup, now: Timestamp, observed: &mut Observed) {
     {
         observed.newer = Some(other.name_any());
     }
-    if is_over(other) {
+    // One that is made from the catalogue is run by nobody, and holds nobody up while the janitor has not told it.
+    if is_over(other) || awaits_catalogue(other) {
         return;
     }
     let age = |backup: &Backup| (backup.creation_timestamp(), backup.uid());

@@ -10,7 +10,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use valv_crds::{
     BackupPolicy,
     backup::{self, BackupReason, Order, Origin},
-    policy::PolicyCondition,
     protection::Protection,
     store::StoreCondition,
 };
@@ -552,14 +551,9 @@ fn setup<'a>(observed: &'a Observed, settings: &Settings) -> Result<Setup<'a>, O
         let message = format!("the BackupStore {} is not ready: {why}", store.name);
         return Err(Obstacle::passing(Why::StoreNotReady, message));
     }
-    let status = policy.status.as_ref();
-    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let seen = status.and_then(|status| status.observed_generation);
-    let ready = format!("{:?}", PolicyCondition::Ready);
-    if let Some(why) = not_ready(conditions, &ready, seen, policy.metadata.generation) {
-        let message = format!("the BackupPolicy {} is not ready: {why}", protection.policy);
-        return Err(Obstacle::passing(Why::PolicyMissing, message));
-    }
+    // That a store for copies is away is no reason to have no backup.
+    residency::may_be_followed(policy)
+        .map_err(|refused| Obstacle::passing(refused.reason(), refused.to_string()))?;
     Ok(Setup { tenant, protection, policy, store })
 }
 

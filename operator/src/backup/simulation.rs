@@ -472,6 +472,11 @@ fn what_the_setup_lacks_is_waited_for_and_said() {
     policy.status = Some(serde_json::from_value(ready(1)).unwrap());
     policy.metadata.generation = Some(2);
     outdated.observed.policy = Some(Arc::new(policy));
+    let mut without_copies = Simulation::new();
+    let mut policy = self::policy();
+    let told = &mut policy.status.as_mut().unwrap().conditions[0];
+    (told.status, told.reason) = ("False".to_owned(), "StoreNotReady".to_owned());
+    without_copies.observed.policy = Some(Arc::new(policy));
     let mut near = Simulation::new();
     near.settings.location = Some(Location { region: "Europe-1".to_owned(), country: "FI".to_owned() });
     let mut shared = Simulation::new();
@@ -481,6 +486,7 @@ fn what_the_setup_lacks_is_waited_for_and_said() {
 
     assert_eq!(unready.waits(), Some(BackupReason::PolicyMissing));
     assert_eq!(outdated.waits(), Some(BackupReason::PolicyMissing));
+    assert_eq!(without_copies.waits(), None, "its own store is ready: another's outage holds up copies only");
     assert_eq!(near.waits(), Some(BackupReason::StoreRefused));
     assert_eq!(shared.waits(), Some(BackupReason::ArchiveTaken));
     assert_eq!(second.waits(), Some(BackupReason::WaitingForTurn));

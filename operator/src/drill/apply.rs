@@ -199,6 +199,11 @@ async fn write(
         outcome.nothing_to_record = Some("nothing says in which archive it would lie".to_owned());
         return;
     };
+    // A record among another's would be taken for that one's own.
+    if record::is_of_another(&status) {
+        outcome.nothing_to_record = Some("the archive is not this tenant's".to_owned());
+        return;
+    }
     let name = observed.store_name.clone().unwrap_or_default();
     if name.is_empty() {
         outcome.nothing_to_record = Some("no store was drilled".to_owned());

@@ -388,7 +388,8 @@ fn under_way(
     }
     if let Some(prepared) = run.status().prepared_with {
         if observed.config == Config::Unknown {
-            return Plan::runs(format!("the operator's way into {} is being made", subject.into));
+            let plan = Plan::runs(format!("the operator's way into {} is being made", subject.into));
+            return Plan { apply: vec![objects::access(&subject.into, &subject.tenant, settings)], ..plan };
         }
         if !observed.config.is(&prepared) || observed.chosen.is_none() {
             let message = format!(
@@ -517,7 +518,10 @@ fn restores(
         let Some(key) = &observed.key else {
             let waits =
                 Plan::waits(DrillReason::KeyMissing, key_missing(subject, tenant, settings), Begun::Yes);
-            return Plan { apply: ground, look_again_after: Some(WHILE_RUNNING), ..waits };
+            // A person takes hours, and the operator's own steps bring looks of their own.
+            let is_soon = settings.keyholder.is_some() && objects::is_unattended(tenant);
+            let wait = if is_soon { WHILE_RUNNING } else { WHILE_WAITING };
+            return Plan { apply: ground, look_again_after: Some(wait), ..waits };
         };
         if let Room::Full(others) = observed.room {
             let message = format!("the key is there; {}", full(others, settings));

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use valv_crds::{
     BackupPolicy, RestoreDrillStatus, Slot,
     backup::ObjectDigest,
-    drill::{DrillOrigin, KeyBringer, Measured, PhaseTime, RecordReference, Verdict},
+    drill::{
+        DrillCondition, DrillOrigin, DrillReason, KeyBringer, Measured, PhaseTime, RecordReference, Verdict,
+    },
 };
 
 use super::{
@@ -183,6 +185,13 @@ pub enum Error {
         /// Which object.
         key: String,
     },
+}
+
+/// Whether the archive is another's than the tenant's: nothing is written there.
+pub fn is_of_another(status: &RestoreDrillStatus) -> bool {
+    let (passed, taken) =
+        (format!("{:?}", DrillCondition::Passed), format!("{:?}", DrillReason::ArchiveTaken));
+    status.conditions.iter().any(|said| said.type_ == passed && said.reason == taken)
 }
 
 /// The record of `run`, whose verdict stands in `status`.

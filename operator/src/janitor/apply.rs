@@ -42,7 +42,7 @@ pub struct Outcome {
     pub failure: Option<Error>,
 }
 
-/// Carries `plan` out. Nothing is deleted after anything failed.
+/// Carries `plan` out. Nothing is deleted after anything failed, but that something of one backup is gone.
 pub async fn apply(
     ward: &Ward,
     access: &Access,
@@ -79,6 +79,7 @@ async fn carry_out(
         register,
     } = plan;
     let mode = ward.store.claimed_mode().unwrap_or(LockMode::Compliance);
+    let mut lost = None;
     for (slot, until) in extend {
         if !still_leads(context) {
             return Ok(());
@@ -91,8 +92,16 @@ async fn carry_out(
             warn!(%slot, "the manifest of a backup is not what was committed: its locks are not extended");
             continue;
         }
-        let extended = lock::extend(&access.reader, &access.committer, entry, until, mode).await;
-        extended.map_err(|source| Error::Extend { slot: *slot, source: Box::new(source) })?;
+        match lock::extend(&access.reader, &access.committer, entry, until, mode).await {
+            Ok(_) => {}
+            // One that lost something keeps no other from being locked and looked after: it is told at the end.
+            Err(source) if source.is_of_this_backup() => {
+                warn!(%slot, error = chain(&source), "what a backup has lost cannot be locked; the others are");
+                lost.get_or_insert(Error::Extend { slot: *slot, source: Box::new(source) });
+                continue;
+            }
+            Err(source) => return Err(Error::Extend { slot: *slot, source: Box::new(source) }),
+        }
         info!(%slot, %until, "extended the locks of a backup");
         history::note_lock(ward, seen, *slot, until, context).await?;
         outcome.extended.insert(*slot, until);
@@ -127,7 +136,7 @@ async fn carry_out(
             Some(kept) => outcome.kept.push(kept),
         }
     }
-    Ok(())
+    lost.map_or(Ok(()), Err)
 }
 
 /// Deletes `garbage`, asking for each folder once more whether it is committed.

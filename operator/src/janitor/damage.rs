@@ -31,9 +31,9 @@ pub const RECORDS: &str = "drill-";
 /// What an operator's clock may be ahead of another's.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
-/// Verdicts that say that the backup itself is not whole. What a cluster, a key or a deadline can be to blame for is
-/// none of them.
-const DAMAGE: [&str; 14] = [
+/// Verdicts that say that the bytes of the backup are not those that were committed. Whatever else fails a drill may be
+/// the fault of a cluster, an image, a key or a check: it keeps deletions back, and marks no backup.
+const DAMAGE: [&str; 8] = [
     "ManifestMissing",
     "ManifestDiffers",
     "ManifestInvalid",
@@ -42,12 +42,6 @@ const DAMAGE: [&str; 14] = [
     "SegmentsSwapped",
     "DecryptionFailed",
     "FilesDiffer",
-    "DatabaseFailed",
-    "SentinelMissing",
-    "SentinelDiffers",
-    "Corrupt",
-    "AttachmentMissing",
-    "AttachmentDiffers",
 ];
 
 /// What a drill came to, as far as it matters here. Whatever else the record says is for others.
@@ -213,17 +207,20 @@ mod tests {
         let passed = told(18, "19T05", "AsAsked");
         let of = |reason: &str| drilled(vec![passed.clone(), told(20, "21T05", reason)], now());
 
-        assert_eq!(of("CannotRestore").damaged, BTreeMap::new());
+        for reason in ["CannotRestore", "DatabaseFailed", "Corrupt", "SentinelDiffers", "AttachmentMissing"] {
+            assert_eq!(of(reason).damaged, BTreeMap::new(), "{reason}");
+            assert!(of(reason).failing.is_some(), "{reason}");
+        }
         assert_eq!(of("CannotRestore").failing, Some(Failing { restorable: Some(slot(18)) }));
         assert_eq!(of("Cancelled").failing, None);
-        let never = drilled(vec![told(20, "21T05", "Corrupt")], now());
+        let never = drilled(vec![told(20, "21T05", "SegmentDiffers")], now());
         assert_eq!(never.failing, Some(Failing { restorable: None }));
     }
 
     #[test]
     fn a_record_of_the_future_says_nothing_yet() {
         let future = told(20, "25T05", "AsAsked");
-        let failed = told(20, "21T05", "Corrupt");
+        let failed = told(20, "21T05", "SegmentDiffers");
 
         let drilled = drilled(vec![future, failed], now());
 

@@ -64,6 +64,13 @@ fn differing(found: &BTreeMap<String, u64>, counted: &Counted, rule: RowCounts) 
             wrong.push(Wrong { table: table.clone(), why });
         }
     }
+    // Whoever leaves a table out when it is backed up leaves it out of every comparison after that.
+    for (table, rows) in found.iter().filter(|(_, rows)| **rows > 0) {
+        if !counted.start.contains_key(table) && !counted.end.contains_key(table) {
+            let why = format!("has {rows} rows, and was not counted");
+            wrong.push(Wrong { table: table.clone(), why });
+        }
+    }
     wrong
 }
 
@@ -133,6 +140,18 @@ mod tests {
         );
         assert_eq!(judge(&rows(&[]), &counted(&table, &[]), None, rule(0, 1)), None);
         assert_eq!(judge(&rows(&table), &counted(&[], &table), None, rule(0, 1)), None);
+    }
+
+    #[test]
+    fn a_table_that_was_not_counted_differs_if_it_has_rows() {
+        let note = [("public.note", 1)];
+        let judged = |found: &[(&str, u64)]| judge(&rows(found), &counted(&note, &note), None, rule(0, 1));
+
+        let (why, message) = judged(&[("public.note", 1), ("public.patient", 7)]).unwrap();
+
+        assert_eq!(why, DrillReason::RowCountsDiffer);
+        assert!(message.contains("public.patient has 7 rows, and was not counted"), "{message}");
+        assert_eq!(judged(&[("public.note", 1), ("public.fresh", 0)]), None);
     }
 
     #[test]
