@@ -105,6 +105,11 @@ impl Request {
     pub fn is_about(&self, resource: &str, name: &str) -> bool {
         self.object_ref.resource == resource && self.object_ref.name == name
     }
+
+    /// Whether it is about the status of a `resource`.
+    pub fn is_about_status(&self, resource: &str) -> bool {
+        self.object_ref.resource == resource && self.object_ref.subresource == "status"
+    }
 }
 
 impl std::fmt::Display for Request {

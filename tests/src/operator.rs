@@ -173,7 +173,9 @@ impl Operator {
     }
 }
 
-/// Whether a request is the operator's, changes something, and is not about its Lease.
+/// Whether a request is the operator's and changes something. Its Lease is no work, nor what a new process says of the
+/// stores, which each probes anew: whatever keeps another from a store is not known to it.
 pub fn is_work(request: &crate::audit::Request) -> bool {
-    request.is_by(USER) && request.is_write() && !request.is_about("leases", LEASE)
+    let is_own = request.is_about("leases", LEASE) || request.is_about_status("backupstores");
+    request.is_by(USER) && request.is_write() && !is_own
 }
