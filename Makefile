@@ -75,7 +75,7 @@ demo: root binaries ## a real cluster, a journal on it, its backups, a drill tha
 	@started=$$SECONDS; $(WITH_CLUSTER) $(BINARIES)/demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
 
 .PHONY: test
-test: root ## everything that gates a change: 20 min warm
+test: root ## everything that gates a change
 	@started=$$SECONDS; \
 	if $(SELF) lint unit docs-check chart-check alerts e2e-all ground-first; \
 	then printf '\nmake test: PASSED in %s s\n' "$$((SECONDS - started))"; \
