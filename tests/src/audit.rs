@@ -106,6 +106,13 @@ impl Request {
         self.object_ref.resource == resource && self.object_ref.name == name
     }
 
+    /// Whether it deletes a `resource` in `namespace`.
+    pub fn takes_away(&self, resource: &str, namespace: &str) -> bool {
+        self.verb == "delete"
+            && self.object_ref.resource == resource
+            && self.object_ref.namespace == namespace
+    }
+
     /// Whether it is about the status of a `resource`.
     pub fn is_about_status(&self, resource: &str) -> bool {
         self.object_ref.resource == resource && self.object_ref.subresource == "status"

@@ -174,8 +174,11 @@ impl Operator {
 }
 
 /// Whether a request is the operator's and changes something. Its Lease is no work, nor what a new process says of the
-/// stores, which each probes anew: whatever keeps another from a store is not known to it.
+/// stores, which each probes anew: whatever keeps another from a store is not known to it. Nor are the Jobs in its own
+/// namespace that read back what other tests backed up, and are taken away when they have served.
 pub fn is_work(request: &crate::audit::Request) -> bool {
-    let is_own = request.is_about("leases", LEASE) || request.is_about_status("backupstores");
+    let is_own = request.is_about("leases", LEASE)
+        || request.is_about_status("backupstores")
+        || request.takes_away("jobs", NAMESPACE);
     request.is_by(USER) && request.is_write() && !is_own
 }
