@@ -28,7 +28,7 @@ use crate::{
         manifest::Tool,
         retry::{self, RetryRule},
     },
-    io::bucket::{self, Bucket, Credentials, OnExisting, Put, SettingsError},
+    io::bucket::{self, Bucket, Credentials, Put, SettingsError},
     store::check::{Identities, Identity, Store},
 };
 
@@ -311,7 +311,7 @@ pub async fn write(
     };
     let days = store.object_lock.map(|lock| i64::from(lock.days));
     let put = Put {
-        on_existing: if heeds_preconditions(store) { OnExisting::Fail } else { OnExisting::Replace },
+        on_existing: store.on_existing(),
         retain_until: days
             .and_then(|days| now.checked_add(SignedDuration::from_hours(24 * days)).ok())
             .and_then(|until| Timestamp::from_second(until.as_second()).ok()),
@@ -348,11 +348,6 @@ pub async fn write(
             Timestamp::from_second(now.as_second()).unwrap_or(now),
         ),
     })
-}
-
-/// A precondition is relied on only where it was seen to be heeded.
-fn heeds_preconditions(store: &Store) -> bool {
-    store.on_existing() == OnExisting::Fail
 }
 
 #[cfg(test)]
