@@ -2,33 +2,24 @@
 //! really holds, and put right again, so that it is known to be the fault that failed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use age::secrecy::ExposeSecret;
 use anyhow::{Context, Result, ensure};
-use harness::actor::Grace;
-use harness::probe::Probe;
-use harness::protected::{Protected, Wanted};
-use harness::test::unique;
+use harness::drilled::{Drilled, Planted};
+use harness::forger::Forger;
+use harness::protected::opened;
 use harness::{Seen, Test, eventually, kind, run};
 use serde_json::{Value, json};
+use valv_cluster::BUCKET;
+use valv_cluster::s3::{Method, Request};
 use valv_crds::condition::{ConditionType, Reason};
 use valv_crds::drill::{DrillCondition, DrillReason};
-
-/// Two Jobs, a database, a journal, volumes that are deleted, and a drill before it that may be.
-const DRILLED: Duration = Duration::from_secs(420);
-
-/// The namespace of the keys, as the chart has it.
-const KEYS: &str = "valv-keys";
-
-/// The test journal's query for its attachments.
-const INVENTORY: &str = "SELECT path, sha256 FROM attachment";
 
 #[test]
 fn segments_that_are_missing_swapped_or_anothers_fail_the_drill_each_with_its_reason() {
     run(async |test| {
-        let Some(world) = World::bring(test, json!([]), "4h").await? else { return Ok(()) };
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
         let older = world.back_up().await?;
         // Another tenant of the same store, encrypted for the same keys: only its bytes are others.
         let other = test.tenant("other")?.with(&world.protected.protection)?;
@@ -71,7 +62,7 @@ fn segments_that_are_missing_swapped_or_anothers_fail_the_drill_each_with_its_re
 #[test]
 fn a_manifest_or_a_commit_that_was_altered_fails_the_drill_each_with_its_reason() {
     run(async |test| {
-        let Some(world) = World::bring(test, json!([]), "4h").await? else { return Ok(()) };
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
         world.back_up().await?;
         let data = world.back_up().await?;
         let manifest = data.join("manifest.json");
@@ -119,9 +110,126 @@ fn a_manifest_or_a_commit_that_was_altered_fails_the_drill_each_with_its_reason(
 }
 
 #[test]
+fn a_backup_that_is_signed_and_is_not_what_it_says_fails_the_drill_each_with_its_reason() {
+    run(async |test| {
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
+        let older = world.back_up().await?;
+        let newest = world.back_up().await?;
+        let forger = Forger::of(&world, newest).await?;
+        let keys = &world.protected;
+        let all = [&keys.owner, &keys.escrow, &keys.drill].map(age::x25519::Identity::to_public);
+
+        forger.replace("database", &opened(&older.join("database"), &keys.drill)?, &all)?;
+        let said = world.fails(DrillReason::SentinelDiffers).await.context("an old one offered as new")?;
+        forger.put_right()?;
+
+        let stream = forger.stream("database", &keys.drill)?;
+        let mut altered = stream.clone();
+        let name = b"base/1/PG_VERSION\0";
+        let header = altered.windows(name.len()).position(|bytes| bytes == name).context("a file")?;
+        let version = &mut altered[header + 512..][..2];
+        ensure!(version == b"17", "a tar header is 512 bytes");
+        version.copy_from_slice(b"18");
+        forger.replace("database", &altered, &all)?;
+        world.fails(DrillReason::FilesDiffer).await.context("a file that differs from its list")?;
+        forger.put_right()?;
+
+        let [_, escrow, drill] = all;
+        forger.replace("database", &stream, std::slice::from_ref(&drill))?;
+        world.fails(DrillReason::TooFewRecipients).await.context("for one recipient alone")?;
+        forger.replace("database", &stream, &[escrow, drill])?;
+        world.fails(DrillReason::RecipientsDiffer).await.context("without the tenant's own")?;
+        forger.put_right()?;
+
+        world.passes().await.context("all was put right")?;
+        test.measured(said);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_lies_over_a_backup_is_read_through_and_told() {
+    run(async |test| {
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
+        let data = world.back_up().await?;
+        world.passes().await?;
+        let store = world.protected.store();
+        let folder = data.strip_prefix(store.server.objects())?.to_string_lossy().into_owned();
+        let at = |name: &str| format!("/{BUCKET}/{folder}/{name}");
+        let administrator = store.server.administrator()?;
+        administrator
+            .must(&Request::new(Method::Put, &at("database/00000000.age")).body("younger").checked())?;
+        administrator.must(&Request::new(Method::Delete, &at("attachments/00000000.age")))?;
+
+        let name = world.passes().await.context("the right versions are there")?;
+        let verdict = world.verdict(&name, "Segments").await?;
+        ensure!(verdict["outcome"] == "Warned" && verdict["reason"] == "Tampered", "{verdict}");
+        let said = verdict["message"].as_str().context("it says over what")?;
+        ensure!(said.contains("database/00000000.age"), "{said}");
+
+        // Over the manifest and the commit too.
+        administrator.must(&Request::new(Method::Delete, &at("manifest.json")))?;
+        let commits = world.commits()?;
+        let [commit] = commits.as_slice() else { anyhow::bail!("there is not one commit: {commits:?}") };
+        let commit = commit.strip_prefix(store.server.objects())?.display().to_string();
+        administrator
+            .must(&Request::new(Method::Put, &format!("/{BUCKET}/{commit}")).body("{}").checked())?;
+        let name = world.passes().await.context("with a manifest that seems deleted")?;
+        for check in ["CommitSignature", "Manifest"] {
+            let verdict = world.verdict(&name, check).await?;
+            ensure!(verdict["reason"] == "Tampered", "{verdict}");
+        }
+        let tenant = &world.protected.tenant.name;
+        let metric = format!("valv_tampering{{tenant=\"{tenant}\"}}");
+        eventually("it is told", Duration::from_secs(60), async || {
+            let told = test.operator().metric(&metric).await?;
+            Ok(Seen::when((told > 0.0).then_some(()), format!("{metric} {told}")))
+        })
+        .await?;
+        test.measured(said);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_database_that_is_damaged_or_does_not_start_fails_the_drill_each_with_its_reason() {
+    run(async |test| {
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
+        if test.world.local().is_none() {
+            test.not_here("the processes of this cluster's nodes cannot be reached");
+            return Ok(());
+        }
+        world.back_up().await?;
+        world.passes().await?;
+
+        // A row older than all that its table says to have: as after a bug, or a disk that lost a write.
+        let freeze = "SELECT relfrozenxid FROM pg_class WHERE relname = 'note'";
+        let before = world.superuser(freeze).await?;
+        world
+            .superuser("UPDATE pg_class SET relfrozenxid = pg_current_xact_id()::xid WHERE relname = 'note'")
+            .await?;
+        world.back_up().await?;
+        let corrupt = world.fails(DrillReason::Corrupt).await?;
+        ensure!(!corrupt.contains("Patienten"), "it quotes a row: {corrupt}");
+        let again = format!("UPDATE pg_class SET relfrozenxid = '{}' WHERE relname = 'note'", before.trim());
+        world.superuser(&again).await?;
+
+        world.superuser("ALTER SYSTEM SET shared_preload_libraries = 'nowhere'").await?;
+        world.back_up().await?;
+        let fails = world.fails(DrillReason::DatabaseFailed).await?;
+        world.superuser("ALTER SYSTEM RESET shared_preload_libraries").await?;
+
+        world.back_up().await?;
+        world.passes().await.context("of a database that is whole")?;
+        test.measured(format_args!("{corrupt}; {fails}"));
+        Ok(())
+    });
+}
+
+#[test]
 fn a_table_that_was_emptied_long_before_fails_every_drill_until_it_is_explained() {
     run(async |test| {
-        let Some(world) = World::bring(test, json!([]), "4h").await? else { return Ok(()) };
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
         world.back_up().await?;
         world.passes().await?;
         world
@@ -147,7 +255,7 @@ fn a_table_that_was_emptied_long_before_fails_every_drill_until_it_is_explained(
 #[test]
 fn an_attachment_that_is_missing_or_altered_fails_the_drill_each_with_its_reason() {
     run(async |test| {
-        let Some(world) = World::bring(test, json!([]), "4h").await? else { return Ok(()) };
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
         world.back_up().await?;
         world.passes().await?;
 
@@ -180,7 +288,7 @@ fn a_question_of_the_policy_that_is_false_writes_or_does_not_end_fails_the_drill
             { "name": "writes", "sql": "WITH gone AS (DELETE FROM note RETURNING 1) SELECT count(*) = 0 FROM gone" },
             { "name": "sleeps", "sql": "SELECT pg_sleep(600) IS NOT NULL", "timeout": "2s" },
         ]);
-        let Some(world) = World::bring(test, checks, "4h").await? else { return Ok(()) };
+        let Some(world) = bring(test, checks, "4h").await? else { return Ok(()) };
         world.back_up().await?;
 
         let name = world.drill(json!({})).await?;
@@ -200,7 +308,7 @@ fn a_question_of_the_policy_that_is_false_writes_or_does_not_end_fails_the_drill
 #[test]
 fn a_journal_that_does_not_answer_on_the_restored_data_fails_the_drill() {
     run(async |test| {
-        let Some(world) = World::bring(test, json!([]), "4h").await? else { return Ok(()) };
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
         // Its probe asks for the schema's version. The tables stay: one that is gone would fail the drill before.
         world.sql("ALTER TABLE schema_migration RENAME COLUMN version TO away").await?;
         world.back_up().await?;
@@ -218,10 +326,14 @@ fn a_journal_that_does_not_answer_on_the_restored_data_fails_the_drill() {
 #[test]
 fn promises_that_were_missed_are_told_although_the_drill_passed() {
     run(async |test| {
-        let Some(world) = World::bring(test, json!([]), "1m").await? else { return Ok(()) };
+        let Some(world) = bring(test, json!([]), "1m").await? else { return Ok(()) };
         world.back_up().await?;
-        // Older than the promised minute.
-        tokio::time::sleep(Duration::from_secs(65)).await;
+        let taken = Instant::now();
+        eventually("the backup is older than the promised minute", Duration::from_secs(90), async || {
+            let age = taken.elapsed();
+            Ok(Seen::when((age > Duration::from_secs(61)).then_some(()), format!("{age:?}")))
+        })
+        .await?;
 
         let name = world.passes().await?;
         let met = world.condition(&name, DrillCondition::ObjectivesMet).await?;
@@ -248,7 +360,7 @@ fn promises_that_were_missed_are_told_although_the_drill_passed() {
 #[test]
 fn a_tenants_own_secret_and_configmap_are_in_its_backup_or_the_drill_says_so() {
     run(async |test| {
-        let Some(world) = World::bring(test, json!([]), "4h").await? else { return Ok(()) };
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
         let tenant = &world.protected.tenant;
         tenant.bring_secret("letters", &[("key", "hemligt")]).await?;
         tenant.edit("journal: {envFrom: [{secretRef: {name: letters}}]}").await?;
@@ -278,192 +390,8 @@ fn a_tenants_own_secret_and_configmap_are_in_its_backup_or_the_drill_says_so() {
     });
 }
 
-/// A file of the store with other content, in place: the store keeps what it knows of an object beside its file.
-struct Planted {
-    file: PathBuf,
-    before: Vec<u8>,
-}
-
-impl Planted {
-    fn in_place_of(file: &Path, content: &[u8]) -> Result<Self> {
-        let before = fs::read(file).with_context(|| file.display().to_string())?;
-        ensure!(before != content, "{} has that content", file.display());
-        fs::write(file, content)?;
-        Ok(Self { file: file.to_owned(), before })
-    }
-
-    fn put_right(self) -> Result<()> {
-        Ok(fs::write(&self.file, &self.before)?)
-    }
-}
-
-/// A tenant with a note and a file, its key with the key holder, and a policy that drills.
-struct World<'a> {
-    test: &'a Test,
-    protected: Protected<'a>,
-}
-
-impl<'a> World<'a> {
-    async fn bring(test: &'a Test, checks: Value, promised: &str) -> Result<Option<Self>> {
-        let drill = json!({
-            "schedule": { "cron": "0 5 1 1 *", "timeZone": "Europe/Stockholm", "deadline": "1h" },
-            "checks": checks,
-        });
-        let wanted = Wanted {
-            policy: json!({ "drill": drill, "objectives": { "rpo": promised, "rto": "4h" } }),
-            drill_key: true,
-            ..Wanted::default()
-        };
-        let Some(mut protected) = Protected::bring(test, wanted).await? else { return Ok(None) };
-        let inventory = format!("attachments: {{inventorySQL: '{INVENTORY}'}}");
-        protected.tenant = protected.tenant.with(&inventory)?;
-        let name = format!("drill-key-{}", protected.tenant.name);
-        test.made(kind::SECRET, KEYS, &name);
-        let key = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name },
-            "stringData": { "identity": protected.drill.to_string().expose_secret() },
-        });
-        test.world.admin.create(kind::SECRET, KEYS, key).await?;
-        protected.tenant.up().await?;
-        let journal = protected.tenant.journal().await?;
-        journal.write("Patienten mår bra i dag").await?;
-        journal.attach("remiss.pdf", &[7; 300_000]).await?;
-        Ok(Some(Self { test, protected }))
-    }
-
-    fn archive(&self) -> PathBuf {
-        self.protected.archive(self.protected.store())
-    }
-
-    /// The commits, oldest first.
-    fn commits(&self) -> Result<Vec<PathBuf>> {
-        let folder = self.archive().join("commits");
-        let mut commits: Vec<_> =
-            self.protected.commits()?.into_iter().map(|name| folder.join(name)).collect();
-        commits.sort();
-        Ok(commits)
-    }
-
-    /// Takes a backup, and returns the folder of its data.
-    async fn back_up(&self) -> Result<PathBuf> {
-        let name = self.protected.complete().await?;
-        self.protected.data(&name).await
-    }
-
-    /// Runs SQL as the owner of the tenant's tables.
-    async fn sql(&self, sql: &str) -> Result<()> {
-        let tenant = &self.protected.tenant;
-        let probe = Probe::new(&tenant.namespace, self.test.world.image("postgres")?)
-            .in_role("journal")
-            .with_secret("PGPASSWORD", "login-owner", "password")
-            .with_env("PGUSER", "journal_owner")
-            .with_env("PGHOST", &format!("database.{}.svc", tenant.namespace))
-            .with_env("PGSSLROOTCERT", "/trust/ca.crt")
-            .with_env("SQL", sql)
-            .with_folder("authorities", "/trust");
-        let script = r#"psql "dbname=journal sslmode=verify-full connect_timeout=10" --no-psqlrc --quiet \
-            --set ON_ERROR_STOP=1 --command "$SQL" 2>&1 && echo DONE"#;
-        let printed = probe.run(&self.test.world.admin, script).await?;
-        ensure!(printed.trim_end().ends_with("DONE"), "{sql}: {printed}");
-        Ok(())
-    }
-
-    /// Runs a script on the volume of attachments, mounted at `/files`, as the journal's user beside its pod.
-    async fn on_attachments(&self, script: &str) -> Result<()> {
-        let (tenant, admin) = (&self.protected.tenant, &self.test.world.admin);
-        let node = tenant.pods("journal").await?.first().map(|pod| pod["spec"]["nodeName"].clone());
-        let name = unique("meddler");
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": { "app": "meddler" } },
-            "spec": {
-                "nodeName": node, "restartPolicy": "Never", "automountServiceAccountToken": false,
-                "securityContext": {
-                    "runAsNonRoot": true, "runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001,
-                    "seccompProfile": { "type": "RuntimeDefault" },
-                },
-                "containers": [{
-                    "name": "meddler", "image": self.test.world.image("postgres")?,
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["/bin/sh", "-euc", script],
-                    "volumeMounts": [{ "name": "files", "mountPath": "/files" }],
-                    "securityContext": {
-                        "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
-                    },
-                    "resources": { "requests": { "cpu": "10m", "memory": "16Mi" }, "limits": { "memory": "64Mi" } },
-                }],
-                "volumes": [{ "name": "files", "persistentVolumeClaim": { "claimName": "attachments-0" } }],
-            },
-        });
-        admin.create(kind::POD, &tenant.namespace, pod).await?;
-        eventually(format!("{name} ends"), DRILLED, async || {
-            let pod = admin.get(kind::POD, &tenant.namespace, &name).await?;
-            ensure!(pod["status"]["phase"] != "Failed", "{script}: {}", pod["status"]);
-            let is_done = pod["status"]["phase"] == "Succeeded";
-            Ok(Seen::when(is_done.then_some(()), pod["status"].to_string()))
-        })
-        .await?;
-        admin.delete(kind::POD, &tenant.namespace, &name, Grace::None).await
-    }
-
-    /// Asks for a drill, and returns its name.
-    async fn drill(&self, spec: Value) -> Result<String> {
-        let name = unique("by-hand");
-        let object = json!({
-            "apiVersion": kind::RESTORE_DRILL.api_version(),
-            "kind": kind::RESTORE_DRILL.name,
-            "metadata": { "name": name },
-            "spec": spec,
-        });
-        self.test.world.admin.create(kind::RESTORE_DRILL, &self.protected.tenant.namespace, object).await?;
-        Ok(name)
-    }
-
-    async fn object(&self, name: &str) -> Result<Value> {
-        self.test.world.admin.get(kind::RESTORE_DRILL, &self.protected.tenant.namespace, name).await
-    }
-
-    async fn condition(&self, name: &str, kind: DrillCondition) -> Result<Value> {
-        let (object, kind) = (self.object(name).await?, format!("{kind:?}"));
-        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.into_iter().find(|said| said["type"] == kind.as_str()).context("it has that condition")
-    }
-
-    async fn verdict(&self, name: &str, check: &str) -> Result<Value> {
-        let object = self.object(name).await?;
-        let verdicts = object["status"]["verdicts"].as_array().cloned().unwrap_or_default();
-        let found = verdicts.into_iter().find(|verdict| verdict["name"] == check);
-        found.with_context(|| format!("{check} has no verdict"))
-    }
-
-    /// Waits until a drill is over, and asks that it passed or did not. Returns its reason and message.
-    async fn ends(&self, name: &str, status: &str) -> Result<(String, String)> {
-        let ended = eventually(format!("{name} is over"), DRILLED, async || {
-            let object = self.object(name).await?;
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let is_true =
-                |kind: &str| conditions.iter().any(|said| said["type"] == kind && said["status"] == "True");
-            let is_over = is_true("TornDown") && is_true("Recorded");
-            let passed = conditions.iter().find(|said| said["type"] == "Passed").cloned();
-            Ok(Seen::when(passed.filter(|_| is_over), object["status"].to_string()))
-        })
-        .await?;
-        ensure!(ended["status"] == status, "{ended}");
-        let text = |field: &str| ended[field].as_str().unwrap_or_default().to_owned();
-        Ok((text("reason"), text("message")))
-    }
-
-    /// Drills the newest backup, which must fail for `reason`, and returns what it says.
-    async fn fails(&self, reason: DrillReason) -> Result<String> {
-        let name = self.drill(json!({})).await?;
-        let (found, message) = self.ends(&name, "False").await?;
-        ensure!(found == format!("{reason:?}"), "it failed for {found}: {message}");
-        Ok(message)
-    }
-
-    /// Drills the newest backup, which must pass, and returns the drill's name.
-    async fn passes(&self) -> Result<String> {
-        let name = self.drill(json!({})).await?;
-        self.ends(&name, "True").await?;
-        Ok(name)
-    }
+/// A tenant whose policy asks these questions, and promises to lose no more than this.
+async fn bring<'a>(test: &'a Test, checks: Value, promised: &str) -> Result<Option<Drilled<'a>>> {
+    let policy = json!({ "objectives": { "rpo": promised }, "drill": { "checks": checks } });
+    Drilled::bring(test, policy, json!({})).await
 }

@@ -16,7 +16,7 @@ use valv_cluster::Validity;
 use valv_crds::backup::{BackupCondition, BackupReason};
 
 /// Patience for tests: seconds instead of minutes.
-fn hurried(proxy: &FaultProxy, tries: u32) -> Value {
+pub fn hurried(proxy: &FaultProxy, tries: u32) -> Value {
     json!({
         "endpoint": proxy.endpoint(),
         "timeouts": { "connect": "2s", "attempt": "10s", "stall": "5s" },

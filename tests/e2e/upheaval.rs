@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use harness::actor::Grace;
 use harness::audit::Mark;
+use harness::drilled::Drilled;
 use harness::operator::{NAMESPACE, is_work};
 use harness::process::PodProcess;
 use harness::tenant::STEP;
@@ -13,8 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use valv_crds::drill::{DrillCondition, DrillReason};
 use valv_crds::reference::FINALIZER;
-
-use crate::drills::World;
+use valv_crds::slot::drill_namespace;
 
 /// What the issue asks for: how long nothing may be written after a restart.
 const QUIET: Duration = Duration::from_secs(60);
@@ -29,31 +29,91 @@ const FROZEN: Duration = Duration::from_secs(30);
 const LOST_THE_LEASE: u64 = 3;
 
 #[test]
-fn a_drill_whose_operator_is_killed_in_the_middle_is_finished_by_the_next() {
+fn a_drill_whose_operator_is_killed_at_any_step_is_finished_by_the_next() {
     run(async |test| {
-        let Some(world) = World::bring(test).await? else { return Ok(()) };
-        world.tenant.up().await?;
+        let Some(world) = Drilled::bring(test, json!({}), json!({})).await? else { return Ok(()) };
         world.back_up().await?;
         test.alone().await?;
-        let name = world.drill().await?;
-        world.says(&name, DrillCondition::Passed, "Unknown", DrillReason::KeyMissing).await?;
-        let into = world.namespace_of(&name).await?;
-        world.bring_key(&world.drill).await?;
+        let name = world.drill(json!({})).await?;
+        let uid = world.object(&name).await?["metadata"]["uid"].as_str().context("a UID")?.to_owned();
+        let into = drill_namespace(&world.protected.tenant.name, &uid);
         let operator = test.operator();
-        for what in ["restore", "judge"] {
-            eventually(format!("there is a Job {what}"), Duration::from_secs(180), async || {
-                let job = test.world.admin.find(kind::JOB, &into, what).await?;
-                Ok(Seen::when(job.map(drop), "there is none"))
+        let steps = [
+            (kind::NAMESPACE, "", into.as_str()),
+            (kind::JOB, into.as_str(), "restore"),
+            (kind::JOB, into.as_str(), "judge"),
+            (kind::DEPLOYMENT, into.as_str(), "journal"),
+        ];
+        for (kind, namespace, of) in steps {
+            eventually(format!("there is a {} {of}", kind.name), Duration::from_secs(180), async || {
+                let found = test.world.admin.find(kind, namespace, of).await?;
+                Ok(Seen::when(found.map(drop), "there is none"))
             })
             .await?;
-            let leader = operator.leader().await?;
-            test.world.admin.delete(kind::POD, NAMESPACE, &leader.pod, Grace::None).await?;
-            operator.is_led_by_another_than(&leader).await?;
+            kill_the_leader(test).await?;
         }
-
         world.says(&name, DrillCondition::Passed, "True", DrillReason::AsAsked).await?;
-        world.leaves_nothing(&name).await
+        // It is being recorded and torn down.
+        kill_the_leader(test).await?;
+
+        world.ends(&name, "True").await?;
+        world.leaves_nothing(&name).await?;
+        ensure!(records(&world)? == 1, "{} records of one drill", records(&world)?);
+        operator.is_ready().await?;
+        test.measured("killed at namespace, restore, judge, journal and end: passed, one record");
+        Ok(())
     });
+}
+
+#[test]
+fn of_two_operators_at_once_a_drill_has_one_verdict() {
+    run(async |test| {
+        if test.world.local().is_none() {
+            test.not_here("the processes of this cluster's nodes cannot be reached");
+            return Ok(());
+        }
+        let Some(world) = Drilled::bring(test, json!({}), json!({})).await? else { return Ok(()) };
+        world.back_up().await?;
+        test.alone().await?;
+        let operator = test.operator();
+        let leader = operator.is_ready().await?;
+        let pod = test.world.admin.get(kind::POD, NAMESPACE, &leader.pod).await?;
+        let process =
+            PodProcess::find(pod["metadata"]["uid"].as_str().context("a pod has a UID")?, "operator")?;
+        let name = world.drill(json!({})).await?;
+        let uid = world.object(&name).await?["metadata"]["uid"].as_str().context("a UID")?.to_owned();
+        let into = drill_namespace(&world.protected.tenant.name, &uid);
+        eventually("there is a Job judge", Duration::from_secs(180), async || {
+            let job = test.world.admin.find(kind::JOB, &into, "judge").await?;
+            Ok(Seen::when(job.map(drop), "there is none"))
+        })
+        .await?;
+
+        process.freeze()?;
+        operator.is_led_by_another_than(&leader).await?;
+        process.thaw()?;
+
+        world.ends(&name, "True").await?;
+        world.leaves_nothing(&name).await?;
+        ensure!(records(&world)? == 1, "{} records of one drill", records(&world)?);
+        operator.is_ready().await?;
+        Ok(())
+    });
+}
+
+/// Ends the leader as a node that loses power does, and waits for the next.
+async fn kill_the_leader(test: &Test) -> Result<()> {
+    let operator = test.operator();
+    let leader = operator.leader().await?;
+    test.world.admin.delete(kind::POD, NAMESPACE, &leader.pod, Grace::None).await?;
+    operator.is_led_by_another_than(&leader).await.map(drop)
+}
+
+/// How many records of drills there are of a tenant.
+fn records(world: &Drilled<'_>) -> Result<usize> {
+    let entries = std::fs::read_dir(world.archive().join("records"))?;
+    let names: Vec<_> = entries.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+    Ok(names.iter().filter(|name| name.to_string_lossy().starts_with("drill-")).count())
 }
 
 #[test]

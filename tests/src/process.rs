@@ -1,8 +1,9 @@
 //! A process in a pod of the local cluster, as the node sees it: to stop it and let it go on.
 
 use std::fs;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -42,5 +43,19 @@ impl PodProcess {
     /// Lets it go on.
     pub fn thaw(self) -> Result<()> {
         kill(self.pid, Signal::SIGCONT).context("failed to let the process go on")
+    }
+
+    /// Runs a program of its image beside it, as `user`, and returns what it prints.
+    ///
+    /// # Errors
+    /// If it fails: says what it printed.
+    pub fn beside(self, user: u32, command: &[&str]) -> Result<String> {
+        let mut enter = Command::new("nsenter");
+        enter.args(["--mount", "--net", "--ipc"]).arg(format!("--target={}", self.pid));
+        enter.arg(format!("--setuid={user}")).arg(format!("--setgid={user}")).arg("--").args(command);
+        let output = enter.output().context("failed to run nsenter")?;
+        let printed = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ensure!(output.status.success(), "{command:?}: {}", printed(&output.stderr));
+        Ok(printed(&output.stdout))
     }
 }

@@ -27,6 +27,18 @@ const REGISTRY: &str = "valv.local";
 /// The releases of the journal that are made into images.
 const JOURNAL_RELEASES: [u32; 3] = [1, 2, 3];
 
+/// A double, for clocks that are wrong: whatever loads it sees another time than the machine's.
+const FAKETIME: &str = "usr/lib/faketime/libfaketimeMT.so.1";
+
+/// An hour later. What is measured, and what is said of files, stays as it is.
+const AN_HOUR_AHEAD: [(&str, &str); 5] = [
+    ("LD_PRELOAD", "/usr/lib/faketime/libfaketimeMT.so.1"),
+    ("FAKETIME", "+1h"),
+    ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ("FAKETIME_DISABLE_SHM", "1"),
+    ("NO_FAKE_STAT", "1"),
+];
+
 /// Enough that no two contents of one image share a key.
 const KEY_DIGITS: usize = 12;
 
@@ -73,6 +85,7 @@ impl Catalogue {
     pub fn of_packages(cache: &Cache, progress: &Progress) -> Result<Self> {
         let mut bench = Bench { cache, progress, images: Vec::new() };
         bench.postgres()?;
+        bench.postgres_ahead()?;
         bench.haproxy()?;
         Ok(Self { images: bench.images })
     }
@@ -82,6 +95,7 @@ impl Catalogue {
         let binaries = Binaries::build(cache, progress)?;
         let mut bench = Bench { cache, progress, images: Vec::new() };
         bench.valv(&binaries.valv)?;
+        bench.valv_ahead(&binaries.valv)?;
         for number in JOURNAL_RELEASES {
             bench.journal(number, &binaries.journal)?;
         }
@@ -227,14 +241,46 @@ impl Bench<'_> {
             name: "postgres".to_owned(),
             references: vec![Reference::Fixed("postgres:17".to_owned())],
             root: Some(Root::Postgres),
-            start: Start {
-                entrypoint: vec!["/usr/lib/postgresql/17/bin/postgres".to_owned()],
-                user: Some(999),
-                path: Some("/usr/lib/postgresql/17/bin".to_owned()),
-                ..Start::default()
-            },
+            start: postgres_start(),
             fill: &|layer| layer.folder("tmp", Mode::Scratch),
         })
+    }
+
+    /// [`Self::postgres`] whose clock is an hour ahead: for tests.
+    fn postgres_ahead(&mut self) -> Result<()> {
+        let faketime = self.faketime()?;
+        self.make(&Recipe {
+            name: "postgres-ahead".to_owned(),
+            references: vec![Reference::Fixed("postgres-ahead:17".to_owned())],
+            root: Some(Root::Postgres),
+            start: Start { environment: AN_HOUR_AHEAD.to_vec(), ..postgres_start() },
+            fill: &|layer| {
+                layer.folder("tmp", Mode::Scratch)?;
+                layer.file(FAKETIME, &faketime, Mode::Read)
+            },
+        })
+    }
+
+    /// [`Self::valv`] whose clock is an hour ahead: for tests.
+    fn valv_ahead(&mut self, binary: &Path) -> Result<()> {
+        let faketime = self.faketime()?;
+        self.make(&Recipe {
+            name: "valv-ahead".to_owned(),
+            references: vec![Reference::WithKey("valv-ahead:".to_owned())],
+            root: Some(Root::Base),
+            start: Start { environment: AN_HOUR_AHEAD.to_vec(), ..valv_start() },
+            fill: &|layer| {
+                valv_files(layer, binary)?;
+                layer.file(FAKETIME, &faketime, Mode::Read)
+            },
+        })
+    }
+
+    /// The file that shows a program another time.
+    fn faketime(&self) -> Result<PathBuf> {
+        let root = Root::Faketime.folder(self.cache, self.progress)?;
+        let folder = format!("usr/lib/{}-linux-gnu/faketime", std::env::consts::ARCH);
+        Ok(root.join(folder).join("libfaketimeMT.so.1"))
     }
 
     fn haproxy(&mut self) -> Result<()> {
@@ -258,16 +304,8 @@ impl Bench<'_> {
             name: "valv".to_owned(),
             references: vec![Reference::WithKey("valv:".to_owned())],
             root: Some(Root::Base),
-            start: Start {
-                entrypoint: vec!["valv".to_owned()],
-                user: Some(NOBODY_IN_PARTICULAR),
-                ..Start::default()
-            },
-            fill: &|layer| {
-                layer.folder("tmp", Mode::Scratch)?;
-                layer.file("usr/local/bin/valv", binary, Mode::Run)?;
-                layer.link("usr/local/bin/kubectl-valv", "valv")
-            },
+            start: valv_start(),
+            fill: &|layer| valv_files(layer, binary),
         })
     }
 
@@ -318,6 +356,25 @@ impl Bench<'_> {
         self.images.push(Built { name: name.clone(), reference, archive });
         Ok(())
     }
+}
+
+fn postgres_start() -> Start {
+    Start {
+        entrypoint: vec!["/usr/lib/postgresql/17/bin/postgres".to_owned()],
+        user: Some(999),
+        path: Some("/usr/lib/postgresql/17/bin".to_owned()),
+        ..Start::default()
+    }
+}
+
+fn valv_start() -> Start {
+    Start { entrypoint: vec!["valv".to_owned()], user: Some(NOBODY_IN_PARTICULAR), ..Start::default() }
+}
+
+fn valv_files(layer: &mut Layer<&mut dyn Write>, binary: &Path) -> Result<()> {
+    layer.folder("tmp", Mode::Scratch)?;
+    layer.file("usr/local/bin/valv", binary, Mode::Run)?;
+    layer.link("usr/local/bin/kubectl-valv", "valv")
 }
 
 #[cfg(test)]

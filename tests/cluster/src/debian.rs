@@ -134,6 +134,8 @@ pub enum Root {
     Restore,
     /// The proxy that gives TLS to a journal which has none.
     Haproxy,
+    /// What shows a program another time than the machine's.
+    Faketime,
 }
 
 impl Root {
@@ -145,6 +147,7 @@ impl Root {
             Self::Race => "race",
             Self::Restore => "restore",
             Self::Haproxy => "haproxy",
+            Self::Faketime => "faketime",
         }
     }
 
@@ -165,6 +168,7 @@ impl Root {
                  postgresql-17,sed,tar,tzdata,zstd"
             }
             Self::Haproxy => "base-files,ca-certificates,haproxy,libc-bin,netbase,tzdata",
+            Self::Faketime => "base-files,libfaketime",
         }
     }
 

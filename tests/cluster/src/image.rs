@@ -25,6 +25,8 @@ pub struct Start {
     pub path: Option<String>,
     /// The signal that asks it to stop; absent: SIGTERM.
     pub stop_signal: Option<String>,
+    /// Variables of its environment, besides the usual ones.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Start {
@@ -32,9 +34,11 @@ impl Start {
     pub fn config(&self) -> Value {
         let usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let path = self.path.as_ref().map_or_else(|| usual.to_owned(), |first| format!("{first}:{usual}"));
+        let mut environment = vec![format!("PATH={path}"), "LANG=C.UTF-8".to_owned()];
+        environment.extend(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
         let mut config = json!({
             "Entrypoint": self.entrypoint,
-            "Env": [format!("PATH={path}"), "LANG=C.UTF-8"],
+            "Env": environment,
             "User": self.user.map(|user| user.to_string()).unwrap_or_default(),
             "WorkingDir": "/",
         });

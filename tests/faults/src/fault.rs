@@ -1,4 +1,4 @@
-//! What happens to requests. A PUT here is one of an agent's: a key with a folder `data` in it.
+//! What happens to requests. A PUT or a read here is one of an agent's: a key with a folder `data` in it.
 
 /// What the network or the store does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,9 @@ pub enum Fault {
     AlwaysBusy,
     /// Every third PUT reaches the store, succeeds, and its answer is lost.
     AnswerLostEveryThird,
-    /// Every request's body crawls.
+    /// Every third read reaches the store, and its answer is cut off.
+    ReadLostEveryThird,
+    /// Every body crawls, of requests and of answers.
     Slow {
         /// So fast.
         bytes_per_second: usize,
@@ -25,6 +27,16 @@ pub enum Fault {
     RevokedAfter {
         /// So many still get through.
         puts: usize,
+    },
+    /// After so many reads, every request is answered that its key is unknown.
+    RevokedAfterReads {
+        /// So many still get through.
+        reads: usize,
+    },
+    /// After so many reads, reads are taken and never answered, until another fault is set.
+    ReadsHeldAfter {
+        /// So many still get through.
+        reads: usize,
     },
     /// After so many PUTs, requests are taken and never answered, until another fault is set.
     HeldAfter {
@@ -46,29 +58,41 @@ pub(crate) enum Act {
     Pass,
     Crawl { bytes_per_second: usize },
     LoseAnswer,
+    CutAnswer,
     Answer { status: u16, code: &'static str },
     Hold,
     HangUp,
 }
 
+/// What an agent does with an object, with its number among those of its kind, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Data {
+    Put(usize),
+    Read(usize),
+}
+
 impl Fault {
-    /// For the request of that number, which is the PUT of that number if it is one. Both count from 1.
-    pub(crate) fn act(self, request: usize, put: Option<usize>) -> Act {
-        let beyond = |puts: usize, put: usize| put > puts;
-        match (self, put) {
+    /// For the request of that number, which is this to an object of an agent's if it is one. It counts from 1.
+    pub(crate) fn act(self, request: usize, data: Option<Data>) -> Act {
+        match (self, data) {
             (Self::BusyEveryThird, _) if request.is_multiple_of(3) => {
                 Act::Answer { status: 503, code: "SlowDown" }
             }
             (Self::AlwaysBusy, _) => Act::Answer { status: 503, code: "SlowDown" },
-            (Self::AnswerLostEveryThird, Some(put)) if put.is_multiple_of(3) => Act::LoseAnswer,
+            (Self::AnswerLostEveryThird, Some(Data::Put(put))) if put.is_multiple_of(3) => Act::LoseAnswer,
+            (Self::ReadLostEveryThird, Some(Data::Read(read))) if read.is_multiple_of(3) => Act::CutAnswer,
             (Self::Slow { bytes_per_second }, _) => Act::Crawl { bytes_per_second },
-            (Self::FullAfter { puts }, Some(put)) if beyond(puts, put) => {
+            (Self::FullAfter { puts }, Some(Data::Put(put))) if put > puts => {
                 Act::Answer { status: 403, code: "QuotaExceeded" }
             }
-            (Self::RevokedAfter { puts }, Some(put)) if beyond(puts, put) => {
+            (Self::RevokedAfter { puts }, Some(Data::Put(put))) if put > puts => {
                 Act::Answer { status: 403, code: "InvalidAccessKeyId" }
             }
-            (Self::HeldAfter { puts }, Some(put)) if beyond(puts, put) => Act::Hold,
+            (Self::HeldAfter { puts }, Some(Data::Put(put))) if put > puts => Act::Hold,
+            (Self::RevokedAfterReads { reads }, Some(Data::Read(read))) if read > reads => {
+                Act::Answer { status: 403, code: "InvalidAccessKeyId" }
+            }
+            (Self::ReadsHeldAfter { reads }, Some(Data::Read(read))) if read > reads => Act::Hold,
             (Self::Unreachable, _) => Act::HangUp,
             _ => Act::Pass,
         }

@@ -42,6 +42,7 @@ struct Shared {
     certificate: Mutex<TlsAcceptor>,
     requests: AtomicUsize,
     puts: AtomicUsize,
+    reads: AtomicUsize,
     upstream: Upstream,
 }
 
@@ -64,6 +65,7 @@ impl FaultProxy {
             certificate: Mutex::new(certificate.acceptor()?),
             requests: AtomicUsize::new(0),
             puts: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
             upstream,
         });
         let for_connections = shared.clone();
@@ -84,6 +86,7 @@ impl FaultProxy {
     pub fn set(&self, fault: Fault) {
         self.shared.requests.store(0, Ordering::SeqCst);
         self.shared.puts.store(0, Ordering::SeqCst);
+        self.shared.reads.store(0, Ordering::SeqCst);
         *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
@@ -104,6 +107,11 @@ impl FaultProxy {
     /// Objects that agents put since the fault was set, whether they reached the store or not.
     pub fn puts(&self) -> usize {
         self.shared.puts.load(Ordering::SeqCst)
+    }
+
+    /// Objects that agents asked for since the fault was set.
+    pub fn reads(&self) -> usize {
+        self.shared.reads.load(Ordering::SeqCst)
     }
 
     /// As a `BackupStore` names it.

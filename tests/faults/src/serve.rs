@@ -1,13 +1,16 @@
 //! One connection: its requests, each passed on over a connection of its own.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, Response,
@@ -21,7 +24,10 @@ use hyper_util::rt::TokioIo;
 use jiff::fmt::rfc2822;
 use tokio::{net::TcpStream, time::sleep};
 
-use crate::{Fault, Shared, fault::Act};
+use crate::{
+    Fault, Shared,
+    fault::{Act, Data},
+};
 
 type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
 
@@ -38,9 +44,17 @@ pub(crate) async fn connection(connection: TcpStream, shared: Arc<Shared>) -> Re
     Ok(server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service).await?)
 }
 
-/// Whether an agent puts something: what the operator puts lies elsewhere.
-fn is_data(request: &Request<Incoming>) -> bool {
-    request.method() == Method::PUT && request.uri().path().contains("/data/")
+/// What an agent does with an object, if it is one: what the operator puts lies elsewhere.
+fn data(request: &Request<Incoming>, shared: &Shared) -> Option<Data> {
+    let next = |count: &AtomicUsize| count.fetch_add(1, Ordering::SeqCst) + 1;
+    if !request.uri().path().contains("/data/") {
+        return None;
+    }
+    match *request.method() {
+        Method::PUT => Some(Data::Put(next(&shared.puts))),
+        Method::GET => Some(Data::Read(next(&shared.reads))),
+        _ => None,
+    }
 }
 
 impl Shared {
@@ -52,9 +66,9 @@ impl Shared {
 /// An error ends the connection without an answer.
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>> {
     let number = shared.requests.fetch_add(1, Ordering::SeqCst) + 1;
-    let put = is_data(&request).then(|| shared.puts.fetch_add(1, Ordering::SeqCst) + 1);
+    let data = data(&request, &shared);
     let fault = shared.fault();
-    match fault.act(number, put) {
+    match fault.act(number, data) {
         Act::Pass => {
             let mut answer = pass(request, &shared, None).await?;
             if let (Fault::ClockAhead { seconds }, Some(date)) = (fault, answer.headers().get(DATE)) {
@@ -70,6 +84,14 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             let answer = pass(request, &shared, None).await?;
             ensure!(answer.status().is_success(), "the store did not take it: {}", answer.status());
             Err(anyhow!("its answer is lost"))
+        }
+        Act::CutAnswer => {
+            let (head, body) = pass(request, &shared, None).await?.into_parts();
+            let half = BodyStream::new(body)
+                .take(1)
+                .map_ok(|frame| frame.map_data(|data| data.slice(..data.len() / 2)));
+            let cut = half.chain(stream::iter([Err(anyhow!("its answer is cut off"))]));
+            Ok(Response::from_parts(head, StreamBody::new(cut).boxed_unsync()))
         }
         Act::Answer { status, code } => {
             // A store that says no has read the request all the same.
@@ -107,8 +129,12 @@ async fn pass(
     };
     let answer = sender.send_request(Request::from_parts(head, body)).await?;
     let (head, body) = answer.into_parts();
+    let body = match bytes_per_second {
+        None => body.map_err(anyhow::Error::from).boxed_unsync(),
+        Some(bytes_per_second) => crawling(body, bytes_per_second),
+    };
     // What is sent needs its connection until the last byte.
-    let body = BodyStream::new(body.map_err(anyhow::Error::from)).map(move |frame| {
+    let body = BodyStream::new(body).map(move |frame| {
         let _connection = &sender;
         frame
     });

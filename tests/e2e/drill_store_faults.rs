@@ -1,0 +1,216 @@
+//! What a store or the way to it can do to a drill: delay it, or end it without a word about the backup. Never does one
+//! pass that is not, nothing that was restored is left, and the next drill passes without a hand.
+//!
+//! The fault proxy stands between pods and the real store; it is a double, for faults that no real one can be made
+//! to show.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use faults::{Fault, FaultProxy};
+use futures::future::try_join_all;
+use harness::actor::Change;
+use harness::drilled::{DRILLED, Drilled};
+use harness::process::PodProcess;
+use harness::store::stores;
+use harness::{Seen, Test, eventually, kind, proxy, run};
+use serde_json::{Value, json};
+use valv_crds::condition::{ConditionType, Reason};
+use valv_crds::drill::{DrillCondition, DrillReason};
+use valv_crds::slot::drill_namespace;
+
+use crate::store_faults::hurried;
+
+/// A tenant with a backup, whose way to Helsinki is the double's.
+async fn bring<'a>(test: &'a Test, policy: Value, tries: u32) -> Result<Option<(Drilled<'a>, FaultProxy)>> {
+    let Some([helsinki, _]) = stores(test)? else { return Ok(None) };
+    let cluster = test.world.local().context("the stores are the local cluster's")?;
+    let proxy = proxy::before(cluster, &helsinki)?;
+    let drilled =
+        Drilled::bring(test, policy, hurried(&proxy, tries)).await?.context("the store is there")?;
+    drilled.back_up().await?;
+    Ok(Some((drilled, proxy)))
+}
+
+#[test]
+fn a_store_that_is_busy_or_whose_answers_are_cut_off_only_delays_a_drill() {
+    run(async |test| {
+        let Some((world, proxy)) = bring(test, json!({}), 5).await? else { return Ok(()) };
+        for fault in [Fault::BusyEveryThird, Fault::ReadLostEveryThird] {
+            proxy.set(fault);
+            world.passes().await.with_context(|| format!("{fault:?}"))?;
+            ensure!(proxy.requests() > 3, "{fault:?}: the double was not asked");
+        }
+        test.measured("503 to every third request, and every third answer cut off: both pass");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_store_that_fails_for_long_ends_a_drill_with_its_reason_and_the_next_one_passes() {
+    run(async |test| {
+        let faults = [
+            (Fault::Slow { bytes_per_second: 8 * 1024 }, DrillReason::StoreUnavailable),
+            (Fault::ReadsHeldAfter { reads: 1 }, DrillReason::StoreUnavailable),
+            (Fault::RevokedAfterReads { reads: 1 }, DrillReason::StoreUnavailable),
+        ];
+        let mut tried = vec![];
+        for pair in faults.chunks(2) {
+            tried
+                .extend(try_join_all(pair.iter().map(|(fault, reason)| fails(test, *fault, *reason))).await?);
+        }
+        if tried.iter().all(Option::is_some) {
+            test.measured(format_args!("{} faults, each with its reason", tried.len()));
+        }
+        Ok(())
+    });
+}
+
+async fn fails(test: &Test, fault: Fault, reason: DrillReason) -> Result<Option<()>> {
+    let Some((world, proxy)) = bring(test, json!({}), 2).await? else { return Ok(None) };
+
+    let name = world.drill(json!({})).await?;
+    // The operator has chosen by then: what the store does from now on is done to the agent.
+    let into = namespace_of(&world, &name).await?;
+    is_there(test, &into, "restore").await?;
+    proxy.set(fault);
+    world.says(&name, DrillCondition::Passed, "False", reason).await.with_context(|| format!("{fault:?}"))?;
+
+    proxy.set(Fault::None);
+    world.leaves_nothing(&name).await?;
+    world.passes().await.with_context(|| format!("after {fault:?}"))?;
+    let tenant = &world.protected.tenant;
+    tenant
+        .says(ConditionType::Drilled, "True", Reason::AsAsked)
+        .await
+        .with_context(|| format!("after {fault:?}"))?;
+    Ok(Some(()))
+}
+
+#[test]
+fn a_record_that_cannot_be_put_is_put_as_soon_as_it_can() {
+    run(async |test| {
+        let Some((world, proxy)) = bring(test, json!({}), 2).await? else { return Ok(()) };
+
+        let name = world.drill(json!({})).await?;
+        let into = namespace_of(&world, &name).await?;
+        is_there(test, &into, "judge").await?;
+        // All was read by then.
+        proxy.set(Fault::Unreachable);
+        let said = world.says(&name, DrillCondition::Recorded, "False", DrillReason::RecordFailed).await?;
+        world.says(&name, DrillCondition::Passed, "True", DrillReason::AsAsked).await?;
+
+        proxy.set(Fault::None);
+        world.ends(&name, "True").await?;
+        world.leaves_nothing(&name).await?;
+        test.measured(said);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_drill_that_takes_too_long_is_ended_and_leaves_nothing() {
+    run(async |test| {
+        let policy = json!({ "drill": { "schedule": { "deadline": "1m" } } });
+        let Some((world, proxy)) = bring(test, policy, 5).await? else { return Ok(()) };
+
+        // Faster than what counts as no answer.
+        proxy.set(Fault::Slow { bytes_per_second: 40 * 1024 });
+        let name = world.drill(json!({})).await?;
+        let said = world.says(&name, DrillCondition::Passed, "False", DrillReason::DeadlineExceeded).await?;
+        proxy.set(Fault::None);
+        world.leaves_nothing(&name).await?;
+        test.measured(said);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_keeps_a_drill_from_being_torn_down_is_told_until_it_is() {
+    run(async |test| {
+        let Some((world, _proxy)) = bring(test, json!({}), 5).await? else { return Ok(()) };
+        let admin = &test.world.admin;
+
+        let name = world.drill(json!({})).await?;
+        let into = namespace_of(&world, &name).await?;
+        is_there(test, &into, "judge").await?;
+        let held =
+            json!({ "metadata": { "finalizers": ["example.org/held", "kubernetes.io/pvc-protection"] } });
+        let claims = admin.list(kind::PERSISTENT_VOLUME_CLAIM, &into, "").await?;
+        let claim = claims.first().and_then(|claim| claim["metadata"]["name"].as_str()).context("a claim")?;
+        admin.change(kind::PERSISTENT_VOLUME_CLAIM, &into, claim, Change::Merge(&held)).await?;
+
+        let said = world.says(&name, DrillCondition::TornDown, "False", DrillReason::TearDownFailed).await?;
+        ensure!(said.contains(claim), "it does not say what is left: {said}");
+        let free = json!({ "metadata": { "finalizers": null } });
+        admin.change(kind::PERSISTENT_VOLUME_CLAIM, &into, claim, Change::Merge(&free)).await?;
+        world.leaves_nothing(&name).await?;
+        test.measured(said);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_that_is_killed_ends_its_drill_which_leaves_nothing_and_the_next_one_passes() {
+    run(async |test| {
+        if test.world.local().is_none() {
+            test.not_here("the processes of this cluster's nodes cannot be reached");
+            return Ok(());
+        }
+        let Some((world, proxy)) = bring(test, json!({}), 5).await? else { return Ok(()) };
+        let mut said = vec![];
+        for (job, how) in [("restore", "killed"), ("restore", "drained"), ("judge", "killed")] {
+            // So that it is in the middle: it restores as slowly as may be.
+            let fault = if job == "restore" { Fault::ReadsHeldAfter { reads: 2 } } else { Fault::None };
+            proxy.set(fault);
+            let name = world.drill(json!({})).await?;
+            let into = namespace_of(&world, &name).await?;
+            let (pod, uid) = running(test, &into, job).await?;
+            match how {
+                "killed" => PodProcess::find(&uid, job)?.kill()?,
+                _ => test.world.admin.evict(&into, &pod).await?,
+            }
+            let what = format!("{job} was {how}");
+            let ended = eventually(what.clone(), DRILLED, async || {
+                let passed = world.condition(&name, DrillCondition::Passed).await?;
+                Ok(Seen::when((passed["status"] != "Unknown").then(|| passed.clone()), passed))
+            })
+            .await?;
+            ensure!(ended["status"] == "False", "{what}: {ended}");
+            let reason = ended["reason"].as_str().unwrap_or_default();
+            proxy.set(Fault::None);
+            world.leaves_nothing(&name).await.with_context(|| what.clone())?;
+            world.passes().await.with_context(|| format!("after {what}"))?;
+            said.push(format!("{what}: {reason}"));
+        }
+        test.measured(said.join("; "));
+        Ok(())
+    });
+}
+
+async fn namespace_of(world: &Drilled<'_>, name: &str) -> Result<String> {
+    let object = world.object(name).await?;
+    let uid = object["metadata"]["uid"].as_str().context("it has a UID")?;
+    Ok(drill_namespace(&world.protected.tenant.name, uid))
+}
+
+/// Waits until a drill has a Job of this name.
+async fn is_there(test: &Test, into: &str, job: &str) -> Result<()> {
+    eventually(format!("there is a Job {job}"), DRILLED, async || {
+        let job = test.world.admin.find(kind::JOB, into, job).await?;
+        Ok(Seen::when(job.map(drop), "there is none"))
+    })
+    .await
+}
+
+/// Waits until a drill's Job has a pod that runs: its name and its UID.
+async fn running(test: &Test, into: &str, job: &str) -> Result<(String, String)> {
+    eventually(format!("a pod of {job} runs"), Duration::from_secs(180), async || {
+        let pods =
+            test.world.admin.list(kind::POD, into, &format!("batch.kubernetes.io/job-name={job}")).await?;
+        let pod = pods.iter().find(|pod| pod["status"]["phase"] == "Running");
+        let text = |field: &str| pod.and_then(|pod| pod["metadata"][field].as_str()).map(str::to_owned);
+        Ok(Seen::when(text("name").zip(text("uid")), format!("{} pods", pods.len())))
+    })
+    .await
+}
