@@ -35,9 +35,14 @@ DOC_LINTS := --deny warnings --allow rustdoc::private_intra_doc_links
 E2E_THREADS ?= 6
 TEST ?=
 # What gates no change by itself, for it takes long: make test-all has it.
-E2E_LONG := backup_faults:: store_faults:: drill_faults:: drill_judges:: drill_store_faults:: warped:: upheaval::a_drill_whose_operator upheaval::of_two_operators \
+E2E_LONG := backup_faults:: store_faults:: drill_faults:: drill_judges:: drill_store_faults:: warped:: \
+	upheaval::a_drill_whose_operator upheaval::of_two_operators upheaval::a_leader_that_was_frozen \
 	backups::an_agent_that_is_killed drills::a_drill_with_another_key drills::a_drill_that_is_deleted \
 	retention::while_the_clocks_differ retention::data_whose_commit_was_lost retention::nothing_is_copied
+
+# So that a fresh clone of what was built before is not compiled again
+RESTORE = .ci/sources restore "$(CARGO_TARGET_DIR)"
+KEEP = .ci/sources keep "$(CARGO_TARGET_DIR)"
 
 # Each step says what it does and how long it took: $(call step,what,commands). In the commands `;` stands between
 # them, never `&&`: a command that fails before an `&&` ends nothing.
@@ -70,13 +75,17 @@ ifndef KUBECONFIG
 	printf 'It would install these Debian packages: %s\n' "$$(echo $${missing:-none, for all are there})"; exit 1; fi
 endif
 
+.PHONY: sources
+sources:
+	@$(RESTORE)
+
 .PHONY: demo
-demo: root binaries ## a real cluster, a journal on it, its backups, a drill that passes and one that must fail
-	@started=$$SECONDS; $(WITH_CLUSTER) $(BINARIES)/demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
+demo: root sources binaries ## a real cluster, a journal on it, its backups, a drill that passes and one that must fail
+	@$(KEEP); started=$$SECONDS; $(WITH_CLUSTER) $(BINARIES)/demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
 
 .PHONY: test
 test: root ## everything that gates a change
-	@started=$$SECONDS; \
+	@$(RESTORE); started=$$SECONDS; trap '$(KEEP)' EXIT; \
 	if $(SELF) lint unit docs-check chart-check alerts e2e-all ground-first; \
 	then printf '\nmake test: PASSED in %s s\n' "$$((SECONDS - started))"; \
 	else printf '\nmake test: FAILED after %s s\n' "$$((SECONDS - started))"; exit 1; fi

@@ -8,12 +8,14 @@
 use anyhow::{Context, Result, ensure};
 use faults::{Fault, FaultProxy};
 use harness::actor::Grace;
+use harness::drilled::{DRILLED, Drilled};
 use harness::operator::NAMESPACE;
-use harness::process::PodProcess;
+use harness::process::{PodProcess, cut_power};
 use harness::protected::{BACKED_UP, Protected};
 use harness::{Seen, eventually, kind, run};
 use serde_json::json;
 use valv_crds::backup::{BackupCondition, BackupReason};
+use valv_crds::slot::drill_namespace;
 
 use crate::store_faults::bring;
 
@@ -37,6 +39,45 @@ fn a_database_that_is_restarted_and_a_pod_that_is_drained_only_delay_a_backup() 
         admin.evict(&tenant.namespace, agent).await?;
         goes_on(&protected, &proxy, &name, 2).await.context("after its pod was drained")?;
         test.measured("complete without a hand, one commit each");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_that_loses_power_in_the_middle_of_a_backup_or_a_drill_leaves_nothing_half() {
+    run(async |test| {
+        if test.world.local().is_none() {
+            test.not_here("the processes of this cluster's nodes cannot be reached");
+            return Ok(());
+        }
+        let Some((protected, proxy)) = bring(test, 5, 2).await? else { return Ok(()) };
+        let drilled = Drilled::bring(test, json!({}), json!({})).await?.context("the stores are there")?;
+        drilled.back_up().await?;
+        test.alone().await?;
+        let operator = test.operator();
+
+        let name = held_at(&protected, &proxy, 1).await?;
+        cut_power()?;
+        proxy.set(Fault::None);
+        operator.is_ready().await?;
+        protected.tenant.ready().await?;
+        goes_on(&protected, &proxy, &name, 1).await.context("a backup")?;
+
+        let name = drilled.drill(json!({})).await?;
+        let uid = drilled.object(&name).await?["metadata"]["uid"].as_str().context("a UID")?.to_owned();
+        let into = drill_namespace(&drilled.protected.tenant.name, &uid);
+        eventually("there is a Job judge", DRILLED, async || {
+            let job = test.world.admin.find(kind::JOB, &into, "judge").await?;
+            Ok(Seen::when(job.map(drop), "there is none"))
+        })
+        .await?;
+        let ended = cut_power()?;
+        operator.is_ready().await?;
+        let passed = drilled.ended(&name).await?;
+        drilled.leaves_nothing(&name).await?;
+        drilled.protected.tenant.ready().await?;
+        drilled.passes().await.context("the next drill")?;
+        test.measured(format_args!("{ended} processes; the drill in the middle: {}", passed["reason"]));
         Ok(())
     });
 }
