@@ -168,7 +168,7 @@ impl Root {
                  postgresql-17,sed,tar,tzdata,zstd"
             }
             Self::Haproxy => "base-files,ca-certificates,haproxy,libc-bin,netbase,tzdata",
-            Self::Faketime => "base-files,libfaketime",
+            Self::Faketime => "base-files,ca-certificates,libfaketime",
         }
     }
 
