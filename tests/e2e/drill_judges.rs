@@ -134,14 +134,51 @@ fn a_backup_that_is_signed_and_is_not_what_it_says_fails_the_drill_each_with_its
         world.fails(DrillReason::FilesDiffer).await.context("a file that differs from its list")?;
         forger.put_right()?;
 
-        let [_, escrow, drill] = all;
-        forger.replace("database", &stream, std::slice::from_ref(&drill))?;
+        forger.replace("database", &stream, &all[2..])?;
         world.fails(DrillReason::TooFewRecipients).await.context("for one recipient alone")?;
-        forger.replace("database", &stream, &[escrow, drill])?;
-        world.fails(DrillReason::RecipientsDiffer).await.context("without the tenant's own")?;
+        let stranger = age::x25519::Identity::generate().to_public();
+        forger.replace("database", &stream, &[all.as_slice(), &[stranger]].concat())?;
+        world.fails(DrillReason::RecipientsDiffer).await.context("for a stranger too")?;
         forger.put_right()?;
 
         world.passes().await.context("all was put right")?;
+        test.measured(said);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_manifest_that_is_signed_and_wrong_fails_the_drill_each_with_its_reason() {
+    run(async |test| {
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
+        let data = world.back_up().await?;
+        let forger = Forger::of(&world, data.clone()).await?;
+        let plain = forger.stream("attachments", &world.protected.drill)?.len();
+
+        forger.manifest(|said| {
+            for when in ["start", "end"] {
+                said["rowCounts"][when]["public.note"] = json!(1_000_000);
+            }
+            Ok(())
+        })?;
+        let said = world.fails(DrillReason::RowCountsDiffer).await.context("rows that were never there")?;
+        forger.put_right()?;
+
+        forger.spoil("attachments", plain)?;
+        world.fails(DrillReason::DecryptionFailed).await.context("a segment that does not decrypt")?;
+        forger.put_right()?;
+
+        forger.manifest(|said| {
+            said["archive"] = json!("another");
+            Ok(())
+        })?;
+        world.fails(DrillReason::ManifestInvalid).await.context("a manifest of another archive")?;
+        forger.put_right()?;
+
+        world.passes().await.context("all was put right")?;
+        // The last: the store forgets with the file what it knows of it.
+        fs::remove_file(data.join("manifest.json"))?;
+        world.fails(DrillReason::ManifestMissing).await.context("a manifest is gone")?;
         test.measured(said);
         Ok(())
     });

@@ -160,11 +160,12 @@ fn an_agent_that_is_killed_ends_its_drill_which_leaves_nothing_and_the_next_one_
         let Some((world, proxy)) = bring(test, json!({}), 5).await? else { return Ok(()) };
         let mut said = vec![];
         for (job, how) in [("restore", "killed"), ("restore", "drained"), ("judge", "killed")] {
-            // So that it is in the middle: it restores as slowly as may be.
-            let fault = if job == "restore" { Fault::ReadsHeldAfter { reads: 2 } } else { Fault::None };
-            proxy.set(fault);
             let name = world.drill(json!({})).await?;
             let into = namespace_of(&world, &name).await?;
+            is_there(test, &into, job).await?;
+            // So that it is in the middle: the operator has chosen, and what the agent reads does not come.
+            let fault = if job == "restore" { Fault::ReadsHeldAfter { reads: 2 } } else { Fault::None };
+            proxy.set(fault);
             let (pod, uid) = running(test, &into, job).await?;
             match how {
                 "killed" => PodProcess::find(&uid, job)?.kill()?,

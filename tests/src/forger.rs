@@ -2,6 +2,7 @@
 //! signature fits. What then still finds the fault is whoever looks at what was restored.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use age::x25519;
@@ -76,39 +77,67 @@ impl Forger {
     /// # Errors
     /// If the part has, or would have, more than one segment: the database of a test has not.
     pub fn replace(&self, part: &str, stream: &[u8], recipients: &[x25519::Recipient]) -> Result<()> {
-        let all = segments(&self.data.join(part))?;
-        let [segment] = all.as_slice() else { anyhow::bail!("{part} has {} segments", all.len()) };
         let recipients = recipients.iter().map(|recipient| recipient as &dyn age::Recipient);
         let mut encrypted = vec![];
         let mut writer = age::Encryptor::with_recipients(recipients)?.wrap_output(&mut encrypted)?;
         let mut compressor = Compressor::new(3)?;
         compressor.include_checksum(true)?;
         for slice in stream.chunks(SLICE) {
-            std::io::Write::write_all(&mut writer, &compressor.compress(slice)?)?;
+            writer.write_all(&compressor.compress(slice)?)?;
         }
         writer.finish()?;
-        ensure!(encrypted.len() <= SEGMENT, "{part} would have more than one segment");
-        fs::write(segment, &encrypted)?;
+        self.put(part, &encrypted, stream.len())
+    }
 
+    /// Alters the last byte of a part's only segment, with all digests and the signature made to fit.
+    ///
+    /// # Errors
+    /// As [`replace`](Self::replace).
+    pub fn spoil(&self, part: &str, plain: usize) -> Result<()> {
+        let mut encrypted = fs::read(self.only_segment(part)?)?;
+        let last = encrypted.last_mut().context("it is not empty")?;
+        *last ^= 1;
+        self.put(part, &encrypted, plain)
+    }
+
+    /// Changes the manifest, and commits it as the operator would.
+    ///
+    /// # Errors
+    /// If it cannot be read or written.
+    pub fn manifest(&self, change: impl FnOnce(&mut Value) -> Result<()>) -> Result<()> {
+        let file = self.data.join("manifest.json");
+        let mut said: Value = serde_json::from_slice(&fs::read(&file)?)?;
+        change(&mut said)?;
+        let said = said.to_string();
+        fs::write(&file, &said)?;
+        self.sign(&said)
+    }
+
+    fn only_segment(&self, part: &str) -> Result<PathBuf> {
+        let mut all = segments(&self.data.join(part))?;
+        ensure!(all.len() == 1, "{part} has {} segments", all.len());
+        all.pop().context("it has one")
+    }
+
+    fn put(&self, part: &str, encrypted: &[u8], plain: usize) -> Result<()> {
+        ensure!(encrypted.len() <= SEGMENT, "{part} would have more than one segment");
+        fs::write(self.only_segment(part)?, encrypted)?;
         let page = self.data.join(format!("index/{part}-00000.jsonl"));
         let mut line: Value = serde_json::from_slice(&fs::read(&page)?)?;
         line["size"] = json!(encrypted.len());
-        line["blake3"] = json!(blake3::hash(&encrypted).to_string());
-        line["plain"] = json!(stream.len());
+        line["blake3"] = json!(blake3::hash(encrypted).to_string());
+        line["plain"] = json!(plain);
         let line = format!("{line}\n");
         fs::write(&page, &line)?;
-
-        let manifest = self.data.join("manifest.json");
-        let mut said: Value = serde_json::from_slice(&fs::read(&manifest)?)?;
-        let parts = said["parts"].as_array_mut().context("a manifest has parts")?;
-        let named = parts.iter_mut().find(|found| found["name"] == part).context("it has that part")?;
-        named["bytes"] = json!(encrypted.len());
-        named["plainBytes"] = json!(stream.len());
-        named["pages"][0]["size"] = json!(line.len());
-        named["pages"][0]["blake3"] = json!(blake3::hash(line.as_bytes()).to_string());
-        let said = said.to_string();
-        fs::write(&manifest, &said)?;
-        self.sign(&said)
+        self.manifest(|said| {
+            let parts = said["parts"].as_array_mut().context("a manifest has parts")?;
+            let named = parts.iter_mut().find(|found| found["name"] == part).context("it has that part")?;
+            named["bytes"] = json!(encrypted.len());
+            named["plainBytes"] = json!(plain);
+            named["pages"][0]["size"] = json!(line.len());
+            named["pages"][0]["blake3"] = json!(blake3::hash(line.as_bytes()).to_string());
+            Ok(())
+        })
     }
 
     /// Commits this manifest, as the operator would.
