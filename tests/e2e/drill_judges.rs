@@ -251,10 +251,18 @@ fn a_database_that_is_damaged_or_does_not_start_fails_the_drill_each_with_its_re
         let again = format!("UPDATE pg_class SET relfrozenxid = '{}' WHERE relname = 'note'", before.trim());
         world.superuser(&again).await?;
 
-        world.superuser("ALTER SYSTEM SET shared_preload_libraries = 'nowhere'").await?;
-        world.back_up().await?;
+        // A file that no list of the backup names, and for which the server waits for what nobody gives it.
+        let forger = Forger::of(&world, world.back_up().await?).await?;
+        let keys = &world.protected;
+        let stream = forger.stream("database", &keys.drill)?;
+        let mut header = tar::Header::new_ustar();
+        header.set_path("recovery.signal")?;
+        header.set_mode(0o600);
+        header.set_size(0);
+        header.set_cksum();
+        let all = [&keys.owner, &keys.escrow, &keys.drill].map(age::x25519::Identity::to_public);
+        forger.replace("database", &[header.as_bytes().as_slice(), &stream].concat(), &all)?;
         let fails = world.fails(DrillReason::DatabaseFailed).await?;
-        world.superuser("ALTER SYSTEM RESET shared_preload_libraries").await?;
 
         world.back_up().await?;
         world.passes().await.context("of a database that is whole")?;

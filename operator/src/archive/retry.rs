@@ -134,11 +134,29 @@ impl Tries<'_> {
     }
 }
 
+/// Asks as often as `rule` lets it.
+///
+/// # Errors
+/// The last, if another try cannot help or there were enough.
+pub async fn ask<T, F>(rule: RetryRule, request: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let retries = Retries::new(rule);
+    let mut tries = retries.begin();
+    loop {
+        match request().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => tries.again_after(error).await?,
+        }
+    }
+}
+
 /// Puts one small object, as often as `rule` lets it. An answer that was lost makes the next try find what it put itself:
 /// whoever puts what must not be there yet reads it back.
 ///
 /// # Errors
-/// The last, if another try cannot help or there were enough.
+/// As [`ask`].
 pub async fn put(
     bucket: &Bucket,
     key: &str,
@@ -146,17 +164,7 @@ pub async fn put(
     how: &Put,
     rule: RetryRule,
 ) -> Result<Option<Version>, Error> {
-    let retries = Retries::new(rule);
-    let mut tries = retries.begin();
-    loop {
-        match bucket.put(key, bytes.clone(), how).await {
-            Ok(version) => {
-                tries.succeeded();
-                return Ok(version);
-            }
-            Err(error) => tries.again_after(error).await?,
-        }
-    }
+    ask(rule, || bucket.put(key, bytes.clone(), how)).await
 }
 
 #[cfg(test)]
@@ -194,6 +202,19 @@ mod tests {
         }
 
         tries.again_after(busy()).await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_busy_now_and_then_is_asked_again() {
+        let asked = Mutex::new(0);
+
+        let answer = ask(RULE, || {
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            std::future::ready(if *asked < 3 { Err(busy()) } else { Ok("here") })
+        });
+
+        assert_eq!(answer.await.unwrap(), "here");
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,6 +26,7 @@ use crate::{
         envelope::PublicKey,
         fetch,
         layout::{ArchiveId, Key},
+        retry::{self, RetryRule},
     },
     error::chain,
     io::bucket::{self, Bucket, Content, Kind},
@@ -107,7 +108,7 @@ pub async fn look(settings: &bucket::Settings, question: &Question<'_>, now: Tim
 
 async fn answer(bucket: Bucket, question: &Question<'_>, now: Timestamp) -> Looked {
     let Question { archive, store, trusted, choice, drill, good, known, floor_days } = question;
-    let listed = match slots(&bucket, archive).await {
+    let listed = match retry::ask(RetryRule::FEW, || slots(&bucket, archive)).await {
         Ok(listed) => listed,
         Err(error) => {
             return Looked::Trouble(format!("failed to list the backups in {store}: {}", chain(&error)));
@@ -143,7 +144,7 @@ async fn answer(bucket: Bucket, question: &Question<'_>, now: Timestamp) -> Look
     let before: BTreeSet<Slot> = listed.range(..slot).copied().collect();
     let mut good: BTreeSet<Slot> = before.intersection(good).copied().collect();
     if good.is_empty() && !before.is_empty() {
-        match recorded(&bucket, archive, trusted, &before).await {
+        match retry::ask(RetryRule::FEW, || recorded(&bucket, archive, trusted, &before)).await {
             Ok(slot) => good.extend(slot),
             Err(error) => return Looked::Trouble(chain(&error)),
         }
