@@ -154,10 +154,10 @@ docs: generate ## docs/api.md and the crates' documentation
 	RUSTDOCFLAGS="$(DOC_LINTS)" cargo doc --quiet --workspace --no-deps
 
 .PHONY: conformance
-conformance: ## try a bucket of yours as Valv uses one: make conformance STORE=file (docs/conformance.md)
+conformance: ## try a bucket of yours, with a backup and a drill: make conformance STORE=file (docs/conformance.md)
 	@[ -n "$(STORE)" ] || { echo 'which? make conformance STORE=file, as docs/conformance.md shows'; exit 2; }
-	@cargo build --quiet -p valv --bin valv
-	@$(BINARIES)/valv conformance "$(STORE)"
+	@$(SELF) binaries
+	@tests/conformance/run.sh "$(BINARIES)/valv" "$(CLUSTER)" "$(STORE)"
 
 .PHONY: docs-check
 docs-check:
