@@ -177,7 +177,9 @@ fn main() -> ExitCode {
         Command::People(command) => return people(&command, log_filter.as_deref().unwrap_or("off")),
         Command::Cluster(command) => command,
     };
-    let log_filter = log_filter.as_deref().unwrap_or("info");
+    // What is tried is told line by line, at the end.
+    let by_itself = if let InCluster::Conformance(_) = command { "off" } else { "info" };
+    let log_filter = log_filter.as_deref().unwrap_or(by_itself);
     match log::start(log_format, log_filter).context("failed to start").and_then(|()| run(command)) {
         Ok(code) => code,
         Err(failure) => {

@@ -7,13 +7,14 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
 };
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use valv::{
     conformance::{
-        file::Bucket,
-        run,
+        file, run,
         table::{Line, Report},
     },
+    io::bucket::{AnsweredVersions, Bucket, Put, Settings},
     store::check::Identity,
 };
 use valv_crds::store::Answer;
@@ -40,7 +41,7 @@ async fn tried_with(
     powerful: &[Identity],
     claims: &[(&str, Answer)],
 ) -> Report {
-    let bucket = Bucket {
+    let bucket = file::Bucket {
         store: claimed(server, json!({ "objectLock": lock })),
         credentials: identities(server, keeps, powerful),
         claims: claims.iter().map(|(name, answer)| ((*name).to_owned(), *answer)).collect::<BTreeMap<_, _>>(),
@@ -89,6 +90,21 @@ async fn of_a_store_with_versions_and_no_lock_nothing_is_left_no_version_and_no_
     // What the probe leaves is its own: it says so in the status.
     left.retain(|key| !key.starts_with("v1/.probe/"));
     assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_a_product_without_versions_names_is_not_asked_for() {
+    let server = Store::start(Keeps::LockedVersions);
+    let settings = Settings { answered_versions: AnsweredVersions::Ignored, ..server.settings() };
+    let bucket = Bucket::open(&settings).unwrap();
+    let content = Bytes::from_static(b"content");
+
+    let version = bucket.put("one", content.clone(), &Put::default()).await.unwrap();
+
+    assert_eq!(version, None);
+    assert_eq!(bucket.get("one", None).await.unwrap().meta.version, None);
+    assert_eq!(bucket.head("one", None).await.unwrap().version, None);
+    assert!(server.bucket().put("one", content, &Put::default()).await.unwrap().is_some());
 }
 
 /// `valv conformance` in a pod, with PostgreSQL's programs where that pod has them or has not.
