@@ -31,6 +31,9 @@ SELF := $(MAKE)
 WITH_CLUSTER = $(CLUSTER) run --
 DENY := $(CACHE)/tools/bin/cargo-deny
 DENY_VERSION := 0.20.2
+GARAGE_VERSION := 2.5.0
+# A folder for each version: an older one is never taken for it.
+GARAGE := $(CACHE)/tools/garage-$(GARAGE_VERSION)/bin/garage
 DOC_LINTS := --deny warnings --allow rustdoc::private_intra_doc_links
 E2E_THREADS ?= 6
 TEST ?=
@@ -48,6 +51,9 @@ KEEP = .ci/sources keep "$(CARGO_TARGET_DIR)"
 # them, never `&&`: a command that fails before an `&&` ends nothing.
 step = @started=$$SECONDS; printf '\n==> %s\n' '$(1)'; ( set -e; $(2) ); printf '    done in %s s\n' "$$((SECONDS - started))"
 
+# Where it must not part arguments.
+comma := ,
+
 # Debian packages, where a file of theirs is not there: $(call debian,file,packages)
 debian = if ! compgen -G '$(1)' >/dev/null; then $\
 	echo 'installing Debian packages: $(2)'; apt-get -q update >/dev/null; $\
@@ -59,7 +65,7 @@ GENERATED = drafts=$$(mktemp -d); trap 'rm -rf "$$drafts"' EXIT; $\
 
 .PHONY: help
 help: ## list what can be made
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  %-19s %s\n", $$1, $$2 }'
 
 .PHONY: binaries
 binaries:
@@ -91,10 +97,11 @@ test: root ## everything that gates a change
 	else printf '\nmake test: FAILED after %s s\n' "$$((SECONDS - started))"; exit 1; fi
 
 .PHONY: test-all
-test-all: root ## test, and what takes longer: every fault of backups and drills, accessibility, measurements, all of ground
+test-all: root ## test, and what takes longer: every fault of backups and drills, accessibility, measurements, Garage, all of ground
 	@$(MAKE) test
 	@$(WITH_CLUSTER) $(SELF) e2e-long axe bench-operator
 	@$(MAKE) race
+	@$(MAKE) conformance-garage
 	@$(MAKE) ground
 
 .PHONY: e2e
@@ -163,10 +170,19 @@ docs: generate ## docs/api.md and the crates' documentation
 	RUSTDOCFLAGS="$(DOC_LINTS)" cargo doc --quiet --workspace --no-deps
 
 .PHONY: conformance
-conformance: ## try a bucket of yours as Valv uses one: make conformance STORE=file (docs/conformance.md)
+conformance: ## try a bucket of yours, with a backup and a drill: make conformance STORE=file (docs/conformance.md)
 	@[ -n "$(STORE)" ] || { echo 'which? make conformance STORE=file, as docs/conformance.md shows'; exit 2; }
-	@cargo build --quiet -p valv --bin valv
-	@$(BINARIES)/valv conformance "$(STORE)"
+	@$(SELF) binaries
+	@tests/conformance/run.sh "$(BINARIES)/valv" "$(CLUSTER)" "$(STORE)"
+
+.PHONY: conformance-garage
+conformance-garage: root binaries $(GARAGE) ## the same on a Garage that is started for it: it is as docs/conformance.md says
+	$(call step,what stands before and beside Garage,$(call debian,/usr/bin/stunnel4,stunnel4); $(call debian,/usr/bin/curl,curl); $(call debian,/usr/bin/openssl,openssl); $(call debian,/usr/sbin/ip,iproute2))
+	$(call step,a backup and a drill on Garage $(GARAGE_VERSION),tests/conformance/garage.sh "$(GARAGE)" "$(BINARIES)/valv" "$(CLUSTER)")
+
+# Beside the target folder, not in it: nothing of it is ever used again.
+$(GARAGE):
+	$(call step,building Garage $(GARAGE_VERSION): 10 min once,build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; CARGO_TARGET_DIR="$$build" CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --profile dev --version $(GARAGE_VERSION) --no-default-features --features bundled-libs$(comma)sqlite --root "$(CACHE)/tools/garage-$(GARAGE_VERSION)" garage)
 
 .PHONY: docs-check
 docs-check:

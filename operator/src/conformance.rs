@@ -1,29 +1,42 @@
 //! Does with a real bucket what Valv does with one, and says whether it is as claimed.
 //!
-//! Input: a file that a person wrote, the bucket that it names. Output: a table with a verdict a line. The code is that
-//! of operator and agents: the probe, the writer, the read-back, the commit, the restore, the clean-up. What it wrote it
-//! takes away as the janitor; what a lock keeps it names.
+//! Input: a file that a person wrote, the bucket that it names, PostgreSQL's programs. Output: a table with a verdict a line.
+//! The code is that of operator and agents: the probe, the backup, the read-back, the commit, the drill, the clean-up. What
+//! it wrote it takes away as the janitor; what a lock keeps it names.
 //!
 //! | to find | open |
 //! |---|---|
 //! | the file | `conformance/file.rs` |
-//! | what is done with the bucket | `conformance/archive.rs` |
+//! | what is done with the bucket without a database | `conformance/archive.rs` |
+//! | a backup and a drill of a database | `conformance/database.rs` |
+//! | the tenant that is made up for them | `conformance/journal.rs` |
+//! | how the agent is run | `conformance/agent.rs`, `conformance/scratch.rs` |
+//! | what is altered so that it is found | `conformance/forgery.rs` |
+//! | what all of a trial share, and its clean-up | `conformance/trial.rs` |
 //! | the verdicts, and the table | `conformance/table.rs` |
 
+pub mod agent;
 pub mod archive;
+pub mod database;
 pub mod file;
+mod forgery;
+mod journal;
+mod scratch;
 pub mod table;
+mod trial;
 
 use jiff::Timestamp;
 use valv_crds::store::{Answer, BreakerStatus};
 
 use self::{
+    agent::Programs,
     file::Bucket,
     table::{Line, Report},
+    trial::Trial,
 };
 use crate::{
     archive::envelope::{KeyError, SigningKey},
-    signing::Standing,
+    signing::{Keys, Standing},
     store::{
         breakers::Breakers,
         check,
@@ -40,23 +53,63 @@ pub enum Error {
     Key(#[source] KeyError),
 }
 
-/// Tries `bucket`. What is in it of others is left alone.
+/// Tries `bucket`, with a database if there are `programs` for one. What is in it of others is left alone. When `stop`
+/// comes, no more is tried, and what was written is taken away.
 ///
 /// # Errors
 /// If nothing could be tried. What the store refuses is a line of the report.
-pub async fn run(bucket: &Bucket, now: fn() -> Timestamp) -> Result<Report, Error> {
+pub async fn run(
+    bucket: &Bucket,
+    programs: Option<&Programs>,
+    stop: impl Future<Output = ()>,
+    now: fn() -> Timestamp,
+) -> Result<Report, Error> {
     let made = SigningKey::generate().map_err(Error::Key)?;
-    let signing = SigningKey::from_pem(&made).map_err(Error::Key)?;
+    let keys = Keys::alone(SigningKey::from_pem(&made).map_err(Error::Key)?);
     let findings = probe(&bucket.store, &bucket.credentials, &Breakers::default(), now).await;
-    let mut lines = probed(bucket, &findings, &signing, now());
-    if findings.extent == Extent::Whole {
-        let store = as_seen(&bucket.store, &findings);
-        lines.extend(archive::run(&store, &bucket.credentials, &signing, now).await);
-    } else {
-        lines.push(Line::wrong("archive", "a backup and a restore", "not tried: the probe did not end"));
+    let mut lines = probed(bucket, &findings, &keys.signing, now());
+    let store = as_seen(&bucket.store, &findings);
+    if findings.extent != Extent::Whole {
+        lines.push(Line::wrong("archive", "what is written is read back, and restored", UNPROBED));
+        lines.extend(database::untried(UNPROBED));
+        return Ok(Report { lines });
+    }
+    match Trial::prepare(&store, &bucket.credentials, &keys, now) {
+        Ok(mut trial) => {
+            tried(&mut trial, programs, stop).await;
+            trial.clean().await;
+            lines.append(&mut trial.lines);
+        }
+        Err(why) => lines.push(Line::wrong("archive", "the bucket can be opened", why)),
     }
     Ok(Report { lines })
 }
+
+/// Why nothing more is tried with a store that cannot be probed.
+const UNPROBED: &str = "not tried: the probe did not end";
+
+/// Tries all that writes backups, until `stop` comes.
+async fn tried(trial: &mut Trial<'_>, programs: Option<&Programs>, stop: impl Future<Output = ()>) {
+    let all = async {
+        archive::run(trial).await;
+        match programs {
+            Some(programs) => database::run(trial, programs).await,
+            None => trial.lines.extend(database::untried(NO_PROGRAMS)),
+        }
+    };
+    let stopped = tokio::select! {
+        biased;
+        () = stop => true,
+        () = all => false,
+    };
+    if stopped {
+        trial.lines.push(Line::untried("archive", "all that comes after this", "not tried: interrupted"));
+    }
+}
+
+/// How to have a database tried.
+const NO_PROGRAMS: &str =
+    "not tried: name PostgreSQL 17 by --programs DIR, or use `make conformance`, which brings one";
 
 /// The store with what the probe saw in its status, as the operator has it when it commits.
 fn as_seen(store: &check::Store, findings: &Findings) -> check::Store {

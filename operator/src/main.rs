@@ -105,7 +105,7 @@ enum InCluster {
     Keyholder(Keyholder),
 
     /// Try a bucket of anybody's as Valv uses one, and say whether it is as claimed. Exit code 0: it is; 1: it is not;
-    /// 2: it could not be tried
+    /// 2: it could not be tried; 3: what was tried is, and not all was tried
     Conformance(Conformance),
 
     /// Stop the operator and let go of the tenants, which stay: run before the chart is removed
@@ -151,6 +151,10 @@ struct Conformance {
     /// The file that names the bucket, four identities and what is claimed: docs/conformance.md
     #[arg(value_name = "FILE")]
     file: PathBuf,
+
+    /// The folder of PostgreSQL 17's programs. Absent: no database is backed up and restored, and the exit code says so
+    #[arg(long, value_name = "DIR", env = "VALV_POSTGRES_PROGRAMS")]
+    programs: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -173,7 +177,9 @@ fn main() -> ExitCode {
         Command::People(command) => return people(&command, log_filter.as_deref().unwrap_or("off")),
         Command::Cluster(command) => command,
     };
-    let log_filter = log_filter.as_deref().unwrap_or("info");
+    // What is tried is told line by line, at the end.
+    let by_itself = if let InCluster::Conformance(_) = command { "off" } else { "info" };
+    let log_filter = log_filter.as_deref().unwrap_or(by_itself);
     match log::start(log_format, log_filter).context("failed to start").and_then(|()| run(command)) {
         Ok(code) => code,
         Err(failure) => {
@@ -269,11 +275,7 @@ fn run(command: InCluster) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }),
         InCluster::Conformance(arguments) => {
-            let runtime = several_threads()?;
-            let report = conformance::file::read(&arguments.file)
-                .map_err(anyhow::Error::from)
-                .and_then(|bucket| Ok(runtime.block_on(conformance::run(&bucket, now))?));
-            let report = match report {
+            let report = match several_threads()?.block_on(conformance(&arguments)) {
                 Ok(report) => report,
                 Err(failure) => {
                     eprintln!("error: {}", chain(failure.as_ref()));
@@ -281,8 +283,7 @@ fn run(command: InCluster) -> anyhow::Result<ExitCode> {
                 }
             };
             println!("{}", report.to_text());
-            let is_as_claimed = report.failures().next().is_none();
-            Ok(if is_as_claimed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(ExitCode::from(report.exit_code()))
         }
         InCluster::Uninstall(arguments) => one_thread()?.block_on(async {
             let patience = Duration::from_secs(arguments.patience_seconds.into());
@@ -291,6 +292,18 @@ fn run(command: InCluster) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }),
     }
+}
+
+async fn conformance(arguments: &Conformance) -> anyhow::Result<conformance::table::Report> {
+    let bucket = conformance::file::read(&arguments.file)?;
+    let valv = env::current_exe().context("failed to find this program")?;
+    let programs = arguments.programs.clone().map(|postgres| conformance::agent::Programs {
+        valv,
+        postgres,
+        scratch: env::temp_dir(),
+    });
+    let stop = asked_to_stop()?;
+    Ok(conformance::run(&bucket, programs.as_ref(), stop, now).await?)
 }
 
 fn several_threads() -> anyhow::Result<Runtime> {

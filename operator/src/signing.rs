@@ -72,6 +72,11 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// `signing`, and none before it.
+    pub fn alone(signing: SigningKey) -> Self {
+        Self { signing: Arc::new(signing), older: vec![] }
+    }
+
     /// All whose signatures count: that of now first.
     pub fn trusted(&self) -> Vec<PublicKey> {
         [self.signing.public()].into_iter().chain(self.older.iter().copied()).collect()

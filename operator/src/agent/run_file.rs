@@ -27,7 +27,7 @@ use crate::{
         segment::ContentMd5,
         write,
     },
-    io::bucket::{self, Credentials, Patience, Trust},
+    io::bucket::{self, AnsweredVersions, Credentials, Patience, Trust},
 };
 
 /// The most segments that are put at the same time: five buffers of 16 MiB, of the 128 MiB that a run may take.
@@ -97,6 +97,9 @@ pub struct Store {
     pub timeouts: Timeouts,
     /// How often a request is tried again.
     pub retry: Retry,
+    /// Whether what it answers of versions is heeded; absent: it is.
+    #[serde(default, skip_serializing_if = "AnsweredVersions::are_heeded")]
+    pub answered_versions: AnsweredVersions,
     /// The most bytes of ciphertext a second; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<NonZeroU64>,
@@ -301,6 +304,7 @@ impl Store {
                 window: Duration::from_secs(self.timeouts.attempt.max(1).into()),
                 ..Patience::default()
             },
+            answered_versions: self.answered_versions,
         }
     }
 

@@ -228,7 +228,10 @@ impl Archive {
     /// Shows `take` each version below `prefix` until it returns `false`; where a store has no versions, each object.
     ///
     /// Tried once: what was shown before an error was shown.
-    pub(super) async fn each_version(
+    ///
+    /// # Errors
+    /// If the store does not let us look.
+    pub async fn each_version(
         &self,
         prefix: &str,
         mut take: impl FnMut(ListedVersion) -> bool,

@@ -141,6 +141,16 @@ impl Eraser<'_> {
         Ok(Some(erased))
     }
 
+    /// Deletes every version and every delete marker of the one object at `key`, which belongs to no backup.
+    ///
+    /// # Errors
+    /// As [`backup`](Self::backup).
+    pub async fn object(&self, key: &str) -> Result<Erased, Error> {
+        let mut erased = Erased::default();
+        self.sweep(key, |doomed| doomed.key == key, &mut erased).await?;
+        Ok(erased)
+    }
+
     /// The data of one attempt: manifest, pages, segments.
     async fn data(&self, folder: &Folder, erased: &mut Erased) -> Result<(), Error> {
         let within = |doomed: &Doomed| match doomed.key.parse() {

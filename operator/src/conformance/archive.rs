@@ -1,38 +1,32 @@
-//! A backup, its read-back, its commit, its restore and its end, in a bucket that may be anybody's. By the same code as
-//! agents and operator: nothing here knows how an object is written or read.
+//! A stream of bytes written, read back, committed, restored and altered, in a bucket that may be anybody's. By the same
+//! code as agents and operator: nothing here knows how an object is written or read.
 
 use std::collections::BTreeMap;
 
-use age::{secrecy::ExposeSecret, x25519};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
-use valv_crds::Slot;
 
-use super::table::Line;
+use super::{
+    table::Line,
+    trial::{AgeKey, CutShort, Trial},
+};
 use crate::{
     archive::{
-        Archive, Writer,
+        Writer,
         commit::{self, Commit, ManifestRef},
-        digest::Blake3,
-        envelope::SigningKey,
-        erase::Eraser,
         fetch::{self, FoundCommit},
-        index,
-        layout::{Attempt, DataObject, Folder, Part},
+        layout::{Folder, Part},
         manifest::{FORMAT, Manifest, PartSummary, Postgres, RowCounts, Tool},
         read,
-        recipients::{Identities as AgeIdentities, Recipients},
+        recipients::Identities as AgeIdentities,
         retry::{self, RetryRule},
         segment::ContentMd5,
         verify::{self, Depth, Mode, Verdict},
         write,
     },
     error::chain,
-    io::bucket::{Bucket, Credentials, Kind, OnExisting, Put},
-    store::{
-        check::{Identities, Identity, Store},
-        public_key,
-    },
+    io::bucket::{Kind, OnExisting, Put},
+    store::public_key,
 };
 
 /// Bytes of the sample that do not compress: three segments of 16 MiB.
@@ -44,84 +38,15 @@ const EASY_BYTES: usize = 8 << 20;
 /// What this is called in lines.
 const AREA: &str = "archive";
 
-/// Why the rest was not tried: what failed is a line already.
-struct CutShort;
-
-struct Trial<'a> {
-    store: &'a Store,
-    signing: &'a SigningKey,
-    now: fn() -> Timestamp,
-    writer: Bucket,
-    committer: Bucket,
-    reader: Bucket,
-    janitor: Bucket,
-    recipients: Recipients,
-    tenant: AgeIdentities,
-    escrow: AgeIdentities,
-    folder: Folder,
-    lines: Vec<Line>,
-}
-
-/// Tries all of it with `store`, and takes away what it wrote.
-pub async fn run(
-    store: &Store,
-    credentials: &Identities<Credentials>,
-    signing: &SigningKey,
-    now: fn() -> Timestamp,
-) -> Vec<Line> {
-    let mut trial = match prepare(store, credentials, signing, now) {
-        Ok(trial) => trial,
-        Err(why) => return vec![Line::wrong(AREA, "the bucket can be opened", why)],
-    };
-    // What was cut short has its line; what was written goes all the same.
-    let _: Result<(), CutShort> = trial.go().await;
-    trial.clean().await;
-    trial.lines
-}
-
-fn prepare<'a>(
-    store: &'a Store,
-    credentials: &Identities<Credentials>,
-    signing: &'a SigningKey,
-    now: fn() -> Timestamp,
-) -> Result<Trial<'a>, String> {
-    let open = |identity: Identity| {
-        Bucket::open(&store.settings(credentials.of(identity).clone())).map_err(|error| chain(&error))
-    };
-    let key = || {
-        let made = x25519::Identity::generate();
-        let parsed = AgeIdentities::parse(&made.to_string().expose_secret().to_owned().into());
-        parsed.map(|parsed| (made.to_public().to_string(), parsed)).map_err(|error| chain(&error))
-    };
-    let ((one, tenant), (other, escrow)) = (key()?, key()?);
-    let random = rand::random::<u64>();
-    let archive = format!("conformance-{random:016x}").parse().map_err(|error| chain(&error))?;
-    let attempt: Attempt = uuid(rand::random()).parse().map_err(|error| chain(&error))?;
-    let slot = Slot::at(now()).map_err(|error| chain(&error))?;
-    Ok(Trial {
-        store,
-        signing,
-        now,
-        writer: open(Identity::Writer)?,
-        committer: open(Identity::Committer)?,
-        reader: open(Identity::Reader)?,
-        janitor: open(Identity::Janitor)?,
-        recipients: Recipients::parse([one, other]).map_err(|error| chain(&error))?,
-        tenant,
-        escrow,
-        folder: Folder { archive, slot, attempt },
-        lines: vec![],
-    })
-}
-
-fn uuid(random: u128) -> String {
-    let hex = format!("{random:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+/// Tries all of it.
+pub async fn run(trial: &mut Trial<'_>) {
+    // What was cut short has its line.
+    let _: Result<(), CutShort> = trial.stream().await;
 }
 
 impl Trial<'_> {
-    async fn go(&mut self) -> Result<(), CutShort> {
-        let sample = sample(rand::random());
+    async fn stream(&mut self) -> Result<(), CutShort> {
+        let sample = sample();
         let (manifest, named) = self.write(&sample).await?;
         let verdict = self
             .read_back(&manifest, "the reader reads every segment back, and it is what was written")
@@ -129,7 +54,8 @@ impl Trial<'_> {
         self.locked(&verdict);
         self.commit(&manifest, &named, &verdict).await?;
         self.public_key().await;
-        for (whose, identities) in [("tenant's", self.tenant.clone()), ("escrow", self.escrow.clone())] {
+        let both = [("tenant's", self.tenant.identities.clone()), ("escrow", self.escrow.identities.clone())];
+        for (whose, identities) in both {
             let restored = self.restored(&manifest, &identities).await;
             let seen = match &restored {
                 Ok(bytes) if *bytes == sample => format!("{} bytes, each as it was", bytes.len()),
@@ -139,19 +65,12 @@ impl Trial<'_> {
             let holds = restored.is_ok_and(|bytes| bytes == sample);
             self.lines.push(Line::must(AREA, format!("it is restored with the {whose} key"), holds, seen));
         }
-        let stranger =
-            AgeIdentities::parse(&x25519::Identity::generate().to_string().expose_secret().to_owned().into());
-        if let Ok(stranger) = stranger {
-            let restored = self.restored(&manifest, &stranger).await;
+        if let Ok(stranger) = AgeKey::make() {
+            let restored = self.restored(&manifest, &stranger.identities).await;
             let seen = restored.as_ref().err().cloned().unwrap_or_else(|| "it is restored".to_owned());
             self.lines.push(Line::must(AREA, "another key opens nothing", restored.is_err(), seen));
         }
         self.flipped(&manifest).await
-    }
-
-    fn failed<E: std::error::Error>(&mut self, what: &str, error: &E) -> CutShort {
-        self.lines.push(Line::wrong(AREA, what, chain(error)));
-        CutShort
     }
 
     /// As the agent writes.
@@ -160,19 +79,20 @@ impl Trial<'_> {
         let started = (self.now)();
         let options = self.options(started);
         let recipients = self.recipients.clone();
-        let mut writer = Writer::new(self.writer.clone(), self.folder.clone(), recipients, options);
+        let folder = self.folder().map_err(|why| self.failed(AREA, what, why))?;
+        let mut writer = Writer::new(self.writer.clone(), folder.clone(), recipients, options);
         let part = match writer.part(Part::Database, sample).await {
             Ok(part) => part,
-            Err(error) => return Err(self.failed(what, &error)),
+            Err(error) => return Err(self.failed(AREA, what, chain(&error))),
         };
-        let manifest = manifest(&self.folder, self.recipients.to_texts(), part, started, (self.now)());
+        let manifest = manifest(&folder, self.recipients.to_texts(), part, started, (self.now)());
         match writer.manifest(&manifest).await {
             Ok(named) => {
                 let seen = format!("{} segments of {} bytes", manifest.segments(), sample.len());
                 self.lines.push(Line::must(AREA, what, true, seen));
                 Ok((manifest, named))
             }
-            Err(error) => Err(self.failed(what, &error)),
+            Err(error) => Err(self.failed(AREA, what, chain(&error))),
         }
     }
 
@@ -201,19 +121,12 @@ impl Trial<'_> {
                 self.lines.push(Line::must(AREA, what, all && verdict.is_whole(), seen));
                 Ok(verdict)
             }
-            Err(error) => Err(self.failed(what, &error)),
+            Err(error) => Err(self.failed(AREA, what, chain(&error))),
         }
     }
 
     async fn verified(&self, manifest: &Manifest) -> Result<Verdict, fetch::Error> {
         verify::verify(&self.archive(), manifest, Depth::Full, &watch::Sender::default()).await
-    }
-
-    fn archive(&self) -> Archive {
-        Archive::new(
-            self.reader.clone(),
-            fetch::Options { retry: RetryRule::FEW, ..fetch::Options::default() },
-        )
     }
 
     fn locked(&mut self, verdict: &Verdict) {
@@ -261,9 +174,9 @@ impl Trial<'_> {
             committed: now,
         };
         let key = Commit::key(&commit.archive, commit.slot).to_string();
-        let sealed = match commit.seal(self.signing) {
+        let sealed = match commit.seal(&self.keys.signing) {
             Ok(sealed) => bytes::Bytes::from(sealed),
-            Err(error) => return Err(self.failed(what, &error)),
+            Err(error) => return Err(self.failed(AREA, what, chain(&error))),
         };
         let put = Put {
             on_existing: self.store.on_existing(),
@@ -272,14 +185,14 @@ impl Trial<'_> {
             ..Put::default()
         };
         if let Err(error) = retry::put(&self.committer, &key, sealed.clone(), &put, RetryRule::FEW).await {
-            return Err(self.failed(what, &error));
+            return Err(self.failed(AREA, what, chain(&error)));
         }
         match self.found(manifest).await {
             Ok(found) => {
                 let holds = found.commit == commit;
                 self.lines.push(Line::must(AREA, what, holds, format!("signed with {}", found.key_id)));
             }
-            Err(error) => return Err(self.failed(what, &error)),
+            Err(error) => return Err(self.failed(AREA, what, chain(&error))),
         }
         let what = "a second commit over it is refused";
         if put.on_existing == OnExisting::Fail {
@@ -294,12 +207,12 @@ impl Trial<'_> {
     }
 
     async fn found(&self, manifest: &Manifest) -> Result<FoundCommit, fetch::Error> {
-        self.archive().commit(&manifest.archive, manifest.slot, &[self.signing.public()]).await
+        self.archive().commit(&manifest.archive, manifest.slot, &[self.public()]).await
     }
 
     async fn public_key(&mut self) {
         let what = "the public half of the signing key lies in the bucket";
-        let public = self.signing.public();
+        let public = self.public();
         let kept = public_key::keep(self.store, &self.committer, &self.reader, public, (self.now)()).await;
         let seen = kept.as_ref().err().map_or_else(|| public_key::key_of(&public.id()), |error| chain(error));
         self.lines.push(Line::must(AREA, what, kept.is_ok(), seen));
@@ -316,20 +229,7 @@ impl Trial<'_> {
     /// One bit of one segment is another, and then the manifest says that just this is what was written.
     async fn flipped(&mut self, manifest: &Manifest) -> Result<(), CutShort> {
         let what = "one bit of one segment can be altered as the writer";
-        let (entries, page) = match self.index(manifest).await {
-            Ok(found) => found,
-            Err(why) => {
-                self.lines.push(Line::wrong(AREA, "the index is read back", why));
-                return Err(CutShort);
-            }
-        };
-        let altered = match self.alter(manifest, entries).await {
-            Ok(altered) => altered,
-            Err(why) => {
-                self.lines.push(Line::wrong(AREA, what, why));
-                return Err(CutShort);
-            }
-        };
+        let altered = self.alter(manifest).await.map_err(|why| self.failed(AREA, what, why))?;
         if altered.is_version {
             let what = "a younger version over a segment is read through, and told";
             match self.verified(manifest).await {
@@ -338,16 +238,10 @@ impl Trial<'_> {
                     let seen = format!("{} broken, {} covered", verdict.broken.total, verdict.covered.total);
                     self.lines.push(Line::must(AREA, what, holds, seen));
                 }
-                Err(error) => return Err(self.failed(what, &error)),
+                Err(error) => return Err(self.failed(AREA, what, chain(&error))),
             }
         }
-        let forged = match self.forge(manifest, page, altered).await {
-            Ok(forged) => forged,
-            Err(why) => {
-                self.lines.push(Line::wrong(AREA, what, why));
-                return Err(CutShort);
-            }
-        };
+        let forged = self.forge(manifest, altered).await.map_err(|why| self.failed(AREA, what, why))?;
         let what = "an altered segment is found by its digest";
         match self.verified(&forged).await {
             Ok(verdict) => {
@@ -358,127 +252,35 @@ impl Trial<'_> {
                     .map_or("nothing is found".to_owned(), |finding| finding.to_string());
                 self.lines.push(Line::must(AREA, what, verdict.broken.total == 1, seen));
             }
-            Err(error) => return Err(self.failed(what, &error)),
+            Err(error) => return Err(self.failed(AREA, what, chain(&error))),
         }
-        let restored = self.restored(&forged, &self.tenant.clone()).await;
+        let restored = self.restored(&forged, &self.tenant.identities).await;
         let seen = restored.as_ref().err().cloned().unwrap_or_else(|| "it is restored".to_owned());
         self.lines.push(Line::must(AREA, "a restore of it fails", restored.is_err(), seen));
         Ok(())
     }
-
-    /// The entries of the one page of the database's index.
-    async fn index(&self, manifest: &Manifest) -> Result<(Vec<index::Entry>, usize), String> {
-        let part = manifest.part(Part::Database).ok_or("the manifest has no database")?;
-        let page = part.pages.first().ok_or("the index has no page")?;
-        let key = manifest.folder().key(DataObject::Page(page.key)).to_string();
-        let object = self.reader.get(&key, page.version.as_ref()).await.map_err(|error| chain(&error))?;
-        let bytes = object.whole(index::PAGE_LIMIT_BYTES).await.map_err(|error| chain(&error))?;
-        let entries = index::parse(page.key, &bytes).map_err(|error| chain(&error))?;
-        Ok((entries, 0))
-    }
-
-    async fn alter(&self, manifest: &Manifest, mut entries: Vec<index::Entry>) -> Result<Altered, String> {
-        let entry = entries.get_mut(1).ok_or("the sample has one segment only")?;
-        let key = manifest.folder().key(DataObject::Segment(entry.key)).to_string();
-        let object = self.reader.get(&key, entry.version.as_ref()).await.map_err(|error| chain(&error))?;
-        let mut bytes = object.whole(entry.size).await.map_err(|error| chain(&error))?;
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        let version =
-            self.writer.put(&key, bytes.into(), &Put::default()).await.map_err(|error| chain(&error))?;
-        let is_version = version.is_some();
-        entry.version = version;
-        Ok(Altered { entries, is_version })
-    }
-
-    /// A manifest that names the altered object with the digest of the true one.
-    async fn forge(&self, manifest: &Manifest, page: usize, altered: Altered) -> Result<Manifest, String> {
-        let mut pages = index::Pages::of(Part::Database);
-        for entry in &altered.entries {
-            pages.push(entry).map_err(|error| chain(&error))?;
-        }
-        let written = pages.finish().ok_or("the index has no page")?;
-        let mut forged = manifest.clone();
-        let part = forged.parts.iter_mut().find(|part| part.name == Part::Database);
-        let named = part.and_then(|part| part.pages.get_mut(page)).ok_or("the index has no page")?;
-        let key = manifest.folder().key(DataObject::Page(named.key)).to_string();
-        named.size = written.bytes.len() as u64;
-        named.blake3 = Blake3::of(&written.bytes);
-        named.version = self
-            .writer
-            .put(&key, written.bytes.into(), &Put::default())
-            .await
-            .map_err(|error| chain(&error))?;
-        Ok(forged)
-    }
-
-    /// As the janitor deletes. What a lock keeps is told, with its end.
-    async fn clean(&mut self) {
-        let what = "the janitor takes away what this wrote";
-        let reader = self.archive();
-        let eraser = Eraser { reader: &reader, janitor: &self.janitor, now: (self.now)() };
-        let version = reader
-            .commit(&self.folder.archive, self.folder.slot, &[self.signing.public()])
-            .await
-            .ok()
-            .and_then(|found| found.version);
-        let erased = eraser.backup(&self.folder, version.as_ref()).await;
-        let line = match erased {
-            Ok(erased) => match (erased.kept, self.store.lock()) {
-                (None, None) => Line::must(AREA, what, true, format!("{} versions", erased.versions)),
-                (None, Some(_)) => {
-                    let seen =
-                        format!("{} versions, and a lock is claimed that should keep them", erased.versions);
-                    Line::wrong(AREA, "what is locked cannot be deleted", seen)
-                }
-                (Some(kept), lock) => {
-                    let until = kept
-                        .until
-                        .map_or("a time that it does not say".to_owned(), |until| until.to_string());
-                    let seen = format!("{} is locked until {until}", kept.key);
-                    Line::must(AREA, "what is locked cannot be deleted", lock.is_some(), seen)
-                }
-            },
-            Err(error) => Line::wrong(AREA, what, chain(&error)),
-        };
-        self.lines.push(line);
-        let left = format!(
-            "{}v1/{}/ and {}",
-            self.store.prefix.as_ref().map(|prefix| format!("{prefix}/")).unwrap_or_default(),
-            self.folder.archive,
-            public_key::key_of(&self.signing.public().id())
-        );
-        if self.store.lock().is_some() {
-            self.lines.push(Line::told(AREA, "left until its lock ends: delete it then", left));
-            return;
-        }
-        let key = public_key::key_of(&self.signing.public().id());
-        let gone = self.janitor.delete(&key, None).await;
-        let seen = gone.as_ref().err().map_or_else(|| key.clone(), |error| chain(error));
-        self.lines.push(Line::must(AREA, "nothing is left", gone.is_ok(), seen));
-    }
 }
 
-/// The index with one segment altered.
-struct Altered {
-    entries: Vec<index::Entry>,
-    /// Whether the store keeps the true one as an older version.
-    is_version: bool,
+/// Bytes that do not compress, and bytes that do.
+fn sample() -> Vec<u8> {
+    let mut bytes = noise(HARD_BYTES, rand::random());
+    bytes.resize(HARD_BYTES + EASY_BYTES, b' ');
+    bytes
 }
 
-/// Bytes that do not compress, drawn with `seed`, and bytes that do.
-fn sample(seed: u64) -> Vec<u8> {
+/// So many bytes that do not compress, drawn with `seed`.
+pub fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     // xorshift64*: it need not be unpredictable, only incompressible.
     let mut state = seed | 1;
-    let mut bytes = Vec::with_capacity(HARD_BYTES + EASY_BYTES);
-    while bytes.len() < HARD_BYTES {
+    let mut noise = Vec::with_capacity(bytes + 8);
+    while noise.len() < bytes {
         state ^= state >> 12;
         state ^= state << 25;
         state ^= state >> 27;
-        bytes.extend_from_slice(&state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
+        noise.extend_from_slice(&state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
     }
-    bytes.resize(HARD_BYTES + EASY_BYTES, b' ');
-    bytes
+    noise.truncate(bytes);
+    noise
 }
 
 /// A manifest of one part. There is no database: what stands of one is made up, and said to be.

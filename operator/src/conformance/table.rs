@@ -2,6 +2,12 @@
 
 use crate::plugin::table::table;
 
+/// Something is not as it must be, or as it is claimed.
+const NOT_AS_CLAIMED: u8 = 1;
+
+/// What was tried is as it must be, and not all was tried. Not 2: that is for what could not be tried at all.
+const NOT_ALL_TRIED: u8 = 3;
+
 /// What a line comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -11,6 +17,8 @@ pub enum Verdict {
     Fails,
     /// Nothing is claimed of it.
     Told,
+    /// It could have been tried, and was not.
+    Untried,
 }
 
 impl From<bool> for Verdict {
@@ -72,6 +80,11 @@ impl Line {
     pub fn told(area: &'static str, what: impl Into<String>, seen: impl Into<String>) -> Self {
         Self { area, what: what.into(), wanted: None, seen: seen.into(), verdict: Verdict::Told }
     }
+
+    /// Something that must be so, and was not tried.
+    pub fn untried(area: &'static str, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::must(area, what, Verdict::Untried, why)
+    }
 }
 
 /// All that was tried.
@@ -84,7 +97,28 @@ pub struct Report {
 impl Report {
     /// What is not as it must be, or as it is claimed.
     pub fn failures(&self) -> impl Iterator<Item = &Line> {
-        self.lines.iter().filter(|line| line.verdict == Verdict::Fails)
+        self.with(Verdict::Fails)
+    }
+
+    /// What was not tried.
+    pub fn untried(&self) -> impl Iterator<Item = &Line> {
+        self.with(Verdict::Untried)
+    }
+
+    fn with(&self, verdict: Verdict) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(move |line| line.verdict == verdict)
+    }
+
+    /// What the process should end with: 0 only if all was tried, and is as it must be.
+    pub fn exit_code(&self) -> u8 {
+        let (fails, untried) = (self.failures().next().is_some(), self.untried().next().is_some());
+        if fails {
+            NOT_AS_CLAIMED
+        } else if untried {
+            NOT_ALL_TRIED
+        } else {
+            0
+        }
     }
 
     /// For people.
@@ -97,6 +131,7 @@ impl Report {
                     Verdict::Holds => "ok",
                     Verdict::Fails => "WRONG",
                     Verdict::Told => "-",
+                    Verdict::Untried => "NOT TRIED",
                 };
                 let wanted = line.wanted.clone().unwrap_or_else(|| "-".to_owned());
                 let seen = line.seen.replace('\n', " ");
@@ -104,11 +139,15 @@ impl Report {
             })
             .collect();
         let table = table(&["VERDICT", "AREA", "WHAT", "WANTED", "SEEN"], &rows);
-        let failures = self.failures().count();
-        let tried = self.lines.iter().filter(|line| line.verdict != Verdict::Told).count();
+        let (failures, untried) = (self.failures().count(), self.untried().count());
+        let tried = self.with(Verdict::Holds).count() + failures;
         let end = match failures {
             0 => format!("all {tried} are as they must be, or as claimed"),
             _ => format!("{failures} of {tried} are not as they must be, or as claimed"),
+        };
+        let end = match untried {
+            0 => end,
+            _ => format!("{end}; not tried: {untried}"),
         };
         format!("{table}\n\n{end}")
     }
@@ -133,5 +172,23 @@ mod tests {
         assert_eq!(report.failures().count(), 1);
         assert!(text.ends_with("1 of 2 are not as they must be, or as claimed"), "{text}");
         assert!(text.contains("WRONG    capability  versioning"), "{text}");
+        assert_eq!(report.exit_code(), 1);
+    }
+
+    #[test]
+    fn what_was_not_tried_is_no_success() {
+        let tried = Line::must("archive", "it is written", true, "3 segments");
+        let untried = Line::untried("backup", "a real PostgreSQL is backed up", "not tried");
+        let mut report = Report { lines: vec![tried] };
+        assert_eq!(report.exit_code(), 0);
+
+        report.lines.push(untried);
+
+        let text = report.to_text();
+        assert_eq!((report.exit_code(), report.failures().count()), (3, 0));
+        assert!(text.ends_with("all 1 are as they must be, or as claimed; not tried: 1"), "{text}");
+        assert!(text.contains("NOT TRIED  backup"), "{text}");
+        report.lines.push(Line::wrong("archive", "it is restored", "no"));
+        assert_eq!(report.exit_code(), 1);
     }
 }

@@ -93,6 +93,25 @@ pub struct Settings {
     pub proxy: Option<String>,
     /// How long to wait.
     pub patience: Patience,
+    /// Whether what the store answers of versions is heeded.
+    pub answered_versions: AnsweredVersions,
+}
+
+/// Whether what a store answers of versions is heeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AnsweredVersions {
+    /// It is.
+    #[default]
+    Heeded,
+    /// It is not: the product has none, and names one all the same when something is put.
+    Ignored,
+}
+
+impl AnsweredVersions {
+    /// Whether it is [`Heeded`](Self::Heeded): what need not be said.
+    pub fn are_heeded(&self) -> bool {
+        *self == Self::Heeded
+    }
 }
 
 /// Where in a request the bucket is named.
@@ -325,6 +344,7 @@ struct Address {
     prefix: String,
     scheme: Scheme,
     patience: Patience,
+    answered_versions: AnsweredVersions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -364,7 +384,13 @@ impl Bucket {
             .build();
         let prefix = settings.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        let place = Address { bucket: settings.bucket.clone(), prefix, scheme, patience: settings.patience };
+        let place = Address {
+            bucket: settings.bucket.clone(),
+            prefix,
+            scheme,
+            patience: settings.patience,
+            answered_versions: settings.answered_versions,
+        };
         Ok(Self { client: Client::from_conf(config), place: Arc::new(place) })
     }
 
@@ -422,7 +448,15 @@ impl Bucket {
                 self.attempt(operation, key, None, request.body(bytes.into()).send()).await?
             }
         };
-        Ok(Version::of_answer(answer.version_id()))
+        Ok(self.answered(answer.version_id()))
+    }
+
+    /// The version that an answer names.
+    fn answered(&self, version: Option<&str>) -> Option<Version> {
+        match self.place.answered_versions {
+            AnsweredVersions::Heeded => Version::of_answer(version),
+            AnsweredVersions::Ignored => None,
+        }
     }
 
     async fn md5(&self, operation: Operation, key: &str, bytes: Bytes) -> Result<[u8; 16], Error> {
@@ -442,7 +476,7 @@ impl Bucket {
         let answer = self.attempt(Operation::Get, key, None, request.send()).await?;
         Ok(Object {
             meta: Meta {
-                version: Version::of_answer(answer.version_id()),
+                version: self.answered(answer.version_id()),
                 size_bytes: size(answer.content_length()),
                 modified: time(answer.last_modified()),
                 retained_until: time(answer.object_lock_retain_until_date()),
@@ -465,7 +499,7 @@ impl Bucket {
             .set_version_id(version.map(|version| version.0.clone()));
         let answer = self.attempt(Operation::Head, key, None, request.send()).await?;
         Ok(Meta {
-            version: Version::of_answer(answer.version_id()),
+            version: self.answered(answer.version_id()),
             size_bytes: size(answer.content_length()),
             modified: time(answer.last_modified()),
             retained_until: time(answer.object_lock_retain_until_date()),
@@ -916,6 +950,7 @@ mod tests {
             trust,
             proxy: None,
             patience: Patience::default(),
+            answered_versions: AnsweredVersions::default(),
         }
     }
 

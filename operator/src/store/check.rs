@@ -15,7 +15,7 @@ use valv_crds::{
 use super::profile::{Quirks, Support};
 use crate::{
     agent::run_file::{self, Lock, Retry, Timeouts},
-    io::bucket::{self, OnExisting, Patience, Trust},
+    io::bucket::{self, AnsweredVersions, OnExisting, Patience, Trust},
 };
 
 /// Who asks a store.
@@ -141,6 +141,15 @@ impl Store {
             trust: self.ca_bundle.clone().map_or(Trust::System, Trust::Only),
             proxy: self.proxy.clone(),
             patience,
+            answered_versions: self.answered_versions(),
+        }
+    }
+
+    /// Whether what it answers of versions is heeded: not of a product that has none.
+    fn answered_versions(&self) -> AnsweredVersions {
+        match Quirks::of(self.profile).versions {
+            Support::No => AnsweredVersions::Ignored,
+            Support::Yes | Support::Unknown => AnsweredVersions::Heeded,
         }
     }
 
@@ -183,6 +192,7 @@ impl Store {
                 per_request: self.retry.per_request.unsigned_abs(),
                 per_run: self.retry.per_run.unsigned_abs(),
             },
+            answered_versions: self.answered_versions(),
             bytes_per_second,
             lock,
         }
@@ -303,6 +313,22 @@ pub(crate) mod tests {
 
         assert_eq!(garage.region(), "garage");
         assert_eq!(check(Arc::new(object)).region(), "here");
+    }
+
+    #[test]
+    fn a_version_that_a_product_without_versions_names_is_not_heeded_by_operator_and_agents() {
+        let of = |profile: Profile| {
+            let mut object = store().object.as_ref().clone();
+            object.spec.profile = profile;
+            let credentials =
+                bucket::Credentials { access_key_id: "w".into(), secret_access_key: "s".to_owned().into() };
+            let store = check(Arc::new(object));
+            let of_agents = store.spoken_to(None, None).settings(credentials.clone());
+            (store.settings(credentials).answered_versions, of_agents.answered_versions)
+        };
+
+        assert_eq!(of(Profile::Garage), (AnsweredVersions::Ignored, AnsweredVersions::Ignored));
+        assert_eq!(of(Profile::Generic), (AnsweredVersions::Heeded, AnsweredVersions::Heeded));
     }
 
     #[test]

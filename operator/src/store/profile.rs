@@ -23,7 +23,8 @@ pub enum Support {
 pub struct Quirks {
     /// What it is called in messages.
     pub product: &'static str,
-    /// It keeps versions.
+    /// It keeps versions. Of a product that does not, none is heeded: Garage names one in its answer to a put, and knows
+    /// none when it is asked for it.
     pub versions: Support,
     /// It has object lock.
     pub lock: Support,
@@ -37,7 +38,7 @@ impl Quirks {
     /// Those of `profile`.
     ///
     /// # Source
-    /// Garage: <https://garagehq.deuxfleurs.fr/documentation/reference-manual/s3-compatibility>, and
+    /// Garage: a try with 2.5.0 (`make conformance-garage`), <https://garagehq.deuxfleurs.fr/documentation/reference-manual/s3-compatibility>, and
     /// <https://garagehq.deuxfleurs.fr/documentation/connect> for the region. Ceph:
     /// <https://docs.ceph.com/en/latest/radosgw/s3>. Scaleway: <https://www.scaleway.com/en/docs/object-storage/concepts>.
     /// `OVHcloud`: its reversibility policy for Object Storage. `UpCloud`: its product documentation, which says nothing of

@@ -448,6 +448,7 @@ async fn agent_copies(
         proxy: None,
         timeouts: Timeouts { connect: 5, attempt: 60, stall: 20 },
         retry: Retry { per_request: 2, per_run: 10 },
+        answered_versions: valv::io::bucket::AnsweredVersions::default(),
         bytes_per_second: None,
         lock: None,
     };

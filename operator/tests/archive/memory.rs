@@ -78,6 +78,7 @@ async fn the_process_that_is_measured() {
         trust: Trust::Only(text("authority")),
         proxy: None,
         patience: valv::io::bucket::Patience::default(),
+        answered_versions: valv::io::bucket::AnsweredVersions::default(),
     })
     .unwrap();
     let stretch = mixed(8 << 20, 1);

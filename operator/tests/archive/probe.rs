@@ -80,7 +80,7 @@ fn policy(keeps: Keeps, powerful: &[Identity]) -> Value {
     let list = ["s3:ListBucket", "s3:ListBucketVersions"];
     let mut statements = vec![
         allow(Identity::Writer, put, &["/*/v1/*/data/*"]),
-        allow(Identity::Committer, put, &["/*/v1/*/commits/*", "/*/v1/*/keys/*"]),
+        allow(Identity::Committer, put, &["/*/v1/*/commits/*", "/*/v1/*/keys/*", "/*/v1/*/records/*"]),
         allow(Identity::Reader, &["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention"], &["/*"]),
         allow(
             Identity::Reader,

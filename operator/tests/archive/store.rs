@@ -10,7 +10,7 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
-use valv::io::bucket::{Addressing, Bucket, Credentials, Patience, Settings, Trust};
+use valv::io::bucket::{Addressing, AnsweredVersions, Bucket, Credentials, Patience, Settings, Trust};
 
 /// Longer than anything here takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -161,6 +161,7 @@ impl Store {
             trust: Trust::Only(self.authority.clone()),
             proxy: None,
             patience: Patience::default(),
+            answered_versions: AnsweredVersions::default(),
         }
     }
 

@@ -219,7 +219,7 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::io::bucket::{Credentials, Patience};
+    use crate::io::bucket::{AnsweredVersions, Credentials, Patience};
 
     fn settings(endpoint: &str, addressing: Addressing) -> Settings {
         Settings {
@@ -235,6 +235,7 @@ mod tests {
             trust: Trust::System,
             proxy: None,
             patience: Patience::default(),
+            answered_versions: AnsweredVersions::default(),
         }
     }
 
