@@ -251,21 +251,13 @@ fn a_database_that_is_damaged_or_does_not_start_fails_the_drill_each_with_its_re
         let again = format!("UPDATE pg_class SET relfrozenxid = '{}' WHERE relname = 'note'", before.trim());
         world.superuser(&again).await?;
 
-        // A file that no list of the backup names, and for which the server waits for what nobody gives it.
-        let forger = Forger::of(&world, world.back_up().await?).await?;
-        let keys = &world.protected;
-        let stream = forger.stream("database", &keys.drill)?;
-        let mut header = tar::Header::new_ustar();
-        header.set_path("recovery.signal")?;
-        header.set_mode(0o600);
-        header.set_size(0);
-        header.set_cksum();
-        let all = [&keys.owner, &keys.escrow, &keys.drill].map(age::x25519::Identity::to_public);
-        forger.replace("database", &[header.as_bytes().as_slice(), &stream].concat(), &all)?;
-        let fails = world.fails(DrillReason::DatabaseFailed).await?;
-
         world.back_up().await?;
         world.passes().await.context("of a database that is whole")?;
+
+        // The last: nobody comes in any more to put it right.
+        world.superuser("ALTER ROLE postgres NOLOGIN").await?;
+        world.back_up().await?;
+        let fails = world.fails(DrillReason::DatabaseFailed).await?;
         test.measured(format_args!("{corrupt}; {fails}"));
         Ok(())
     });
