@@ -174,6 +174,10 @@ pub struct RestoreDrillStatus {
     #[schemars(length(max = 8))]
     pub jobs: Vec<DrillJob>,
 
+    /// Name of the `BackupStore` that it restores from, or that it looked in last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+
     /// What it restores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<DrilledBackup>,

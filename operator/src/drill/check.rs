@@ -79,7 +79,7 @@ impl Run {
 
     /// When its verdict stood.
     pub fn ended(&self) -> Option<Timestamp> {
-        self.object.status.as_ref()?.ended.as_ref().map(|time| time.0)
+        ended(&self.object)
     }
 
     /// Whether somebody deletes it.
@@ -118,10 +118,24 @@ pub fn is_torn_down(drill: &RestoreDrill) -> bool {
     is_true(drill, DrillCondition::TornDown)
 }
 
+/// Since when something that `drill` restored should be gone: since it ended. Absent: nothing is left, or it has not ended.
+/// Whatever its status says of why: what hangs says nothing.
+pub fn left_since(drill: &RestoreDrill) -> Option<Timestamp> {
+    ended(drill).filter(|_| !is_torn_down(drill))
+}
+
+/// Since when the record of `drill` should lie in the store. Absent: it does, or there is none, or it has not ended.
+pub fn unrecorded_since(drill: &RestoreDrill) -> Option<Timestamp> {
+    ended(drill).filter(|_| !is_recorded(drill))
+}
+
+fn ended(drill: &RestoreDrill) -> Option<Timestamp> {
+    drill.status.as_ref()?.ended.as_ref().map(|time| time.0)
+}
+
 /// Whether nothing more happens to `drill`.
 pub fn is_over(drill: &RestoreDrill) -> bool {
-    let ended = drill.status.as_ref().is_some_and(|status| status.ended.is_some());
-    ended && is_torn_down(drill) && is_recorded(drill)
+    ended(drill).is_some() && is_torn_down(drill) && is_recorded(drill)
 }
 
 /// Whether `drill` works, and takes the room of a tenant. One that waits for a person, for a store or for its turn does

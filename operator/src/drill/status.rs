@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use tracing::debug;
@@ -20,7 +20,7 @@ use super::{
     measure,
     observe::Observed,
     plan::{Begun, Ending, Learnt, Plan, Step, preparation},
-    teardown::Next,
+    teardown::{self, Next},
     verdicts,
 };
 use crate::{
@@ -31,9 +31,6 @@ use crate::{
     },
     tenant::observe::NamespaceSeen,
 };
-
-/// After so long something that is still there is a failure, though it is tried on.
-const TEAR_DOWN_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 
 /// One thing that is said of a drill.
 type Said = Saying<DrillCondition, DrillReason>;
@@ -55,6 +52,9 @@ pub fn status(
     status.jobs.retain(|job| outcome.jobs.iter().all(|made| made.name != job.name));
     status.jobs.extend(outcome.jobs.iter().cloned());
     status.volumes = volumes(&status.volumes, observed);
+    if status.ended.is_none() && observed.store_name.is_some() {
+        status.store.clone_from(&observed.store_name);
+    }
     if status.backup.is_none() {
         status.backup = observed.chosen.as_ref().map(|chosen| chosen.backup.clone());
     }
@@ -299,7 +299,7 @@ fn closes(status: &mut RestoreDrillStatus, plan: &Plan, outcome: &Outcome, now: 
             status.measured = Some(measure::with_phases(measured, [teardown]));
         }
         Some(Next::Deletes { left, .. }) => {
-            let is_late = now.duration_since(ended) > TEAR_DOWN_LIMIT;
+            let is_late = now.duration_since(ended) > teardown::LIMIT;
             let reason = if is_late { DrillReason::TearDownFailed } else { DrillReason::TearingDown };
             let message = match &outcome.not_torn_down {
                 Some(why) => format!("{left} ({why})"),

@@ -4,6 +4,7 @@
 //! [`look`] reads, [`next`] decides and is pure, [`carry_out`] deletes. Each can be done again at any moment, by the
 //! drill's own controller or by the sweeper when its drill is gone.
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
@@ -23,6 +24,9 @@ use crate::{
 
 /// Annotation of the scheduler on a claim: for a pod on this node its volume is to be made.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+/// After so long something that is still there is a failure, though it is tried on.
+pub const LIMIT: SignedDuration = SignedDuration::from_mins(5);
 
 /// What is left of a drill.
 #[derive(Clone, Debug, Default)]

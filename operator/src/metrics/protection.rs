@@ -6,7 +6,7 @@
 //! personal data.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -18,9 +18,12 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
-use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill};
+use valv_crds::{
+    Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill, reference::NAMESPACE_PREFIX,
+};
 
 use crate::{
+    drill::check,
     io::filled::Filled,
     lease::Leadership,
     overview::{self, Overview, Snapshot, TroubleCode},
@@ -206,8 +209,8 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
     };
     let last =
         |of: fn(&overview::BackupView) -> f64| each(&|tenant: &Overview| tenant.last_backup.as_ref().map(of));
-    let drill = |of: fn(&overview::DrillView) -> Option<i64>| {
-        each(&|tenant: &Overview| tenant.last_drill.as_ref().and_then(of).map(number))
+    let measured = |of: fn(&Overview) -> &Option<overview::MeasuredBy>| {
+        each(&|tenant: &Overview| of(tenant).as_ref().map(|by| number(by.seconds)))
     };
     let protected = tenants.iter().map(|tenant| {
         let unusable = |code| [TroubleCode::Unprotected, TroubleCode::PolicyUnusable].contains(&code);
@@ -218,11 +221,6 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
     let failed = tenants.iter().filter_map(|tenant| {
         let failed = tenant.failed_backup.as_ref()?;
         let labels = vec![("tenant", tenant.tenant.clone()), ("reason", failed.reason.clone())];
-        Some((labels, 1.0))
-    });
-    let drill_failed = tenants.iter().filter_map(|tenant| {
-        let drill = tenant.failed_drill.as_ref()?;
-        let labels = vec![("tenant", tenant.tenant.clone()), ("reason", drill.reason.clone())];
         Some((labels, 1.0))
     });
     let keys = |of: fn(&overview::KeyView) -> Option<f64>| -> Vec<Sample> {
@@ -273,18 +271,28 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
         ),
         (
             "valv_drill_failed",
-            "1 while a drill did not pass, and none of the same or a newer backup has since",
-            drill_failed.collect(),
+            "1 while a drill did not pass, and none of the same or a newer backup from that store has since",
+            failed_drills(tenants),
         ),
         (
             "valv_drill_rto_seconds",
-            "Recovery time that the newest drill measured",
-            drill(|drill| drill.rto_seconds),
+            "Recovery time that the newest drill measured of those that were due",
+            measured(|tenant| &tenant.recovery_time),
         ),
         (
             "valv_drill_rpo_seconds",
-            "Recovery point that the newest drill measured",
-            drill(|drill| drill.rpo_seconds),
+            "Recovery point that the newest drill measured of those that were due",
+            measured(|tenant| &tenant.recovery_point),
+        ),
+        (
+            "valv_drill_not_torn_down_timestamp_seconds",
+            "When the drill ended of which something has been left the longest",
+            unfinished(snapshot, check::left_since),
+        ),
+        (
+            "valv_drill_not_recorded_timestamp_seconds",
+            "When the drill ended whose record has been missing the longest",
+            unfinished(snapshot, check::unrecorded_since),
         ),
         (
             "valv_tampering",
@@ -323,6 +331,35 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
             last_looks(tenants),
         ),
     ]
+}
+
+/// One sample a store and a reason, whatever number of drills failed so.
+fn failed_drills(tenants: &[Overview]) -> Vec<Sample> {
+    let of_tenant = |tenant: &Overview| {
+        let of_drill = |drill: &overview::DrillView| {
+            (tenant.tenant.clone(), drill.store.clone().unwrap_or_default(), drill.reason.clone())
+        };
+        tenant.failed_drills.iter().map(of_drill).collect::<Vec<_>>()
+    };
+    let failed: BTreeSet<_> = tenants.iter().flat_map(of_tenant).collect();
+    let sample =
+        |(tenant, store, reason)| (vec![("tenant", tenant), ("store", store), ("reason", reason)], 1.0);
+    failed.into_iter().map(sample).collect()
+}
+
+/// By tenant, the oldest of what drills have `since` they ended: of the drills, and not of the tenants that are there, for
+/// a tenant may be gone before what was restored of it is.
+fn unfinished(snapshot: &Snapshot<'_>, since: fn(&RestoreDrill) -> Option<Timestamp>) -> Vec<Sample> {
+    let mut oldest: BTreeMap<String, Timestamp> = BTreeMap::new();
+    for drill in &snapshot.drills {
+        let namespace = drill.namespace().unwrap_or_default();
+        let (Some(tenant), Some(ended)) = (namespace.strip_prefix(NAMESPACE_PREFIX), since(drill)) else {
+            continue;
+        };
+        let standing = oldest.entry(tenant.to_owned()).or_insert(ended);
+        *standing = ended.min(*standing);
+    }
+    oldest.into_iter().map(|(tenant, ended)| (vec![("tenant", tenant)], seconds(ended))).collect()
 }
 
 /// By store, the oldest of the last looks: one archive that fails each time must not hide behind those that do not.
@@ -559,7 +596,7 @@ mod tests {
         assert_lines(
             &caches.scrape(),
             &[
-                "valv_drill_failed{tenant=\"ada\",reason=\"SegmentDiffers\"} 1.0",
+                "valv_drill_failed{tenant=\"ada\",store=\"\",reason=\"SegmentDiffers\"} 1.0",
                 "valv_drill_results_total{verdict=\"failed\",reason=\"SegmentDiffers\"} 1",
                 "valv_drill_last_success_timestamp_seconds{tenant=\"ada\"} 1795326060.0",
             ],

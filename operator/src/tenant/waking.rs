@@ -14,8 +14,10 @@ use kube::ResourceExt;
 use tokio::sync::mpsc;
 use valv_crds::{Backup, BackupPolicy, RestoreDrill, reference::NAMESPACE_PREFIX};
 
+use crate::drill::tampering;
+
 /// Conditions of backups and drills that a tenant's status tells of.
-const TOLD: [&str; 3] = ["Complete", "Stalled", "Passed"];
+const TOLD: [&str; 5] = ["Complete", "Stalled", "Passed", "TornDown", "Recorded"];
 
 /// Wakes tenants. What was told of each object is kept as a digest.
 #[derive(Debug)]
@@ -51,7 +53,10 @@ impl Waking {
         let status = drill.status.as_ref();
         let ended = status.and_then(|status| status.ended.as_ref()).map(|ended| ended.0);
         let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
-        let gist = digest(&(drill.uid(), ended, told(conditions)));
+        // What it found of tampering counts before it ends: it may not come to its end.
+        let tampering = tampering::found(std::iter::once(drill), None, None);
+        let tampering: Vec<_> = tampering.into_iter().map(|found| found.reason).collect();
+        let gist = digest(&(drill.uid(), ended, told(conditions), tampering));
         self.of_tenant("RestoreDrill", drill.namespace(), &drill.name_any(), gist);
     }
 
@@ -97,7 +102,9 @@ impl Waking {
 fn told(conditions: &[Condition]) -> Vec<(&str, &str, &str, &str)> {
     let told = conditions.iter().filter(|condition| TOLD.contains(&condition.type_.as_str()));
     told.map(|said| (said.type_.as_str(), said.status.as_str(), said.reason.as_str(), said.message.as_str()))
-        .filter(|(kind, status, ..)| *status == "True" || *kind == "Passed")
+        .filter(|(kind, status, reason, _)| {
+            *status == "True" || *kind == "Passed" || (*kind == "Recorded" && *reason == "NotAskedFor")
+        })
         .collect()
 }
 
