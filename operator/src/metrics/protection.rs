@@ -604,6 +604,46 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_a_drill_is_told_also_of_a_tenant_that_is_gone() {
+        let mut world = World::well();
+        let mut left = drill("bo-one", "2026-11-22T08:00:00Z", "True", "AsAsked");
+        left["metadata"]["namespace"] = json!("journal-bo");
+        left["status"]["conditions"] = json!([condition("Passed", "True", "AsAsked")]);
+        let mut hangs = drill("ada-one", "2026-11-23T08:00:00Z", "True", "AsAsked");
+        hangs["status"]["conditions"][1] = condition("TornDown", "False", "TearingDown");
+        let mut older = hangs.clone();
+        older["metadata"]["name"] = json!("ada-two");
+        older["status"]["ended"] = json!("2026-11-23T07:00:00Z");
+        let text = caches(&world, leads()).scrape();
+        assert!(!text.contains("valv_drill_not_torn_down_timestamp_seconds{"), "{text}");
+        world.drills.extend([left, hangs, older]);
+
+        assert_lines(
+            &caches(&world, leads()).scrape(),
+            &[
+                "valv_drill_not_torn_down_timestamp_seconds{tenant=\"ada\"} 1795417200.0",
+                "valv_drill_not_torn_down_timestamp_seconds{tenant=\"bo\"} 1795334400.0",
+                "valv_drill_not_recorded_timestamp_seconds{tenant=\"bo\"} 1795334400.0",
+            ],
+        );
+    }
+
+    #[test]
+    fn two_drills_that_failed_alike_are_one_sample() {
+        let mut world = World::well();
+        let mut before = drill("ada-one", "2026-11-23T07:00:00Z", "False", "StoreUnavailable");
+        before["status"]["store"] = json!("helsinki");
+        let mut after = drill("ada-two", "2026-11-23T08:00:00Z", "False", "StoreUnavailable");
+        after["status"]["backup"] = json!({ "slot": "20261123T010000Z", "store": "helsinki" });
+        world.drills.extend([before, after]);
+
+        let text = caches(&world, leads()).scrape();
+
+        let sample = "valv_drill_failed{tenant=\"ada\",store=\"helsinki\",reason=\"StoreUnavailable\"} 1.0";
+        assert_eq!(text.lines().filter(|line| *line == sample).count(), 1, "{text}");
+    }
+
+    #[test]
     fn tampering_is_counted_by_the_objects_that_report_it() {
         let mut world = World::well();
         world.backups[0]["status"]["conditions"][1] = condition("Intact", "False", "Tampered");

@@ -117,10 +117,11 @@ fn digest(of: &impl Hash) -> u64 {
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt, StreamExt};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::{
+        drill::past::tests::past_drill,
         policy::slots::tests::backup,
         tenant::protection::tests::{committed, stalled},
     };
@@ -155,6 +156,41 @@ mod tests {
         assert_eq!(woken(&mut stream), ["ada"]);
         waking.backup(&stalled(made, "20261122T010000Z", "StoreFull"));
         assert_eq!(woken(&mut stream), ["ada"]);
+    }
+
+    #[test]
+    fn a_tenant_is_woken_when_a_drill_is_torn_down_and_recorded_and_by_tampering_before_it_ends() {
+        let (waking, stream) = Waking::new();
+        let mut stream = Box::pin(stream);
+        let mut drill = past_drill("by-hand", 8, Some(8), "True", "AsAsked");
+        waking.drill(&drill);
+        assert_eq!(woken(&mut stream), ["ada"]);
+        let mut wakes = |change: Value| {
+            let mut status = json!(drill.status);
+            status.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            drill.status = serde_json::from_value(status).unwrap();
+            waking.drill(&drill);
+            !woken(&mut stream).is_empty()
+        };
+        let said = |kind: &str, status: &str, reason: &str| {
+            json!({ "type": kind, "status": status, "reason": reason, "message": "",
+                "lastTransitionTime": "2026-11-08T06:00:00Z" })
+        };
+        let all = |torn_down: &str, recorded: &str, reason: &str| {
+            json!({ "conditions": [
+                said("Passed", "True", "AsAsked"), said("TornDown", torn_down, "x"),
+                said("Recorded", recorded, reason),
+            ]})
+        };
+
+        assert!(!wakes(all("False", "False", "NotReached")), "it has its time");
+        assert!(wakes(all("True", "False", "NotReached")));
+        assert!(!wakes(all("True", "False", "RecordFailed")));
+        assert!(wakes(all("True", "False", "NotAskedFor")));
+        assert!(wakes(all("True", "True", "AsAsked")));
+        assert!(wakes(json!({ "verdicts": [
+            { "name": "Segments", "outcome": "Warned", "reason": "Tampered" },
+        ]})));
     }
 
     #[test]
