@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
 use tracing::{info, warn};
 use valv_crds::{
-    RestoreDrillStatus,
+    BackupPolicy, RestoreDrillStatus,
     drill::{DrillJob, RecordReference},
 };
 
@@ -209,6 +209,10 @@ async fn write(
         outcome.nothing_to_record = Some("no store was drilled".to_owned());
         return;
     }
+    if !is_the_policys(&name, observed.policy.as_deref(), status.backup.is_some()) {
+        outcome.nothing_to_record = Some(format!("the store {name} is none of the policy's"));
+        return;
+    }
     let (Some(store), Some(Ok(credentials))) = (&observed.store, &observed.credentials) else {
         outcome.not_recorded = Some(format!("the BackupStore {name} or its credentials are not there"));
         return;
@@ -232,6 +236,11 @@ async fn write(
             outcome.not_recorded = Some(chain(&error));
         }
     }
+}
+
+/// Whether a record may lie in the store `name`. One that a backup was restored from was the policy's when that began.
+fn is_the_policys(name: &str, policy: Option<&BackupPolicy>, is_chosen: bool) -> bool {
+    is_chosen || policy.is_none_or(|policy| policy.spec.stores.iter().any(|store| store == name))
 }
 
 /// The archive, as the tenant says; once that is gone, as the manifest's place says.

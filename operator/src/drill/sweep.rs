@@ -91,7 +91,8 @@ async fn take_away(namespace: &DynamicObject, context: &Context) -> Result<(), E
         context.cluster.apply(&wanted.key, &wanted.value, standing.map(AsRef::as_ref)).await?;
     }
     let left = teardown::look(&name, &seen, &[], &context.cluster).await?;
-    let next = teardown::next(&left);
+    let waited = namespace.creation_timestamp().map(|made| (context.now)().duration_since(made.0));
+    let next = teardown::next(&left, waited.unwrap_or_default());
     if let teardown::Next::Deletes { left, .. } = &next {
         info!(object.kind = "Namespace", object.name = name, left, "a drill that is gone left this behind");
     }
