@@ -388,8 +388,7 @@ impl Seen<'_> {
         let last_backup = self.last_backup(now);
         let Past { last, failed, judged, timed, pointed, good: _ } = self.past();
         let stores = self.policy.map(|policy| policy.spec.stores.as_slice());
-        let failed: Vec<DrillView> =
-            past::of_stores(&failed, stores).cloned().map(DrillView::from).collect();
+        let failed: Vec<DrillView> = past::of_stores(&failed, stores).cloned().map(DrillView::from).collect();
         let measured = |drill: Option<LastDrill>, of: fn(&LastDrill) -> Option<i64>| {
             drill.and_then(|drill| Some(MeasuredBy { seconds: of(&drill)?, drill: drill.name }))
         };

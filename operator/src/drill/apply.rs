@@ -5,7 +5,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use tracing::{info, warn};
 use valv_crds::{
     BackupPolicy, RestoreDrillStatus,
-    drill::{DrillJob, RecordReference},
+    drill::{DrillJob, DrilledBackup, RecordReference},
 };
 
 use super::{
@@ -209,7 +209,7 @@ async fn write(
         outcome.nothing_to_record = Some("no store was drilled".to_owned());
         return;
     }
-    if !is_the_policys(&name, observed.policy.as_deref(), status.backup.is_some()) {
+    if !is_the_policys(&name, observed.policy.as_deref(), status.backup.as_ref()) {
         outcome.nothing_to_record = Some(format!("the store {name} is none of the policy's"));
         return;
     }
@@ -239,8 +239,9 @@ async fn write(
 }
 
 /// Whether a record may lie in the store `name`. One that a backup was restored from was the policy's when that began.
-fn is_the_policys(name: &str, policy: Option<&BackupPolicy>, is_chosen: bool) -> bool {
-    is_chosen || policy.is_none_or(|policy| policy.spec.stores.iter().any(|store| store == name))
+fn is_the_policys(name: &str, policy: Option<&BackupPolicy>, restored: Option<&DrilledBackup>) -> bool {
+    let names = |policy: &BackupPolicy| policy.spec.stores.iter().any(|store| store == name);
+    restored.is_some() || policy.is_none_or(names)
 }
 
 /// The archive, as the tenant says; once that is gone, as the manifest's place says.
@@ -318,6 +319,26 @@ mod tests {
         let made = make_job(&Wanted { key: Key::new(Kind::Job, "judge"), value: job() }, &cluster).await;
         let asked = asked.lock().unwrap().clone();
         (made, asked)
+    }
+
+    #[test]
+    fn a_record_lies_in_a_store_of_the_policy_or_in_the_one_that_was_restored_from() {
+        let policy: BackupPolicy = serde_json::from_value(json!({
+            "metadata": { "name": "default" },
+            "spec": {
+                "schedule": { "cron": "0 1 * * *", "timeZone": "UTC" }, "stores": ["helsinki"],
+                "retention": { "floor": { "days": 35, "reason": "decided for a test" } },
+                "objectives": { "rpo": "24h", "rto": "4h" },
+            },
+        }))
+        .unwrap();
+        let restored: DrilledBackup =
+            serde_json::from_value(json!({ "slot": "20261122T010000Z", "store": "oslo" })).unwrap();
+
+        assert!(is_the_policys("helsinki", Some(&policy), None));
+        assert!(!is_the_policys("oslo", Some(&policy), None), "somebody named it in spec.store");
+        assert!(is_the_policys("oslo", Some(&policy), Some(&restored)), "the policy named it then");
+        assert!(is_the_policys("oslo", None, None), "nobody knows");
     }
 
     #[tokio::test]

@@ -355,8 +355,14 @@ pub(crate) mod tests {
     #[test]
     fn a_drill_that_lacked_its_key_or_its_store_fails_and_is_no_verdict() {
         let good = past_drill("good", 1, Some(1), "True", "AsAsked");
-        let none =
-            ["KeyMissing", "StoreUnavailable", "CannotRestore", "DeadlineExceeded", "ArchiveTaken", "VolumesKept"];
+        let none = [
+            "KeyMissing",
+            "StoreUnavailable",
+            "CannotRestore",
+            "DeadlineExceeded",
+            "ArchiveTaken",
+            "VolumesKept",
+        ];
         for reason in none {
             let lacked = past_drill("lacked", 8, None, "False", reason);
 

@@ -497,7 +497,8 @@ fn chooses(run: &Run, subject: &Subject, tenant: &Tenant, observed: &Observed, s
         return Plan::waits(DrillReason::StoreUnavailable, message, Begun::Yes);
     }
     let name = observed.store_name.as_deref().unwrap_or("(none)");
-    if let Some(policy) = observed.policy.as_deref().filter(|policy| !policy.spec.stores.iter().any(|store| store == name))
+    if let Some(policy) =
+        observed.policy.as_deref().filter(|policy| !policy.spec.stores.iter().any(|store| store == name))
     {
         let message = format!(
             "the BackupStore {name} is none of the policy's ({}): nothing of this tenant is read or written there",

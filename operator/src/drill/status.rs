@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use tracing::debug;
 use valv_crds::{
-    BackupPolicy, RestoreDrillStatus,
+    RestoreDrillStatus,
     condition::Saying,
     drill::{Choice, DrillCondition, DrillReason, Phase, ReadySeen},
     policy::Objectives,

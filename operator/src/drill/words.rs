@@ -79,7 +79,8 @@ pub fn has_begun(objects: &Objects, name: &str) -> bool {
     of_job.any(|pod| {
         let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
         let statuses = lists.iter().filter_map(|list| pod.data.pointer(list)?.as_array()).flatten();
-        let begun = |status: &Value| ["running", "terminated"].iter().any(|state| status["state"][state].is_object());
+        let begun =
+            |status: &Value| ["running", "terminated"].iter().any(|state| status["state"][state].is_object());
         statuses.into_iter().any(begun)
     })
 }

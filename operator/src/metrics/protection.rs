@@ -12,19 +12,24 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kube::{ResourceExt, core::DeserializeGuard, runtime::reflector::Store};
+use kube::{
+    ResourceExt,
+    core::{DeserializeGuard, DynamicObject},
+    runtime::reflector::Store,
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 use valv_crds::{
-    Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill, reference::NAMESPACE_PREFIX,
+    Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill,
+    reference::{NAMESPACE_PREFIX, TENANT_LABEL},
 };
 
 use crate::{
-    drill::check,
-    io::filled::Filled,
+    drill::{check, sweep},
+    io::{cache::Cache, filled::Filled},
     lease::Leadership,
     overview::{self, Overview, Snapshot, TroubleCode},
 };
@@ -42,6 +47,8 @@ pub struct Sources {
     pub backups: Store<DeserializeGuard<Backup>>,
     /// All drills; absent: the cluster has not the kind.
     pub drills: Option<Store<DeserializeGuard<RestoreDrill>>>,
+    /// What the cluster holds: the namespaces of drills among it.
+    pub cache: Cache,
     /// Whether all of them were listed.
     pub filled: Filled,
     /// The clock.
@@ -87,6 +94,14 @@ pub struct Counted {
 /// One sample: labels and value.
 type Sample = (Vec<(&'static str, String)>, f64);
 
+/// A drill's namespace whose drill is gone: the tenant, and when it was made.
+type Orphan = (String, Timestamp);
+
+fn orphan(namespace: &DynamicObject) -> Option<Orphan> {
+    let tenant = namespace.labels().get(TENANT_LABEL)?.clone();
+    Some((tenant, namespace.creation_timestamp()?.0))
+}
+
 /// One gauge: name, help, samples.
 type Family = (&'static str, &'static str, Vec<Sample>);
 
@@ -129,7 +144,10 @@ impl Collector for Protection {
             drills: drills.iter().filter_map(|object| object.0.as_ref().ok()).collect(),
         };
         state.counted.look(&snapshot);
-        encode(&mut encoder, &snapshot, &state.counted, (sources.now)())
+        let orphans = sources.drills.as_ref().map(|drills| sweep::orphans(&sources.cache, drills));
+        let orphans: Vec<Orphan> =
+            orphans.iter().flatten().filter_map(|namespace| orphan(namespace)).collect();
+        encode(&mut encoder, &snapshot, &orphans, &state.counted, (sources.now)())
     }
 }
 
@@ -172,11 +190,12 @@ fn has_ended(backup: &Backup) -> bool {
 fn encode(
     encoder: &mut DescriptorEncoder<'_>,
     snapshot: &Snapshot<'_>,
+    orphans: &[Orphan],
     counted: &Counted,
     now: Timestamp,
 ) -> Result<(), fmt::Error> {
     let tenants = overview::tenants(snapshot, now);
-    for (name, help, samples) in gauges(snapshot, &tenants) {
+    for (name, help, samples) in gauges(snapshot, &tenants, orphans) {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in samples {
             ConstGauge::<f64>::new(value).encode(metric.encode_family(&labels)?)?;
@@ -201,7 +220,7 @@ fn encode(
 }
 
 /// What is told of the objects as they are.
-fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
+fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview], orphans: &[Orphan]) -> Vec<Family> {
     // One sample a tenant for which there is a value.
     let each = |of: &dyn Fn(&Overview) -> Option<f64>| -> Vec<Sample> {
         let value = |tenant: &Overview| Some((vec![("tenant", tenant.tenant.clone())], of(tenant)?));
@@ -287,12 +306,12 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
         (
             "valv_drill_not_torn_down_timestamp_seconds",
             "When the drill ended of which something has been left the longest",
-            unfinished(snapshot, check::left_since),
+            unfinished(snapshot, check::left_since, orphans),
         ),
         (
             "valv_drill_not_recorded_timestamp_seconds",
             "When the drill ended whose record has been missing the longest",
-            unfinished(snapshot, check::unrecorded_since),
+            unfinished(snapshot, check::unrecorded_since, &[]),
         ),
         (
             "valv_tampering",
@@ -348,15 +367,19 @@ fn failed_drills(tenants: &[Overview]) -> Vec<Sample> {
 }
 
 /// By tenant, the oldest of what drills have `since` they ended: of the drills, and not of the tenants that are there, for
-/// a tenant may be gone before what was restored of it is.
-fn unfinished(snapshot: &Snapshot<'_>, since: fn(&RestoreDrill) -> Option<Timestamp>) -> Vec<Sample> {
+/// a tenant may be gone before what was restored of it is; and of `orphans`, whose drills are gone.
+fn unfinished(
+    snapshot: &Snapshot<'_>,
+    since: fn(&RestoreDrill) -> Option<Timestamp>,
+    orphans: &[Orphan],
+) -> Vec<Sample> {
+    let of_drill = |drill: &&RestoreDrill| {
+        let tenant = drill.namespace()?.strip_prefix(NAMESPACE_PREFIX)?.to_owned();
+        Some((tenant, since(drill)?))
+    };
     let mut oldest: BTreeMap<String, Timestamp> = BTreeMap::new();
-    for drill in &snapshot.drills {
-        let namespace = drill.namespace().unwrap_or_default();
-        let (Some(tenant), Some(ended)) = (namespace.strip_prefix(NAMESPACE_PREFIX), since(drill)) else {
-            continue;
-        };
-        let standing = oldest.entry(tenant.to_owned()).or_insert(ended);
+    for (tenant, ended) in snapshot.drills.iter().filter_map(of_drill).chain(orphans.iter().cloned()) {
+        let standing = oldest.entry(tenant).or_insert(ended);
         *standing = ended.min(*standing);
     }
     oldest.into_iter().map(|(tenant, ended)| (vec![("tenant", tenant)], seconds(ended))).collect()
@@ -405,7 +428,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        io::filled::Filling,
+        io::{filled::Filling, kind::Kind},
         metrics::Metrics,
         overview::tests::{World, complete, condition, drill, failed, noon},
     };
@@ -417,6 +440,7 @@ mod tests {
         drills: Writer<DeserializeGuard<RestoreDrill>>,
         policies: Writer<DeserializeGuard<BackupPolicy>>,
         stores: Writer<DeserializeGuard<BackupStore>>,
+        cache: Cache,
         filling: Filling,
         filled: Filled,
         metrics: Metrics,
@@ -437,6 +461,7 @@ mod tests {
     fn caches(world: &World, leadership: Leadership) -> Caches {
         let (filling, filled) = Filling::new();
         let mut caches = Caches {
+            cache: Cache::empty(),
             filling,
             filled,
             tenants: Writer::default(),
@@ -461,6 +486,7 @@ mod tests {
                 stores: self.stores.as_reader(),
                 backups: self.backups.as_reader(),
                 drills: Some(self.drills.as_reader()),
+                cache: self.cache.clone(),
                 filled: self.filled.clone(),
                 now: noon,
             }
@@ -626,6 +652,30 @@ mod tests {
                 "valv_drill_not_recorded_timestamp_seconds{tenant=\"bo\"} 1795334400.0",
             ],
         );
+    }
+
+    #[test]
+    fn what_a_drill_left_whose_object_was_taken_away_is_told_from_when_its_namespace_was_made() {
+        let mut world = World::well();
+        let mut running = drill("ada-two", "2026-11-23T08:00:00Z", "True", "AsAsked");
+        running["status"] = serde_json::Value::Null;
+        world.drills.push(running);
+        let caches = caches(&world, leads());
+        let namespace = |name: &str, drill: &str| {
+            let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": {
+                "name": name, "creationTimestamp": "2026-11-23T07:00:00Z",
+                "labels": { "valv.eu/tenant": "ada", "valv.eu/drill": drill },
+            }});
+            caches.cache.put(Kind::Namespace, serde_json::from_value(namespace).unwrap());
+        };
+        namespace("drill-ada-1", "ada-two");
+        let text = caches.scrape();
+        assert!(!text.contains("valv_drill_not_torn_down_timestamp_seconds{"), "it is under way: {text}");
+
+        namespace("drill-ada-2", "somebody took its finalizer off");
+
+        let told = "valv_drill_not_torn_down_timestamp_seconds{tenant=\"ada\"} 1795417200.0";
+        assert_lines(&caches.scrape(), &[told]);
     }
 
     #[test]

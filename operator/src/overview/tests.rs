@@ -395,7 +395,8 @@ fn what_a_drill_found_is_told_when_its_object_is_gone_until_somebody_has_looked(
     let seen = world.seen();
     assert_eq!(seen.tampering, ["RestoreDrill/ada-gone"]);
     assert_eq!(codes(&seen), [TroubleCode::Tampering]);
-    let command = "kubectl annotate --overwrite journaltenant ada valv.eu/acknowledge-tampering=2026-11-15T05:41:00Z";
+    let command =
+        "kubectl annotate --overwrite journaltenant ada valv.eu/acknowledge-tampering=2026-11-15T05:41:00Z";
     assert!(seen.troubles[0].message.ends_with(command), "{}", seen.troubles[0].message);
 
     let said = json!({ "valv.eu/acknowledge-tampering": "2026-11-15T05:41:00Z" });
@@ -440,7 +441,9 @@ fn failures_in_two_stores_are_two_troubles() {
     let seen = world.seen();
 
     assert_eq!(codes(&seen), [TroubleCode::DrillFailed, TroubleCode::DrillFailed]);
-    assert!(seen.troubles.iter().any(|told| told.message.contains("from frankfurt did not pass: FilesDiffer")));
+    assert!(
+        seen.troubles.iter().any(|told| told.message.contains("from frankfurt did not pass: FilesDiffer"))
+    );
     assert_eq!(seen.failed_drills.len(), 2);
 }
 

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use jiff::Timestamp;
 use serde::Serialize;
-use valv_crds::{
-    BackupPolicy, BackupStore, JournalTenant, reference::ACKNOWLEDGE_TAMPERING_ANNOTATION,
-};
+use valv_crds::{BackupPolicy, BackupStore, JournalTenant, reference::ACKNOWLEDGE_TAMPERING_ANNOTATION};
 
 use super::{ArchiveView, MeasuredBy, Overview, find};
 

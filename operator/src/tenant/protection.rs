@@ -149,6 +149,7 @@ fn told(
     });
     let past = past::past(seen.drills.iter(), Some(&standing));
     let acknowledged = tampering::acknowledged(&tenant.object, now);
+    let tampering = tampering::found(seen.drills.iter(), Some(&standing), acknowledged);
     ProtectionStatus {
         last_slot,
         next_start: next.map(Time),
@@ -158,7 +159,7 @@ fn told(
         failed_drill: past.failed.last().cloned(),
         failed_drills: past.failed,
         judged_drill: past.judged,
-        tampering: tampering::found(seen.drills.iter(), Some(&standing), acknowledged),
+        tampering,
         good_slot: past.good,
         last_drill_slot: drill_slots
             .max()

@@ -785,10 +785,7 @@ fn a_journal_that_does_not_answer_fails_the_drill() {
 fn whatever_stops_a_drill_takes_key_and_credentials_away_at_once() {
     let stops: [fn(&mut World); 4] = [
         |world| world.drill.spec.cancel = true,
-        |world| {
-            world.drill.metadata.deletion_timestamp =
-                Some(Time(world.now))
-        },
+        |world| world.drill.metadata.deletion_timestamp = Some(Time(world.now)),
         |world| world.observed.tenant = None,
         |world| world.now = at("2026-11-23T00:00:00Z"),
     ];

@@ -86,9 +86,7 @@ pub fn stalled(mut backup: Backup, slot: &str, reason: &str) -> Backup {
 }
 
 fn drill(name: &str, passed: &str, ended: &str) -> RestoreDrill {
-    let said = |kind: &str, status: &str, reason: &str| {
-        json!({ "type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": ended })
-    };
+    let said = |kind: &str, status: &str, reason: &str| json!({ "type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": ended });
     serde_json::from_value(json!({
         "apiVersion": "valv.eu/v1alpha1", "kind": "RestoreDrill",
         "metadata": { "name": name, "namespace": "journal-ada" }, "spec": { "origin": "Scheduled" },
