@@ -594,7 +594,7 @@ fn restores(
         return Plan { apply, ..Plan::of(step, Some(WHILE_RUNNING)) };
     }
     match stood {
-        Stood::Runs { trouble: None } if has_no_volumes(run, observed, now) => Plan::runs(format!(
+        Stood::Runs { trouble: None } if has_no_volumes(observed, now) => Plan::runs(format!(
             "the pod that restores has not begun: an image or a volume is late, or the Secret {KEY_SECRET} in {} has no key {KEY_FILE}. If so delete it, and make it anew: {}",
             subject.into,
             bring_key(subject)
@@ -635,9 +635,10 @@ fn restores(
 
 /// Whether the pod that restores has had its node and no trouble for a while, and has not begun: a volume of it cannot be
 /// mounted, which only events tell of.
-fn has_no_volumes(run: &Run, observed: &Observed, now: Timestamp) -> bool {
-    let came = run.status().key_came.map(|came| came.0);
-    let is_long = came.is_some_and(|came| now.duration_since(came) > MOUNTED_WITHIN);
+fn has_no_volumes(observed: &Observed, now: Timestamp) -> bool {
+    let job = observed.objects.get(&Key::new(Kind::Job, RESTORE));
+    let made = job.and_then(|job| job.creation_timestamp());
+    let is_long = made.is_some_and(|made| now.duration_since(made.0) > MOUNTED_WITHIN);
     is_long && !words::has_begun(&observed.objects, RESTORE)
 }
 

@@ -264,7 +264,7 @@ keyholder: {namespace: valv-keys, serviceAccount: valv-keyholder, deliveryRole: 
             let pod = json!({
                 "metadata": { "labels": { "valv.eu/role": role } },
                 "status": { "conditions": [
-                    { "type": "Ready", "status": "True", "lastTransitionTime": "2026-11-22T09:50:05Z" },
+                    { "type": "Ready", "status": "True", "lastTransitionTime": "2026-11-22T09:45:05Z" },
                 ]},
             });
             put(&mut self.observed.objects, Kind::Pod, &format!("{name}-0"), pod);
@@ -315,8 +315,8 @@ fn a_drill_passes_when_it_was_restored_judged_and_the_journal_answers() {
     assert_eq!(world.passed(), ("True".into(), "AsAsked".into()));
     let status = world.drill.status.clone().unwrap();
     let measured = status.measured.unwrap();
-    // From 09:30:10, when it was first looked at, until 09:50:05, less the two minutes of the checks.
-    assert_eq!(measured.rto_seconds, Some(17 * 60 + 55));
+    // From 09:30:10, when it was first looked at, until 09:45:05, less the two minutes of the checks.
+    assert_eq!(measured.rto_seconds, Some(12 * 60 + 55));
     // From 01:05:00 until 09:30:10.
     assert_eq!(measured.rpo_seconds, Some(8 * 3600 + 25 * 60 + 10));
     assert_eq!(world.says(DrillCondition::ObjectivesMet).1, "AsAsked");
@@ -532,11 +532,11 @@ fn a_journal_without_a_probe_passes_with_a_warning_and_not_as_one_that_answered(
 
 #[test]
 fn a_journal_that_answers_is_watched_before_it_counts_whatever_the_operators_clock_says() {
-    // It is ready since 09:50:05 by its node's clock.
-    for now in ["2026-11-22T09:50:08Z", "2026-11-22T09:40:00Z", "2026-11-22T10:00:00Z"] {
+    // It is ready since 09:45:05 by its node's clock.
+    for now in ["2026-11-22T09:45:08Z", "2026-11-22T09:40:00Z", "2026-11-22T10:00:00Z"] {
         let mut world = World::judged(&judged_well());
         world.now = at(now);
-        // Its judge ended at 09:33:00, and it is late; what stays ready since 09:50:05 came in time.
+        // Its judge ended at 09:33:00.
         world.settings.drills.journal_limit = Duration::from_secs(3600);
         for _ in 0..8 {
             world.look();
@@ -628,6 +628,9 @@ fn a_key_without_its_key_is_waited_past_and_told() {
     let volumes = job.data.pointer("/spec/template/spec/volumes").unwrap().as_array().unwrap();
     let key = volumes.iter().find(|volume| volume["name"] == "key").unwrap();
     assert_eq!(key["secret"]["items"], json!([{ "key": "identity", "path": "identity" }]));
+    let mut made = job.as_ref().clone();
+    made.metadata.creation_timestamp = Some(Time(world.now));
+    world.observed.objects.insert(Key::new(Kind::Job, RESTORE), Arc::new(made));
     let owner = json!([{ "apiVersion": "batch/v1", "kind": "Job", "name": RESTORE, "uid": "restore-uid", "controller": true }]);
     let waiting = |state: Value| {
         json!({ "metadata": { "ownerReferences": owner }, "status": {
@@ -1007,7 +1010,7 @@ fn a_drill_waits_where_others_work_and_takes_no_room_while_it_waits_for_its_key(
     world.look();
     world.look();
     assert_eq!(world.passed().1, "KeyMissing");
-    assert!(!check::works(&world.drill));
+    assert!(!check::works(&world.drill, world.now));
 
     // The key comes when others have taken its place.
     world.bring_key();
@@ -1018,7 +1021,7 @@ fn a_drill_waits_where_others_work_and_takes_no_room_while_it_waits_for_its_key(
 
     world.observed.room = Room::Free;
     world.look();
-    assert!(world.has(Kind::Job, RESTORE) && check::works(&world.drill));
+    assert!(world.has(Kind::Job, RESTORE) && check::works(&world.drill, world.now));
 }
 
 #[test]
