@@ -92,3 +92,15 @@ echo "the keys of drills are the key holder's alone"
 drills=$(render --set drills.concurrent=9 --set drills.storageClassName=gone)
 grep -q 'concurrent: 9' <<<"$drills" && grep -q 'storageClassName: gone' <<<"$drills" || fail "the settings of drills do not reach the operator"
 refused "no drill at all" "'/drills/concurrent': minimum" --set drills.concurrent=0
+
+# Nobody goes into a drill, asks it by way of the API server, or takes the operator's way in away.
+guard=$(render --show-only templates/admission/drill-guard.yaml)
+for way in pods/exec pods/attach pods/portforward pods/proxy services/proxy pods/ephemeralcontainers rolebindings; do
+  grep -Eq "resources: \[.*\b$way\b" <<<"$guard" || fail "$way of a drill is not guarded"
+done
+grep -q 'object.?subjects == oldObject.?subjects && object.?roleRef == oldObject.?roleRef' <<<"$guard" || fail "whom a drill's bindings bind can be changed"
+due=$(render --show-only templates/admission/backup-guard.yaml | awk '/^---/ { doc = "" } { doc = doc $0 "\n" } /operations: \[UPDATE, DELETE\]/ { print doc }')
+grep -q 'resources: \[backups, restoredrills\]' <<<"$due" || fail "drills of the schedule can be cancelled or deleted"
+named=$(render --set 'stores.egress[0].cidr=203.0.113.0/24' --set 'stores.egress[0].ports={443}' --set 'stores.egress[0].stores={helsinki}')
+grep -A1 '^ *stores:$' <<<"$named" | grep -q -- '- helsinki' || fail "which store answers where does not reach the operator"
+echo "what a drill restored is guarded, and its drills of the schedule are"

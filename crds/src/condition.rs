@@ -140,6 +140,10 @@ pub enum Reason {
     NeverDrilled,
     /// The last drill did not pass; its own conditions say why.
     DrillFailed,
+    /// A drill ended, and something that it restored is still there.
+    DrillNotTornDown,
+    /// A drill ended, and its signed record does not lie in the store.
+    DrillNotRecorded,
     /// A key was never proven to open a backup.
     NeverProven,
 }

@@ -174,6 +174,10 @@ pub struct RestoreDrillStatus {
     #[schemars(length(max = 8))]
     pub jobs: Vec<DrillJob>,
 
+    /// Name of the `BackupStore` that it restores from, or that it looked in last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+
     /// What it restores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<DrilledBackup>,
@@ -193,6 +197,10 @@ pub struct RestoreDrillStatus {
     /// When it had its key, and room to go on. Its deadline does not count from `keyAsked` until here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_came: Option<Time>,
+
+    /// Since when the restored journal is ready: it must stay so for a moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<ReadySeen>,
 
     /// When its verdict stood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,6 +252,15 @@ pub struct DrillJob {
     /// Its UID.
     #[schemars(length(min = 1, max = 63))]
     pub uid: String,
+}
+
+/// That the restored journal is ready.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct ReadySeen {
+    /// Since when, by its node's clock.
+    pub since: Time,
+    /// When the operator first saw that, by its own.
+    pub seen: Time,
 }
 
 /// A key that was brought for a drill. Never what it is.
@@ -534,6 +551,8 @@ pub enum DrillReason {
     AttachmentMissing,
     /// An attachment has another digest than the database says.
     AttachmentDiffers,
+    /// `inventorySQL` names no attachment, and there are some: nobody asked the database about any of them.
+    AttachmentsUnnamed,
     /// The policy's question was answered with false, or with no boolean.
     SqlFalse,
     /// The policy's question failed or took too long.

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Slot, schedule::MissedSlots, text};
+use crate::{Slot, drill::Choice, schedule::MissedSlots, text};
 
 /// How this tenant is backed up.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -83,13 +83,27 @@ pub struct ProtectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_drill: Option<LastDrill>,
 
-    /// The newest drill that failed, until a later one of the same or a newer backup passes.
+    /// The newest of `failedDrills`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_drill: Option<LastDrill>,
 
-    /// The newest drill that came to a verdict on a backup: one that lacked its store, its key or its time has none.
+    /// Drills that failed, of each store that of the newest backup, until a later one from the same store passes with the
+    /// same or a newer backup; and of each store the newest that failed before it had a backup, until a later one passes with
+    /// the newest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub failed_drills: Vec<LastDrill>,
+
+    /// The newest drill that came to a verdict on a backup: one that lacked its store, its key or its time has none. One
+    /// of a backup that was named is not the one that was due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judged_drill: Option<LastDrill>,
+
+    /// Drills that found that what lies in a store was changed, the newest last. They stay when their objects go, until
+    /// somebody who has looked says so by the annotation `valv.eu/acknowledge-tampering`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tampering: Vec<TamperingFound>,
 
     /// Slot of the newest backup that a drill found good, its row counts among it: those of later backups are
     /// compared with these.
@@ -198,9 +212,15 @@ pub struct LastBackup {
 pub struct LastDrill {
     /// Name of the `RestoreDrill`.
     pub name: String,
+    /// What it was asked to restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
     /// Slot of the backup that it restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<Slot>,
+    /// Name of the `BackupStore` that it restored from, or looked in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// When it ended.
     pub ended: Time,
     /// `status` of its condition `Passed`.
@@ -213,6 +233,24 @@ pub struct LastDrill {
     /// Recovery point that it measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpo_seconds: Option<i64>,
+}
+
+/// A drill that found that what lies in a store was changed.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TamperingFound {
+    /// Name of the `RestoreDrill`.
+    pub drill: String,
+    /// Name of the `BackupStore` that it restored from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// Slot of the backup that it restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Slot>,
+    /// `reason` of its first verdict that says so.
+    pub reason: String,
+    /// When its verdict stood; while it is under way, when it began.
+    pub found: Time,
 }
 
 /// A key, and when it was last proven.

@@ -54,6 +54,10 @@ pub const CONFIRM_DELETION_ANNOTATION: &str = "valv.eu/confirm-deletion";
 /// acknowledged, with commas between. Which digest is asked for stands in the event and in the tenant's status.
 pub const ACKNOWLEDGE_DELETION_ANNOTATION: &str = "valv.eu/acknowledge-deletion";
 
+/// Annotation on a tenant: somebody has looked at all tampering that drills found up to this moment, RFC 3339. One that has
+/// not come acknowledges nothing.
+pub const ACKNOWLEDGE_TAMPERING_ANNOTATION: &str = "valv.eu/acknowledge-tampering";
+
 /// Annotation on a `BackupStore`: holds that end though nobody can take them out of the spec of a tenant that is gone,
 /// as `<archive>/<slot>` with commas between.
 pub const LIFT_HOLDS_ANNOTATION: &str = "valv.eu/lift-holds";

@@ -172,6 +172,7 @@ pub async fn run(
         stores: known.stores.clone(),
         backups: known.backups.clone(),
         drills: Some(known.drills.clone()),
+        cache: cache.clone(),
         filled: filled.clone(),
         now: runtime.now,
     });

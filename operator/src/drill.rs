@@ -23,6 +23,7 @@ pub mod plan;
 pub mod record;
 pub mod status;
 pub mod sweep;
+pub mod tampering;
 pub mod teardown;
 pub mod turns;
 pub mod verdicts;

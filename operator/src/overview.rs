@@ -17,15 +17,19 @@ use sha2::{Digest, Sha256};
 use valv_crds::{
     Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill, Slot,
     backup::{BackupReason, Stage},
-    drill::{DrillReason, Outcome},
-    protection::{KeyRole, LastDrill},
+    drill::DrillCondition,
+    protection::{KeyRole, LastDrill, TamperingFound},
     reference::NAMESPACE_PREFIX,
     store::BreakerState,
 };
 
 use crate::{
     digest::hex,
-    drill::past::{self, Past},
+    drill::{
+        check,
+        past::{self, Past},
+        tampering, teardown,
+    },
     schedule::Schedule,
 };
 
@@ -42,6 +46,9 @@ const DAY: i64 = 86_400;
 
 /// A copy that is not there by then is missing.
 const COPIED_WITHIN_SECONDS: i64 = 6 * 3600;
+
+/// A record is written in seconds: after so long something keeps it from being.
+const RECORDED_WITHIN_SECONDS: i64 = 600;
 
 /// All objects that something is told of.
 #[derive(Clone, Debug, Default)]
@@ -85,8 +92,18 @@ pub struct Overview {
     pub running_backup: Option<RunningBackup>,
     /// The newest drill that ended, and that nobody stopped.
     pub last_drill: Option<DrillView>,
-    /// The newest drill that failed, until a later one of the same or a newer backup passes.
+    /// The newest of those that failed.
     pub failed_drill: Option<DrillView>,
+    /// Drills that failed, by store, until a later one from the same store passes with the same or a newer backup.
+    pub failed_drills: Vec<DrillView>,
+    /// The recovery time that the newest drill measured of those that were due.
+    pub recovery_time: Option<MeasuredBy>,
+    /// The recovery point likewise.
+    pub recovery_point: Option<MeasuredBy>,
+    /// Drills that ended a while ago, and of which something that they restored is left.
+    pub not_torn_down: Vec<Unfinished>,
+    /// Drills that ended a while ago, and whose record lies in no store.
+    pub not_recorded: Vec<Unfinished>,
     /// When the newest drill that passed ended.
     pub last_drill_passed: Option<Timestamp>,
     /// When the next drill must have ended: later it is overdue.
@@ -99,6 +116,8 @@ pub struct Overview {
     pub copies_missing: i64,
     /// Backups and drills that report tampering, as `Kind/name`; and stores in which backups are missing.
     pub tampering: Vec<String>,
+    /// What drills found of it, and nobody has acknowledged yet; the newest last.
+    pub tampering_found: Vec<TamperingFound>,
     /// What is wrong, the worst first. Empty: all is well.
     pub troubles: Vec<Trouble>,
 }
@@ -179,6 +198,8 @@ pub struct DrillView {
     pub name: String,
     /// Slot of the backup that it restored.
     pub backup: Option<Slot>,
+    /// Name of the `BackupStore` that it restored from, or looked in.
+    pub store: Option<String>,
     /// When it ended.
     pub ended: Timestamp,
     /// `True`: the backup could be restored, and all was there.
@@ -193,9 +214,32 @@ pub struct DrillView {
 
 impl From<LastDrill> for DrillView {
     fn from(drill: LastDrill) -> Self {
-        let LastDrill { name, backup, ended, passed, reason, rto_seconds, rpo_seconds } = drill;
-        Self { name, backup, ended: ended.0, passed, reason, rto_seconds, rpo_seconds }
+        let LastDrill { name, choice: _, backup, store, ended, passed, reason, rto_seconds, rpo_seconds } =
+            drill;
+        Self { name, backup, store, ended: ended.0, passed, reason, rto_seconds, rpo_seconds }
     }
+}
+
+/// What a drill measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeasuredBy {
+    /// Name of the `RestoreDrill`.
+    pub drill: String,
+    /// What it measured.
+    pub seconds: i64,
+}
+
+/// A drill that ended, and is not over.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unfinished {
+    /// Name of the `RestoreDrill`.
+    pub name: String,
+    /// When its verdict stood.
+    pub ended: Timestamp,
+    /// What is left, or why the record is not written, as far as its status says it.
+    pub message: String,
 }
 
 /// A key that backups are encrypted for.
@@ -342,7 +386,13 @@ impl Seen<'_> {
     fn overview(&self, namespace: String, now: Timestamp) -> Overview {
         let name = self.tenant.name_any();
         let last_backup = self.last_backup(now);
-        let Past { last, failed, judged, good: _ } = self.past();
+        let Past { last, failed, judged, timed, pointed, good: _ } = self.past();
+        let stores = self.policy.map(|policy| policy.spec.stores.as_slice());
+        let failed: Vec<DrillView> = past::of_stores(&failed, stores).cloned().map(DrillView::from).collect();
+        let measured = |drill: Option<LastDrill>, of: fn(&LastDrill) -> Option<i64>| {
+            drill.and_then(|drill| Some(MeasuredBy { seconds: of(&drill)?, drill: drill.name }))
+        };
+        let tampering_found = self.tampering_found(now);
         let failed_backup = self.failed_backup(last_backup.as_ref());
         let is_due = !self.tenant.spec.suspended && self.tenant.metadata.deletion_timestamp.is_none();
         let mut overview = Overview {
@@ -356,13 +406,19 @@ impl Seen<'_> {
             failed_backup,
             running_backup: self.running_backup(),
             last_drill: last.map(DrillView::from),
-            failed_drill: failed.map(DrillView::from),
+            failed_drill: failed.last().cloned(),
+            failed_drills: failed,
+            recovery_time: measured(timed, |drill| drill.rto_seconds),
+            recovery_point: measured(pointed, |drill| drill.rpo_seconds),
+            not_torn_down: self.not_torn_down(now),
+            not_recorded: self.not_recorded(now),
             last_drill_passed: self.last_drill_passed(),
             drill_due: self.drill_due(&name, judged.as_ref()).filter(|_| is_due),
             keys: self.keys(),
             archives: self.archives(),
             copies_missing: self.copies_missing(now),
-            tampering: self.tampering(),
+            tampering: self.tampering(&tampering_found),
+            tampering_found,
             troubles: vec![],
             tenant: name,
         };
@@ -526,7 +582,41 @@ impl Seen<'_> {
         i64::from(compared).max(i64::try_from(late).unwrap_or(i64::MAX))
     }
 
-    fn tampering(&self) -> Vec<String> {
+    /// Drills that ended longer ago than tearing down takes, whatever their status says of it.
+    fn not_torn_down(&self, now: Timestamp) -> Vec<Unfinished> {
+        let limit = teardown::LIMIT.as_secs();
+        self.unfinished(DrillCondition::TornDown, check::left_since, limit, now)
+    }
+
+    fn not_recorded(&self, now: Timestamp) -> Vec<Unfinished> {
+        self.unfinished(DrillCondition::Recorded, check::unrecorded_since, RECORDED_WITHIN_SECONDS, now)
+    }
+
+    fn unfinished(
+        &self,
+        kind: DrillCondition,
+        since: fn(&RestoreDrill) -> Option<Timestamp>,
+        limit: i64,
+        now: Timestamp,
+    ) -> Vec<Unfinished> {
+        let unfinished = self.drills.iter().filter_map(|drill| {
+            let ended = since(drill).filter(|ended| seconds_between(*ended, now) > limit)?;
+            let conditions = drill.status.as_ref().map(|status| status.conditions.as_slice());
+            let said = find(conditions.unwrap_or_default(), &format!("{kind:?}"));
+            let message = said.map(|said| said.message.clone()).unwrap_or_default();
+            Some(Unfinished { name: drill.name_any(), ended, message })
+        });
+        let mut unfinished: Vec<_> = unfinished.collect();
+        unfinished.sort_by_key(|drill| drill.ended);
+        unfinished
+    }
+
+    fn tampering_found(&self, now: Timestamp) -> Vec<TamperingFound> {
+        let acknowledged = tampering::acknowledged(self.tenant, now);
+        tampering::found(self.drills.iter().copied(), self.protection(), acknowledged)
+    }
+
+    fn tampering(&self, found: &[TamperingFound]) -> Vec<String> {
         let backups = self.backups.iter().filter(|backup| {
             let status = backup.status.as_ref();
             let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
@@ -535,17 +625,11 @@ impl Seen<'_> {
                     complete.reason == format!("{:?}", BackupReason::SignatureInvalid)
                 })
         });
-        let drills = self.drills.iter().filter(|drill| {
-            let verdicts = drill.status.as_ref().map(|status| status.verdicts.as_slice()).unwrap_or_default();
-            verdicts.iter().any(|verdict| {
-                matches!(verdict.outcome, Outcome::Failed | Outcome::Warned) && is_tampering(verdict.reason)
-            })
-        });
         let backups = backups.map(|backup| format!("Backup/{}", backup.name_any()));
         let archives = self.archives().into_iter().filter(|archive| !archive.missing.is_empty());
         let archives = archives.map(|archive| format!("BackupStore/{}", archive.store));
         let backups = archives.chain(backups);
-        backups.chain(drills.map(|drill| format!("RestoreDrill/{}", drill.name_any()))).collect()
+        backups.chain(found.iter().map(|found| format!("RestoreDrill/{}", found.drill))).collect()
     }
 }
 
@@ -589,26 +673,13 @@ pub fn ended_drill(drill: &RestoreDrill) -> Option<DrillView> {
     Some(DrillView {
         name: drill.name_any(),
         backup: status.backup.as_ref().map(|backup| backup.slot),
+        store: status.backup.as_ref().map(|backup| backup.store.clone()).or_else(|| status.store.clone()),
         ended,
         passed: passed.status.clone(),
         reason: passed.reason.clone(),
         rto_seconds: status.measured.as_ref().and_then(|measured| measured.rto_seconds),
         rpo_seconds: status.measured.as_ref().and_then(|measured| measured.rpo_seconds),
     })
-}
-
-/// Whether a verdict for `reason` means that somebody changed what lies in a store.
-fn is_tampering(reason: DrillReason) -> bool {
-    [
-        DrillReason::Tampered,
-        DrillReason::CatalogueRolledBack,
-        DrillReason::SignatureMissing,
-        DrillReason::SignatureInvalid,
-        DrillReason::SegmentsSwapped,
-        DrillReason::SentinelDiffers,
-        DrillReason::PreviousUnreadable,
-    ]
-    .contains(&reason)
 }
 
 /// As a tenant's status names a key: the first 16 hex digits of the SHA-256 of its recipient.

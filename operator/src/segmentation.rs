@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use valv_crds::reference::ROLE_LABEL;
 
 use crate::{
-    settings::{Network, Pods},
+    settings::{Egress, Network, Pods},
     tenant::{check::Tenant, objects::journal::HTTPS_PORT},
 };
 
@@ -101,10 +101,10 @@ pub fn policies(tenant: &Tenant, network: &Network) -> Vec<(&'static str, Value)
     policies
 }
 
-/// The network policies of a drill, by name: each a `spec`. Who restores reaches the stores and the cluster's DNS, the
-/// journal its database and not so much as DNS, by whose questions records could be carried out; nobody else reaches
-/// anything: what was restored is quarantined.
-pub fn drill_policies(network: &Network) -> Vec<(&'static str, Value)> {
+/// The network policies of a drill from `store`, by name: each a `spec`. Who restores reaches that store, as far as the
+/// settings say where it is, and the cluster's DNS, the journal its database and not so much as DNS, by whose questions
+/// records could be carried out; nobody else reaches anything: what was restored is quarantined.
+pub fn drill_policies(network: &Network, store: Option<&str>) -> Vec<(&'static str, Value)> {
     let mut policies = vec![
         (
             "deny-all",
@@ -129,7 +129,12 @@ pub fn drill_policies(network: &Network) -> Vec<(&'static str, Value)> {
         ),
     ];
     if !network.stores.is_empty() {
-        policies.push(("allow-to-stores", stores_for(network, &[Role::Restore])));
+        let is_needed = |egress: &&Egress| {
+            let is_of = |store: &str| egress.stores.iter().any(|named| named == store);
+            egress.stores.is_empty() || store.is_none_or(is_of)
+        };
+        let needed = network.stores.iter().filter(is_needed);
+        policies.push(("allow-to-stores", stores_for(needed, &[Role::Restore])));
     }
     policies
 }
@@ -151,13 +156,11 @@ fn dns_for(network: &Network, roles: &[Role]) -> Value {
 
 /// Who writes and who reads back reach the stores, and nobody else does.
 fn stores(network: &Network) -> Value {
-    stores_for(network, &[Role::Backup, Role::Verification])
+    stores_for(network.stores.iter(), &[Role::Backup, Role::Verification])
 }
 
-fn stores_for(network: &Network, roles: &[Role]) -> Value {
-    let to: Vec<_> = network
-        .stores
-        .iter()
+fn stores_for<'a>(stores: impl Iterator<Item = &'a Egress>, roles: &[Role]) -> Value {
+    let to: Vec<_> = stores
         .map(|store| {
             let ports: Vec<_> = store.ports.iter().map(|&number| port(number.into())).collect();
             json!({ "to": [{ "ipBlock": { "cidr": store.cidr.to_string() } }], "ports": ports })
@@ -229,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_restored_journal_reaches_its_database_and_not_so_much_as_dns() {
-        let policies = drill_policies(&Network::default());
+        let policies = drill_policies(&Network::default(), None);
 
         let selects_journal = |spec: &Value| {
             let selector = spec["podSelector"].to_string();
@@ -240,5 +243,29 @@ mod tests {
         assert_eq!(opens, ["allow-to-database"]);
         let (_, dns) = policies.iter().find(|(name, _)| *name == "allow-dns").unwrap();
         assert!(dns["podSelector"].to_string().contains(Role::Restore.as_str()));
+    }
+
+    #[test]
+    fn who_restores_reaches_the_store_that_is_drilled_and_no_other_whose_addresses_are_named() {
+        let egress = |last: u8, stores: &[&str]| Egress {
+            cidr: format!("203.0.113.{last}/32").parse().unwrap(),
+            ports: vec![443],
+            stores: stores.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let stores = vec![egress(1, &["helsinki"]), egress(2, &["frankfurt"]), egress(3, &[])];
+        let network = Network { stores, ..Network::default() };
+        let reached = |store: Option<&str>| {
+            let policies = drill_policies(&network, store);
+            let (_, spec) = policies.into_iter().find(|(name, _)| *name == "allow-to-stores").unwrap();
+            let to = spec["egress"].to_string();
+            [1, 2, 3].map(|last| to.contains(&format!("203.0.113.{last}/32")))
+        };
+
+        assert_eq!(reached(Some("helsinki")), [true, false, true]);
+        assert_eq!(reached(Some("frankfurt")), [false, true, true]);
+        assert_eq!(reached(None), [true, true, true]);
+        // A tenant's backups may go to any.
+        let tenants = super::stores(&network).to_string();
+        assert!(tenants.contains("203.0.113.1/32") && tenants.contains("203.0.113.2/32"));
     }
 }

@@ -255,6 +255,9 @@ pub struct Egress {
     pub cidr: Cidr,
     /// On which TCP ports.
     pub ports: Vec<u16>,
+    /// The `BackupStore`s that answer there: a drill reaches them from no other. Default: any may.
+    #[serde(default)]
+    pub stores: Vec<String>,
 }
 
 impl Default for Network {

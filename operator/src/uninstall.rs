@@ -1,6 +1,7 @@
 //! Takes the operator out of a cluster and leaves the tenants: what the chart's pre-delete hook runs.
 //!
-//! The operator is stopped first, else it would put its finalizers back. Then the finalizer is taken from every
+//! Drills end first, while there is still an operator that takes away what they restored. Then it is stopped, else it
+//! would put its finalizers back. Then the finalizer is taken from every
 //! tenant, else a tenant could never be deleted again. Nothing of a tenant is deleted: its namespace, database
 //! and volumes stay as they are, and an operator that is installed again finds them.
 
@@ -131,37 +132,88 @@ impl fmt::Display for Report {
     }
 }
 
-/// Stops the operator in `namespace`, waits at most `patience` for its pods to go, and takes the finalizer from
-/// every tenant. Running it again does what is left to do.
+/// Cancels the drills and waits twice `patience` at most for what they restored to go, stops the operator in `namespace`,
+/// waits at most `patience` for its pods to go, and takes the finalizer from every tenant. Running it again does what is
+/// left to do.
 ///
 /// # Errors
 /// See [`Error`]. If the pods do not go, no finalizer is removed: a running operator would put it back.
 pub async fn run(client: &Client, namespace: &str, patience: Duration) -> Result<Report, Error> {
+    end_drills(client, patience * 2).await?;
     stop_operator(client, namespace).await?;
     await_pods_gone(client, namespace, patience).await?;
     let drills = release_drills(client).await?;
     Ok(Report { drills, ..release_tenants(client).await? })
 }
 
-/// Lets the drills go, without which no tenant's namespace could be deleted, and says where what they restored is.
-async fn release_drills(client: &Client) -> Result<BTreeSet<String>, Error> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("valv.eu", "v1alpha1", "RestoreDrill"));
-    let failed = |source| Error::ListDrills(Box::new(source));
-    let all = Api::<DynamicObject>::all_with(client.clone(), &kind);
-    let drills = match all.list_metadata(&ListParams::default()).await {
-        Ok(list) => list.items,
-        // The kind itself is gone: so are all drills.
-        Err(kube::Error::Api(status)) if status.code == 404 => vec![],
-        Err(source) => return Err(failed(source)),
-    };
-    for drill in drills {
+/// Cancels all drills, and waits for `patience` until what they restored is gone. Whatever is there then is told at the
+/// end: nobody takes it away any more, and nothing guards it.
+async fn end_drills(client: &Client, patience: Duration) -> Result<(), Error> {
+    if restored(client).await?.is_empty() {
+        return Ok(());
+    }
+    let kind = drill_kind();
+    for drill in drills(client).await? {
         let home = drill.namespace().unwrap_or_default();
         let api = Api::<DynamicObject>::namespaced_with(client.clone(), &home, &kind);
+        cancel(&api, &drill.name_any()).await?;
+    }
+    info!("waiting for what drills restored to be taken away");
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let mut left = BTreeSet::new();
+    let waiting = watch_until_gone(namespaces, DRILL_LABEL, |_| true, &mut left);
+    if timeout(patience, waiting).await.is_err() {
+        warn!(?left, "not all that drills restored is gone in time, going on");
+    }
+    Ok(())
+}
+
+/// Cancels the drill `name`. One that ended stays as it is, and one that is gone is as good as ended.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is no write of the operator, and of one field that only ever goes one way"
+)]
+async fn cancel(api: &Api<DynamicObject>, name: &str) -> Result<(), Error> {
+    let patch = Patch::Merge(json!({ "spec": { "cancel": true } }));
+    match api.patch(name, &PatchParams::default(), &patch).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => {
+            Err(Error::Release { kind: "RestoreDrill", name: name.to_owned(), source: Box::new(source) })
+        }
+    }
+}
+
+fn drill_kind() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("valv.eu", "v1alpha1", "RestoreDrill"))
+}
+
+async fn drills(client: &Client) -> Result<Vec<PartialObjectMeta<DynamicObject>>, Error> {
+    let all = Api::<DynamicObject>::all_with(client.clone(), &drill_kind());
+    match all.list_metadata(&ListParams::default()).await {
+        Ok(list) => Ok(list.items),
+        // The kind itself is gone: so are all drills.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(vec![]),
+        Err(source) => Err(Error::ListDrills(Box::new(source))),
+    }
+}
+
+/// The namespaces with what drills restored.
+async fn restored(client: &Client) -> Result<BTreeSet<String>, Error> {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let left = namespaces.list_metadata(&ListParams::default().labels(DRILL_LABEL)).await;
+    let left = left.map_err(|source| Error::ListDrills(Box::new(source)))?;
+    Ok(left.items.iter().map(ResourceExt::name_any).collect())
+}
+
+/// Lets the drills go, without which no tenant's namespace could be deleted, and says where what they restored is.
+async fn release_drills(client: &Client) -> Result<BTreeSet<String>, Error> {
+    for drill in drills(client).await? {
+        let home = drill.namespace().unwrap_or_default();
+        let api = Api::<DynamicObject>::namespaced_with(client.clone(), &home, &drill_kind());
         release(&api, drill, "RestoreDrill", DRILL_FINALIZER).await?;
     }
-    let namespaces = Api::<Namespace>::all(client.clone());
-    let left = namespaces.list_metadata(&ListParams::default().labels(DRILL_LABEL)).await.map_err(failed)?;
-    Ok(left.items.iter().map(ResourceExt::name_any).collect())
+    restored(client).await
 }
 
 async fn stop_operator(client: &Client, namespace: &str) -> Result<(), Error> {
@@ -184,7 +236,8 @@ async fn stop_operator(client: &Client, namespace: &str) -> Result<(), Error> {
 /// Pods that ended by themselves (evicted, completed) may stay: they run no more.
 async fn await_pods_gone(client: &Client, namespace: &str, patience: Duration) -> Result<(), Error> {
     let mut left = BTreeSet::new();
-    match timeout(patience, watch_until_gone(client, namespace, &mut left)).await {
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    match timeout(patience, watch_until_gone(pods, OPERATOR, is_running, &mut left)).await {
         Ok(()) => Ok(()),
         Err(_) => Err(Error::StillRunning {
             namespace: namespace.to_owned(),
@@ -194,10 +247,12 @@ async fn await_pods_gone(client: &Client, namespace: &str, patience: Duration) -
     }
 }
 
-/// `left` names the pods that are known to remain at any time.
-async fn watch_until_gone(client: &Client, namespace: &str, left: &mut BTreeSet<String>) {
-    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
-    let events = watcher(pods, watcher::Config::default().labels(OPERATOR));
+/// Ends when none of the objects with `labels` counts any more; `left` names those that are known to remain at any time.
+async fn watch_until_gone<K>(api: Api<K>, labels: &str, counts: fn(&K) -> bool, left: &mut BTreeSet<String>)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let events = watcher(api, watcher::Config::default().labels(labels));
     pin_mut!(events);
     let mut listed = Listed::InPart;
     while let Some(event) = events.next().await {
@@ -206,20 +261,20 @@ async fn watch_until_gone(client: &Client, namespace: &str, left: &mut BTreeSet<
                 left.clear();
                 listed = Listed::InPart;
             }
-            Ok(Event::InitApply(pod) | Event::Apply(pod)) => {
-                if is_running(&pod) {
-                    left.insert(pod.name_any());
+            Ok(Event::InitApply(object) | Event::Apply(object)) => {
+                if counts(&object) {
+                    left.insert(object.name_any());
                 } else {
-                    left.remove(&pod.name_any());
+                    left.remove(&object.name_any());
                 }
             }
-            Ok(Event::Delete(pod)) => {
-                left.remove(&pod.name_any());
+            Ok(Event::Delete(object)) => {
+                left.remove(&object.name_any());
             }
             Ok(Event::InitDone) => listed = Listed::Whole,
             // The watcher tries again by itself; the deadline ends it.
             Err(error) => {
-                warn!(error = chain(&error), "failed to watch the operator's pods");
+                warn!(error = chain(&error), "failed to watch what is to go");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
@@ -338,6 +393,8 @@ mod tests {
         stuck_pods: Vec<&'static str>,
         tenants: BTreeMap<String, Value>,
         drills: BTreeMap<String, Value>,
+        /// What drills restored that nobody takes away.
+        stuck_drills: Vec<&'static str>,
         conflicts_to_come: u32,
         kind_is_gone: bool,
     }
@@ -394,12 +451,14 @@ mod tests {
                 }
                 "restoredrills" if self.kind_is_gone => refuse(StatusCode::NOT_FOUND, "NotFound"),
                 "restoredrills" => list(self.drills.values().cloned().collect()),
-                "namespaces" => list(
-                    self.drills
-                        .keys()
-                        .map(|name| json!({ "metadata": { "name": format!("drill-{name}") } }))
-                        .collect(),
-                ),
+                "namespaces" => {
+                    let is_there = |(name, drill): &(&String, &Value)| {
+                        drill["spec"]["cancel"] != true || self.stuck_drills.contains(&name.as_str())
+                    };
+                    let there = self.drills.iter().filter(is_there);
+                    let name = |(name, _)| json!({ "metadata": { "name": format!("drill-{name}") } });
+                    list(there.map(name).collect())
+                }
                 "journaltenants" if self.kind_is_gone => refuse(StatusCode::NOT_FOUND, "NotFound"),
                 "journaltenants" => list(self.tenants.values().cloned().collect()),
                 name if *method == Method::PATCH => self.patch(name, body),
@@ -408,6 +467,11 @@ mod tests {
         }
 
         fn patch(&mut self, name: &str, body: &Value) -> Response<Body> {
+            if let (Some(drill), Some(spec)) = (self.drills.get_mut(name), body.get("spec")) {
+                assert_eq!(self.replicas, 2, "nobody is there any more to take away what it restored");
+                drill["spec"] = spec.clone();
+                return respond(StatusCode::OK, drill);
+            }
             assert_eq!(self.replicas, 0, "the operator still runs");
             if let Some(drill) = self.drills.get_mut(name) {
                 drill["metadata"]["finalizers"] = body["metadata"]["finalizers"].clone();
@@ -441,15 +505,35 @@ mod tests {
         assert!(report.to_string().contains("JournalTenant ada, namespace journal-ada"), "{report}");
     }
 
-    #[tokio::test]
-    async fn a_drill_is_let_go_and_where_it_restored_is_told() {
+    fn with_a_drill() -> FakeCluster {
         let cluster = FakeCluster::with_tenants(&["ada"]);
-        let drill = json!({ "metadata": {
-            "name": "by-hand", "namespace": "journal-ada", "finalizers": ["example.com/other", DRILL_FINALIZER],
-        }});
+        let drill = json!({
+            "apiVersion": "valv.eu/v1alpha1", "kind": "RestoreDrill",
+            "metadata": {
+                "name": "by-hand", "namespace": "journal-ada",
+                "finalizers": ["example.com/other", DRILL_FINALIZER],
+            },
+        });
         cluster.change(|state| {
             state.drills.insert("by-hand".to_owned(), drill);
         });
+        cluster
+    }
+
+    #[tokio::test]
+    async fn drills_are_torn_down_before_the_operator_is_stopped() {
+        let cluster = with_a_drill();
+
+        let report = run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
+
+        assert_eq!(cluster.0.lock().unwrap().drills["by-hand"]["spec"], json!({ "cancel": true }));
+        assert_eq!(report.drills, BTreeSet::new(), "what it restored is gone");
+    }
+
+    #[tokio::test]
+    async fn a_drill_that_is_not_torn_down_is_let_go_and_where_it_restored_is_told() {
+        let cluster = with_a_drill();
+        cluster.change(|state| state.stuck_drills = vec!["by-hand"]);
 
         let report = run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
 

@@ -452,7 +452,12 @@ impl Case {
             return Ok(());
         }
         match self.named_attachments(copy).await? {
-            Ok(Some(_)) => self.verdicts.passed(Check::Attachments),
+            Ok(Some(named)) => match attachments::unnamed(expected.as_ref(), named) {
+                None => self.verdicts.passed(Check::Attachments),
+                Some(message) => {
+                    self.verdicts.warned(Check::Attachments, DrillReason::AttachmentsUnnamed, message);
+                }
+            },
             Ok(None) => {
                 let message =
                     "as in the manifest; the tenant names no inventorySQL, so the database was not asked \

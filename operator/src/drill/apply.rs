@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
 use tracing::{info, warn};
 use valv_crds::{
-    RestoreDrillStatus,
-    drill::{DrillJob, RecordReference},
+    BackupPolicy, RestoreDrillStatus,
+    drill::{DrillJob, DrilledBackup, RecordReference},
 };
 
 use super::{
@@ -209,6 +209,10 @@ async fn write(
         outcome.nothing_to_record = Some("no store was drilled".to_owned());
         return;
     }
+    if !is_the_policys(&name, observed.policy.as_deref(), status.backup.as_ref()) {
+        outcome.nothing_to_record = Some(format!("the store {name} is none of the policy's"));
+        return;
+    }
     let (Some(store), Some(Ok(credentials))) = (&observed.store, &observed.credentials) else {
         outcome.not_recorded = Some(format!("the BackupStore {name} or its credentials are not there"));
         return;
@@ -232,6 +236,12 @@ async fn write(
             outcome.not_recorded = Some(chain(&error));
         }
     }
+}
+
+/// Whether a record may lie in the store `name`. One that a backup was restored from was the policy's when that began.
+fn is_the_policys(name: &str, policy: Option<&BackupPolicy>, restored: Option<&DrilledBackup>) -> bool {
+    let names = |policy: &BackupPolicy| policy.spec.stores.iter().any(|store| store == name);
+    restored.is_some() || policy.is_none_or(names)
 }
 
 /// The archive, as the tenant says; once that is gone, as the manifest's place says.
@@ -309,6 +319,26 @@ mod tests {
         let made = make_job(&Wanted { key: Key::new(Kind::Job, "judge"), value: job() }, &cluster).await;
         let asked = asked.lock().unwrap().clone();
         (made, asked)
+    }
+
+    #[test]
+    fn a_record_lies_in_a_store_of_the_policy_or_in_the_one_that_was_restored_from() {
+        let policy: BackupPolicy = serde_json::from_value(json!({
+            "metadata": { "name": "default" },
+            "spec": {
+                "schedule": { "cron": "0 1 * * *", "timeZone": "UTC" }, "stores": ["helsinki"],
+                "retention": { "floor": { "days": 35, "reason": "decided for a test" } },
+                "objectives": { "rpo": "24h", "rto": "4h" },
+            },
+        }))
+        .unwrap();
+        let restored: DrilledBackup =
+            serde_json::from_value(json!({ "slot": "20261122T010000Z", "store": "oslo" })).unwrap();
+
+        assert!(is_the_policys("helsinki", Some(&policy), None));
+        assert!(!is_the_policys("oslo", Some(&policy), None), "somebody named it in spec.store");
+        assert!(is_the_policys("oslo", Some(&policy), Some(&restored)), "the policy named it then");
+        assert!(is_the_policys("oslo", None, None), "nobody knows");
     }
 
     #[tokio::test]

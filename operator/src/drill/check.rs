@@ -11,6 +11,8 @@ use valv_crds::{
     slot,
 };
 
+use super::teardown;
+
 /// One drill.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -79,7 +81,7 @@ impl Run {
 
     /// When its verdict stood.
     pub fn ended(&self) -> Option<Timestamp> {
-        self.object.status.as_ref()?.ended.as_ref().map(|time| time.0)
+        ended(&self.object)
     }
 
     /// Whether somebody deletes it.
@@ -118,23 +120,36 @@ pub fn is_torn_down(drill: &RestoreDrill) -> bool {
     is_true(drill, DrillCondition::TornDown)
 }
 
-/// Whether nothing more happens to `drill`.
-pub fn is_over(drill: &RestoreDrill) -> bool {
-    let ended = drill.status.as_ref().is_some_and(|status| status.ended.is_some());
-    ended && is_torn_down(drill) && is_recorded(drill)
+/// Since when something that `drill` restored should be gone: since it ended. Absent: nothing is left, or it has not ended.
+/// Whatever its status says of why: what hangs says nothing.
+pub fn left_since(drill: &RestoreDrill) -> Option<Timestamp> {
+    ended(drill).filter(|_| !is_torn_down(drill))
 }
 
-/// Whether `drill` works, and takes the room of a tenant. One that waits for a person, for a store or for its turn does
-/// not; nor does one of which something cannot be taken away, or it would hold up all others until somebody helps.
-pub fn works(drill: &RestoreDrill) -> bool {
+/// Since when the record of `drill` should lie in the store. Absent: it does, or there is none, or it has not ended.
+pub fn unrecorded_since(drill: &RestoreDrill) -> Option<Timestamp> {
+    ended(drill).filter(|_| !is_recorded(drill))
+}
+
+fn ended(drill: &RestoreDrill) -> Option<Timestamp> {
+    drill.status.as_ref()?.ended.as_ref().map(|time| time.0)
+}
+
+/// Whether nothing more happens to `drill`.
+pub fn is_over(drill: &RestoreDrill) -> bool {
+    ended(drill).is_some() && is_torn_down(drill) && is_recorded(drill)
+}
+
+/// Whether `drill` works at `now`, and takes the room of a tenant. One that waits for a person, for a store or for its turn
+/// does not; nor does one of which something is left for too long, whatever its status says of why, or it would hold up all
+/// others until somebody helps.
+pub fn works(drill: &RestoreDrill, now: Timestamp) -> bool {
     let Some(status) = drill.status.as_ref().filter(|status| status.started.is_some()) else { return false };
-    let reason = |kind| says(drill, kind).map(|(_, reason)| reason.to_owned()).unwrap_or_default();
     if status.ended.is_some() {
-        let stuck = format!("{:?}", DrillReason::TearDownFailed);
-        return !is_torn_down(drill) && reason(DrillCondition::TornDown) != stuck;
+        return left_since(drill).is_some_and(|ended| now.duration_since(ended) <= teardown::LIMIT);
     }
     let waits = [DrillReason::KeyMissing, DrillReason::StoreUnavailable, DrillReason::NotReached];
-    let reason = reason(DrillCondition::Passed);
+    let reason = says(drill, DrillCondition::Passed).map(|(_, reason)| reason).unwrap_or_default();
     waits.iter().all(|wait| format!("{wait:?}") != reason)
 }
 
@@ -216,29 +231,32 @@ pub(super) mod tests {
 
     #[test]
     fn a_drill_that_waits_for_somebody_does_not_work() {
-        let standing = |passed: &str, ended: bool, torn_down: &str| {
+        let now = |text: &str| text.parse::<Timestamp>().unwrap();
+        let standing = |passed: &str, ended: bool, at: &str| {
             let mut drill = drill("journal-ada", "by-hand", json!({}));
             let said = |kind: &str, status: &str, reason: &str| {
                 json!({ "type": kind, "status": status, "reason": reason, "message": "",
                     "lastTransitionTime": "2026-11-22T09:30:05Z" })
             };
             let mut status = json!({ "started": "2026-11-22T09:30:05Z", "conditions": [
-                said("Passed", "Unknown", passed), said("TornDown", "False", torn_down),
+                said("Passed", "Unknown", passed), said("TornDown", "False", "TearingDown"),
             ]});
             if ended {
                 status["ended"] = json!("2026-11-22T10:30:05Z");
             }
             drill.status = serde_json::from_value(status).unwrap();
-            works(&drill)
+            works(&drill, now(at))
         };
+        let early = "2026-11-22T10:35:05Z";
 
-        assert!(!works(&drill("journal-ada", "by-hand", json!({}))), "it has not begun");
-        assert!(standing("Running", false, "NotReached"));
-        assert!(standing("Running", true, "TearingDown"));
+        assert!(!works(&drill("journal-ada", "by-hand", json!({})), now(early)), "it has not begun");
+        assert!(standing("Running", false, early));
+        assert!(standing("Running", true, early));
         for waits in ["KeyMissing", "StoreUnavailable", "NotReached"] {
-            assert!(!standing(waits, false, "NotReached"), "{waits}");
+            assert!(!standing(waits, false, early), "{waits}");
         }
-        assert!(!standing("Cancelled", true, "TearDownFailed"));
+        // What hangs need not have said so.
+        assert!(!standing("Cancelled", true, "2026-11-22T10:35:06Z"));
     }
 
     #[test]

@@ -12,9 +12,9 @@ use k8s_openapi::{
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use valv_crds::{
-    Slot,
+    BackupPolicy, Slot,
     drill::{Choice, DrillReason},
-    policy::RowCounts,
+    policy::{RowCounts, SqlCheck},
     reference::{DRILL_LABEL, ROLE_LABEL, TENANT_LABEL},
     slot::short_uid,
 };
@@ -159,9 +159,9 @@ fn binding(namespace: &str, tenant: &str, name: &str, role: &str, to: [&str; 2])
     Wanted { key, value }
 }
 
-/// The walls of the drill's namespace.
-pub fn walls(guest: &Tenant, settings: &Settings) -> Vec<Wanted> {
-    let policies = segmentation::drill_policies(&settings.network).into_iter();
+/// The walls of the drill's namespace, with an opening to `store` and no other.
+pub fn walls(guest: &Tenant, store: Option<&str>, settings: &Settings) -> Vec<Wanted> {
+    let policies = segmentation::drill_policies(&settings.network, store).into_iter();
     policies.map(|(name, spec)| object(guest, Kind::NetworkPolicy, name, json!({ "spec": spec }))).collect()
 }
 
@@ -192,7 +192,7 @@ pub fn ground(
 ) -> Result<Vec<Wanted>, (DrillReason, String)> {
     let guest = guest(tenant, subject, observed);
     let mut wanted = vec![access(&subject.into, &subject.tenant, settings)];
-    wanted.extend(walls(&guest, settings));
+    wanted.extend(walls(&guest, observed.store_name.as_deref(), settings));
     let account = |name: &str| {
         object(&guest, Kind::ServiceAccount, name, json!({ "automountServiceAccountToken": false }))
     };
@@ -277,9 +277,27 @@ fn major(guest: &Tenant) -> u16 {
     guest.database.version.try_into().unwrap_or(17)
 }
 
-fn judge_file(guest: &Tenant, observed: &Observed, chosen: &Chosen) -> Judge {
-    let plan = observed.policy.as_ref().and_then(|policy| policy.spec.drill.as_ref());
+/// What the agent that judges was told, if the run files are those that this drill was prepared with.
+pub fn judged_by(observed: &Observed) -> Option<Judge> {
+    observed.chosen.as_ref()?;
+    let config = observed.objects.get(&Key::new(Kind::ConfigMap, CONFIG))?;
+    serde_yaml::from_str(config.data.pointer("/data/judge.yaml")?.as_str()?).ok()
+}
+
+/// The questions of `policy`, and how far it lets row counts differ.
+pub fn questions(policy: Option<&BackupPolicy>) -> (Vec<Question>, RowCounts) {
+    let plan = policy.and_then(|policy| policy.spec.drill.as_ref());
     let checks = plan.map(|plan| plan.checks.as_slice()).unwrap_or_default();
+    let question = |check: &SqlCheck| Question {
+        name: check.name.clone(),
+        sql: check.sql.clone(),
+        timeout_seconds: u32::try_from(check.timeout.duration().as_secs()).unwrap_or(1).max(1),
+    };
+    (checks.iter().map(question).collect(), plan.map_or_else(RowCounts::default, |plan| plan.row_counts))
+}
+
+fn judge_file(guest: &Tenant, observed: &Observed, chosen: &Chosen) -> Judge {
+    let (checks, row_counts) = questions(observed.policy.as_deref());
     let attachments = guest.attachments.as_ref();
     Judge {
         database_volume: DATABASE.into(),
@@ -289,15 +307,8 @@ fn judge_file(guest: &Tenant, observed: &Observed, chosen: &Chosen) -> Judge {
         inventory_sql: attachments.and_then(|attachments| attachments.inventory_sql.clone()),
         inventory_timeout_seconds: default_inventory_timeout(),
         earlier: chosen.earlier.clone(),
-        row_counts: plan.map_or_else(RowCounts::default, |plan| plan.row_counts),
-        checks: checks
-            .iter()
-            .map(|check| Question {
-                name: check.name.clone(),
-                sql: check.sql.clone(),
-                timeout_seconds: u32::try_from(check.timeout.duration().as_secs()).unwrap_or(1).max(1),
-            })
-            .collect(),
+        row_counts,
+        checks,
         major: major(guest),
     }
 }
@@ -340,6 +351,8 @@ pub fn restore(
     );
     let secret = |name: &str, secret: &str| json!({ "name": name, "secret": { "secretName": secret, "defaultMode": 0o440 } });
     let mut volumes = vec![secret("store", STORE_SECRET), secret("key", KEY_SECRET)];
+    // By its key: a Secret that a person made without it is waited past, until it is made anew.
+    volumes[1]["secret"]["items"] = json!([{ "key": KEY_FILE, "path": KEY_FILE }]);
     volumes.push(json!({ "name": "tenant", "emptyDir": { "medium": "Memory", "sizeLimit": "32Mi" } }));
     let mut mounts =
         vec![read("store", STORE), read("key", KEY), json!({ "name": "tenant", "mountPath": TENANT })];

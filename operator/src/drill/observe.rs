@@ -228,7 +228,7 @@ fn known(run: &Run, subject: &Subject, context: &Context, observed: &mut Observe
 fn turn(run: &Run, context: &Context, now: Timestamp) -> Room {
     let drills = context.drills.state();
     let drills = drills.iter().filter_map(|drill| drill.0.as_ref().ok());
-    let working = drills.filter(|drill| check::works(drill)).filter_map(ResourceExt::uid).collect();
+    let working = drills.filter(|drill| check::works(drill, now)).filter_map(ResourceExt::uid).collect();
     context.turns.take(&run.uid(), &working, usize::from(context.settings.drills.concurrent), now)
 }
 

@@ -19,7 +19,7 @@ use super::{
     check::{self, Run, Subject},
     journal::{self, Standing},
     measure,
-    names::{CONFIG, JUDGE, KEY_SECRET, RESTORE, STORE_SECRET},
+    names::{CONFIG, JUDGE, KEY_FILE, KEY_SECRET, RESTORE, STORE_SECRET},
     objects,
     observe::{self, Config, Observed},
     teardown,
@@ -53,11 +53,20 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 /// What Kubernetes gives a Job beyond the drill's deadline: it is the operator that says that it is over, and why.
 const BEYOND: Duration = Duration::from_secs(120);
 
+/// A pod's volumes are mounted, and its images pulled, within this, or something about them is wrong.
+const MOUNTED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
+
 /// For so long the journal stays ready before it counts as started: one that answers once and falls over has not.
 const STAYS_READY: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long the record is tried before what was restored is taken away all the same.
 const RECORD_FIRST: SignedDuration = SignedDuration::from_mins(5);
+
+/// How long the record is tried every few seconds. After that its store is away for long, or for good.
+const RECORD_SOON: SignedDuration = SignedDuration::from_hours(1);
+
+/// Between two tries after that.
+const WHILE_IN_VAIN: Duration = Duration::from_secs(300);
 
 /// How long the record of a drill that is being deleted is tried.
 const RECORD_AT_LAST: SignedDuration = SignedDuration::from_mins(10);
@@ -152,6 +161,8 @@ pub enum Learnt {
     Restored(Box<Restored>, Option<Timestamp>),
     /// What `agent judge` said.
     Judged(Box<Judged>),
+    /// The journal is ready since then, by its node's clock.
+    SeenReady(Timestamp),
     /// The journal answers: since when, and when it was begun to be started.
     Answers(Timestamp, Option<Timestamp>),
     /// The key that it restores with.
@@ -231,17 +242,14 @@ fn first_half(
     settings: &Settings,
     now: Timestamp,
 ) -> Plan {
-    if run.is_deleted() {
-        return Plan::ends(DrillReason::Cancelled, "the RestoreDrill was deleted");
-    }
-    if run.object.spec.cancel {
-        return Plan::ends(DrillReason::Cancelled, "spec.cancel was set");
+    if let Some(why) = stopped_by(run) {
+        return stopped(run, observed, why);
     }
     let Some(tenant) = &observed.tenant else {
         return Plan::ends(DrillReason::CannotRestore, "this namespace's tenant is not there");
     };
     if tenant.object.metadata.deletion_timestamp.is_some() {
-        return Plan::ends(DrillReason::Cancelled, "the tenant is being deleted");
+        return stopped(run, observed, "the tenant is being deleted");
     }
     if !run.is_held() {
         let waits = Plan::waits(DrillReason::Running, "it is being taken on", Begun::NotYet);
@@ -285,6 +293,45 @@ fn first_half(
     }
 }
 
+/// Why somebody wants `run` to end.
+fn stopped_by(run: &Run) -> Option<&'static str> {
+    if run.is_deleted() {
+        return Some("the RestoreDrill was deleted");
+    }
+    run.object.spec.cancel.then_some("spec.cancel was set")
+}
+
+/// The end of `run` because of `why`: with the verdict that an agent has left already, if that is one that failed. What
+/// was found out is not taken away by who stops what finds it.
+fn stopped(run: &Run, observed: &Observed, why: &str) -> Plan {
+    let failed = |verdicts: &[Verdict]| verdicts::failed(verdicts).is_some();
+    for name in [RESTORE, JUDGE] {
+        let Stood::Said { words, times } = stood(run, observed, name) else { continue };
+        match *words {
+            DrillWords::Restored(mut restored) if name == RESTORE => {
+                restored.verdicts = verdicts::of(restored.verdicts, &restore::CHECKS);
+                if failed(&restored.verdicts) {
+                    let started = times.map(|(started, _)| started);
+                    return Plan::ends_with(vec![Learnt::Restored(Box::new(restored), started)]);
+                }
+            }
+            DrillWords::Judged(mut judged) if name == JUDGE => {
+                judged.verdicts = verdicts::of(judged.verdicts, &judge_checks());
+                if failed(&judged.verdicts) {
+                    return Plan::ends_with(vec![Learnt::Judged(Box::new(judged))]);
+                }
+            }
+            DrillWords::Restored(_) | DrillWords::Judged(_) | DrillWords::Failure(_) => {}
+        }
+    }
+    Plan::ends(DrillReason::Cancelled, why)
+}
+
+/// What the agent that judges is asked.
+fn judge_checks() -> Vec<Check> {
+    judge::CHECKS.into_iter().chain([Check::Sql]).collect()
+}
+
 /// What ends `run` although not all could be seen, because of `trouble`: nothing that the API server refuses may keep
 /// what was restored, and the key to it, for longer than was allowed.
 pub fn stops(run: &Run, observed: &Observed, trouble: &str, now: Timestamp) -> Option<Plan> {
@@ -292,10 +339,8 @@ pub fn stops(run: &Run, observed: &Observed, trouble: &str, now: Timestamp) -> O
         return None;
     }
     let deadline = deadline(observed.policy.as_deref());
-    let mut plan = if run.is_deleted() {
-        Plan::ends(DrillReason::Cancelled, "the RestoreDrill was deleted")
-    } else if run.object.spec.cancel {
-        Plan::ends(DrillReason::Cancelled, "spec.cancel was set")
+    let mut plan = if let Some(why) = stopped_by(run) {
+        stopped(run, observed, why)
     } else if is_late(&run.status(), deadline, now) {
         let late = format!("it did not end within {} s; at last: {trouble}", deadline.as_secs());
         Plan::ends(DrillReason::DeadlineExceeded, late)
@@ -411,7 +456,8 @@ fn under_way(
     };
     // What somebody took away of the walls stands again, before anything else is made.
     let mut apply = vec![objects::access(&subject.into, &subject.tenant, settings)];
-    apply.extend(objects::walls(&objects::guest(tenant, subject, observed), settings));
+    let guest = objects::guest(tenant, subject, observed);
+    apply.extend(objects::walls(&guest, observed.store_name.as_deref(), settings));
     let keys: Vec<Key> = apply.iter().map(|wanted| wanted.key.clone()).collect();
     apply.extend(plan.apply.into_iter().filter(|wanted| !keys.contains(&wanted.key)));
     Plan { apply, ..plan }
@@ -451,6 +497,15 @@ fn chooses(run: &Run, subject: &Subject, tenant: &Tenant, observed: &Observed, s
         return Plan::waits(DrillReason::StoreUnavailable, message, Begun::Yes);
     }
     let name = observed.store_name.as_deref().unwrap_or("(none)");
+    if let Some(policy) =
+        observed.policy.as_deref().filter(|policy| !policy.spec.stores.iter().any(|store| store == name))
+    {
+        let message = format!(
+            "the BackupStore {name} is none of the policy's ({}): nothing of this tenant is read or written there",
+            policy.spec.stores.join(", ")
+        );
+        return Plan::ends(DrillReason::StoreUnavailable, message);
+    }
     let Some(store) = &observed.store else {
         let message = format!("the BackupStore {name} is not there");
         return Plan::waits(DrillReason::StoreUnavailable, message, Begun::Yes);
@@ -539,6 +594,11 @@ fn restores(
         return Plan { apply, ..Plan::of(step, Some(WHILE_RUNNING)) };
     }
     match stood {
+        Stood::Runs { trouble: None } if has_no_volumes(observed, now) => Plan::runs(format!(
+            "the pod that restores has not begun: an image or a volume is late, or the Secret {KEY_SECRET} in {} has no key {KEY_FILE}. If so delete it, and make it anew: {}",
+            subject.into,
+            bring_key(subject)
+        )),
         Stood::Absent | Stood::Runs { trouble: None } => {
             Plan::runs(format!("{} is being restored", chosen.backup.slot))
         }
@@ -573,6 +633,15 @@ fn restores(
     }
 }
 
+/// Whether the pod that restores has had its node and no trouble for a while, and has not begun: a volume of it cannot be
+/// mounted, which only events tell of.
+fn has_no_volumes(observed: &Observed, now: Timestamp) -> bool {
+    let job = observed.objects.get(&Key::new(Kind::Job, RESTORE));
+    let made = job.and_then(|job| job.creation_timestamp());
+    let is_long = made.is_some_and(|made| now.duration_since(made.0) > MOUNTED_WITHIN);
+    is_long && !words::has_begun(&observed.objects, RESTORE)
+}
+
 /// Who brought `key`, by its metadata: what it is the operator does not read.
 fn key_use(key: &DynamicObject, now: Timestamp) -> KeyUse {
     let is_holders = key.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER);
@@ -587,8 +656,7 @@ fn key_use(key: &DynamicObject, now: Timestamp) -> KeyUse {
 }
 
 fn key_missing(subject: &Subject, tenant: &Tenant, settings: &Settings) -> String {
-    let by_hand =
-        format!("kubectl -n {} create secret generic {KEY_SECRET} --from-file=identity=FILE", subject.into);
+    let by_hand = bring_key(subject);
     match settings.keyholder.as_ref().filter(|_| objects::is_unattended(tenant)) {
         Some(keyholder) => format!(
             "the key holder has not brought the key: is the Secret drill-key-{} in the namespace {}, and does the key holder run there? Or bring it: {by_hand}",
@@ -597,6 +665,11 @@ fn key_missing(subject: &Subject, tenant: &Tenant, settings: &Settings) -> Strin
         ),
         None => format!("it waits for a person with a key that opens the backup (age identity): {by_hand}"),
     }
+}
+
+/// How a person brings a key.
+fn bring_key(subject: &Subject) -> String {
+    format!("kubectl -n {} create secret generic {KEY_SECRET} --from-file={KEY_FILE}=FILE", subject.into)
 }
 
 /// The Secrets with which backups could be read and opened.
@@ -635,8 +708,7 @@ fn judges(
         }
         Stood::Said { words, .. } => match *words {
             DrillWords::Judged(mut judged) => {
-                let asked: Vec<Check> = judge::CHECKS.into_iter().chain([Check::Sql]).collect();
-                judged.verdicts = verdicts::of(judged.verdicts, &asked);
+                judged.verdicts = verdicts::of(judged.verdicts, &judge_checks());
                 let failed = verdicts::failed(&judged.verdicts).is_some();
                 let is_whole = verdicts::has(&judged.verdicts, Check::DatabaseStarts);
                 let learnt = Learnt::Judged(Box::new(judged));
@@ -674,19 +746,23 @@ fn starts(
         Stood::Absent | Stood::Runs { .. } | Stood::Silent { .. } => None,
     };
     let message = match start.standing {
-        Standing::Answers(since) if has_stayed(since, now) => {
+        Standing::Answers(since) if has_stayed(run, since, now) => {
             let verdict = journal_starts(&guest);
             return Plan::ends_with(vec![Learnt::Answers(since, judged), Learnt::Verdict(verdict)]);
         }
         Standing::Answers(_) => "it answers, and is watched for a moment".to_owned(),
-        Standing::Starting(message) => message,
+        Standing::Starting(ref message) => message.clone(),
     };
     // The judge's pod may be gone: then since its database was asked for.
     let database = observed.objects.get(&Key::new(Kind::StatefulSet, "database"));
     let begun = judged.or_else(|| Some(database?.creation_timestamp()?.0));
     let limit = settings.drills.journal_limit;
+    let (until, learnt) = match start.standing {
+        Standing::Answers(since) => (since, vec![Learnt::SeenReady(since)]),
+        Standing::Starting(_) => (now, vec![]),
+    };
     let is_late = begun.is_some_and(|begun| {
-        u64::try_from(measure::seconds(begun, now)).unwrap_or_default() > limit.as_secs()
+        u64::try_from(measure::seconds(begun, until)).unwrap_or_default() > limit.as_secs()
     });
     if is_late {
         let message = format!("the journal did not answer within {} s: {message}", limit.as_secs());
@@ -694,13 +770,15 @@ fn starts(
         return Plan::ends_with(vec![Learnt::Verdict(verdict)]);
     }
     let wait = if start.orders.is_empty() { WHILE_RUNNING } else { AT_ONCE };
-    let plan = Plan::runs(format!("the journal is being started: {message}"));
-    Plan { orders: start.orders, apply: start.apply, look_again_after: Some(wait), ..plan }
+    let step = Step::Runs { message: format!("the journal is being started: {message}"), learnt };
+    Plan { orders: start.orders, apply: start.apply, ..Plan::of(step, Some(wait)) }
 }
 
-/// Whether what is ready since then has stayed so for a while. Where the clocks differ, there is no telling.
-fn has_stayed(since: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(since).abs() >= STAYS_READY
+/// Whether what is ready `since` then, by its node's clock, has stayed so for a while by the operator's own: the two may
+/// differ.
+fn has_stayed(run: &Run, since: Timestamp, now: Timestamp) -> bool {
+    let seen = run.status().ready.filter(|ready| ready.since.0 == since);
+    seen.is_some_and(|ready| now.duration_since(ready.seen.0) >= STAYS_READY)
 }
 
 /// What it says that a journal is ready, which depends on what it was asked.
@@ -730,14 +808,17 @@ fn closes(run: &Run, subject: &Subject, observed: &Observed, settings: &Settings
     let is_time = is_recorded || waited > RECORD_FIRST || run.is_deleted();
     // And what opens backups not for as much as the record takes.
     let is_time = |left: &&teardown::Left| is_time || !left.secrets.is_empty();
-    if !is_torn_down && let Some(left) = observed.left.as_ref().filter(is_time) {
-        plan.teardown = Some(teardown::next(left));
-        if left.namespace == NamespaceSeen::Ours {
-            plan.apply = vec![objects::access(&subject.into, &subject.tenant, settings)];
-        }
+    let left = observed.left.as_ref().filter(|_| !is_torn_down);
+    // Before it is time, too: without it nobody sees whether what opens backups is still there.
+    if left.is_some_and(|left| left.namespace == NamespaceSeen::Ours) {
+        plan.apply = vec![objects::access(&subject.into, &subject.tenant, settings)];
+    }
+    if let Some(left) = left.filter(is_time) {
+        plan.teardown = Some(teardown::next(left, waited));
     }
     if is_torn_down && !is_recorded {
-        plan.look_again_after = Some(WHILE_WAITING);
+        let is_long_ago = waited > RECORD_SOON;
+        plan.look_again_after = Some(if is_long_ago { WHILE_IN_VAIN } else { WHILE_WAITING });
         let patience = if observed.store.is_some() { RECORD_AT_LAST } else { RECORD_WITHOUT_STORE };
         if run.is_deleted() && waited > patience {
             plan.finalizer = Some(Finalizer::Absent);

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use tracing::debug;
 use valv_crds::{
-    BackupPolicy, RestoreDrillStatus,
+    RestoreDrillStatus,
     condition::Saying,
-    drill::{Choice, DrillCondition, DrillReason, Phase},
+    drill::{Choice, DrillCondition, DrillReason, Phase, ReadySeen},
     policy::Objectives,
 };
 
@@ -17,10 +17,10 @@ use super::{
     Context,
     apply::Outcome,
     check::Run,
-    measure,
+    measure, objects,
     observe::Observed,
     plan::{Begun, Ending, Learnt, Plan, Step, preparation},
-    teardown::Next,
+    teardown::{self, Next},
     verdicts,
 };
 use crate::{
@@ -31,9 +31,6 @@ use crate::{
     },
     tenant::observe::NamespaceSeen,
 };
-
-/// After so long something that is still there is a failure, though it is tried on.
-const TEAR_DOWN_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 
 /// One thing that is said of a drill.
 type Said = Saying<DrillCondition, DrillReason>;
@@ -55,6 +52,9 @@ pub fn status(
     status.jobs.retain(|job| outcome.jobs.iter().all(|made| made.name != job.name));
     status.jobs.extend(outcome.jobs.iter().cloned());
     status.volumes = volumes(&status.volumes, observed);
+    if status.ended.is_none() && observed.store_name.is_some() {
+        status.store.clone_from(&observed.store_name);
+    }
     if status.backup.is_none() {
         status.backup = observed.chosen.as_ref().map(|chosen| chosen.backup.clone());
     }
@@ -162,6 +162,11 @@ fn learn(
                     measured = measure::with_recovery_point(measured, commit, began);
                 }
             }
+            Learnt::SeenReady(since) => {
+                if status.ready.as_ref().is_none_or(|ready| ready.since.0 != *since) {
+                    status.ready = Some(ReadySeen { since: Time(*since), seen: time(now) });
+                }
+            }
             Learnt::Answers(since, begun) => {
                 let start = begun.map(|begun| measure::phase(Phase::Start, begun, *since));
                 measured = measure::with_phases(measured, start);
@@ -217,7 +222,7 @@ fn ends(
     learn(run, status, &ending.learnt, None, now);
     status.verdicts = verdicts::whole(&status.verdicts, policy);
     status.ended = Some(time(now));
-    let passed = passed(status, ending, policy);
+    let passed = passed(status, observed, ending);
     let objectives = policy.map(|policy| policy.spec.objectives);
     let objectives = objectives_met(status, &passed, objectives, run.object.spec.backup);
     let stalled = (!passed.is_true())
@@ -233,8 +238,9 @@ fn ends(
 }
 
 /// Whether it passed: only if every check was made, and none failed.
-fn passed(status: &RestoreDrillStatus, ending: &Ending, policy: Option<&BackupPolicy>) -> Said {
+fn passed(status: &RestoreDrillStatus, observed: &Observed, ending: &Ending) -> Said {
     let kind = DrillCondition::Passed;
+    let policy = observed.policy.as_deref();
     if let Some((reason, message)) = &ending.because {
         return Said::no(kind, *reason, message.clone());
     }
@@ -245,6 +251,16 @@ fn passed(status: &RestoreDrillStatus, ending: &Ending, policy: Option<&BackupPo
     if let Some(missing) = verdicts::missing(&status.verdicts, policy) {
         let message = format!(
             "{missing} was not answered: if the policy asks for it since this drill began, drill again"
+        );
+        return Said::no(kind, DrillReason::NotReached, message);
+    }
+    let Some(judged) = objects::judged_by(observed) else {
+        let message = "what it was judged by cannot be read any more: drill again";
+        return Said::no(kind, DrillReason::NotReached, message);
+    };
+    if let Some(changed) = verdicts::changed(&judged, policy) {
+        let message = format!(
+            "{changed} is asked otherwise by the policy than when this drill began, which it passed: drill again"
         );
         return Said::no(kind, DrillReason::NotReached, message);
     }
@@ -299,7 +315,7 @@ fn closes(status: &mut RestoreDrillStatus, plan: &Plan, outcome: &Outcome, now: 
             status.measured = Some(measure::with_phases(measured, [teardown]));
         }
         Some(Next::Deletes { left, .. }) => {
-            let is_late = now.duration_since(ended) > TEAR_DOWN_LIMIT;
+            let is_late = now.duration_since(ended) > teardown::LIMIT;
             let reason = if is_late { DrillReason::TearDownFailed } else { DrillReason::TearingDown };
             let message = match &outcome.not_torn_down {
                 Some(why) => format!("{left} ({why})"),

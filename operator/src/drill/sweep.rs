@@ -3,9 +3,9 @@
 //! The finalizer keeps a drill until nothing of it is left; but a finalizer can be taken off by hand, and a cluster
 //! can be put back from a backup of its etcd. Records of patients must not lie about then.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use kube::{ResourceExt, core::DynamicObject};
+use kube::{ResourceExt, core::DynamicObject, runtime::reflector::Store};
 use tokio::time::sleep;
 use tracing::{info, warn};
 use valv_crds::{
@@ -15,8 +15,10 @@ use valv_crds::{
 
 use super::{Context, check, objects, teardown};
 use crate::{
+    controllers::GuardedDrill,
     error::chain,
     io::{
+        cache::Cache,
         cluster::Error,
         filled::Filled,
         kind::{Key, Kind},
@@ -32,20 +34,8 @@ pub async fn sweep(context: &Context, filled: Filled) {
     // A drill that is not known yet must not look as if it was gone.
     filled.wait().await;
     loop {
-        for namespace in context.cache.drill_namespaces() {
-            let drills = context.drills.state();
-            let drills = drills.iter().map(|drill| match &drill.0 {
-                Ok(drill) => Known {
-                    uid: drill.uid(),
-                    into: check::subject(drill).ok().map(|subject| subject.into),
-                    is_over: check::is_over(drill),
-                },
-                // One that cannot be read is there: what it restored is left alone.
-                Err(_) => Known { uid: drill.uid(), into: None, is_over: false },
-            });
-            if is_orphan(&namespace, drills)
-                && let Err(error) = take_away(&namespace, context).await
-            {
+        for namespace in orphans(&context.cache, &context.drills) {
+            if let Err(error) = take_away(&namespace, context).await {
                 warn!(
                     object.kind = "Namespace",
                     object.name = namespace.name_any(),
@@ -56,6 +46,28 @@ pub async fn sweep(context: &Context, filled: Filled) {
         }
         sleep(EVERY).await;
     }
+}
+
+/// The namespaces of drills that no drill takes away.
+pub fn orphans(cache: &Cache, drills: &Store<GuardedDrill>) -> Vec<Arc<DynamicObject>> {
+    let namespaces = cache.drill_namespaces();
+    if namespaces.is_empty() {
+        return vec![];
+    }
+    let drills = drills.state();
+    let known: Vec<Known> = drills
+        .iter()
+        .map(|drill| match &drill.0 {
+            Ok(drill) => Known {
+                uid: drill.uid(),
+                into: check::subject(drill).ok().map(|subject| subject.into),
+                is_over: check::is_over(drill),
+            },
+            // One that cannot be read is there: what it restored is left alone.
+            Err(_) => Known { uid: drill.uid(), into: None, is_over: false },
+        })
+        .collect();
+    namespaces.into_iter().filter(|namespace| is_orphan(namespace, known.iter().cloned())).collect()
 }
 
 /// What is known of a drill.
@@ -91,7 +103,8 @@ async fn take_away(namespace: &DynamicObject, context: &Context) -> Result<(), E
         context.cluster.apply(&wanted.key, &wanted.value, standing.map(AsRef::as_ref)).await?;
     }
     let left = teardown::look(&name, &seen, &[], &context.cluster).await?;
-    let next = teardown::next(&left);
+    let waited = namespace.creation_timestamp().map(|made| (context.now)().duration_since(made.0));
+    let next = teardown::next(&left, waited.unwrap_or_default());
     if let teardown::Next::Deletes { left, .. } = &next {
         info!(object.kind = "Namespace", object.name = name, left, "a drill that is gone left this behind");
     }

@@ -4,6 +4,7 @@
 //! [`look`] reads, [`next`] decides and is pure, [`carry_out`] deletes. Each can be done again at any moment, by the
 //! drill's own controller or by the sweeper when its drill is gone.
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
@@ -23,6 +24,12 @@ use crate::{
 
 /// Annotation of the scheduler on a claim: for a pod on this node its volume is to be made.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+/// After so long something that is still there is a failure, though it is tried on.
+pub const LIMIT: SignedDuration = SignedDuration::from_mins(5);
+
+/// A volume is made within this, or nobody makes it.
+const PROVISIONED_WITHIN: SignedDuration = SignedDuration::from_mins(30);
 
 /// What is left of a drill.
 #[derive(Clone, Debug, Default)]
@@ -141,15 +148,17 @@ fn split(text: &str) -> Vec<String> {
     text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Whether a volume is being made for `claim`. One that were deleted meanwhile would leave that volume behind, made after
-/// everybody had looked. A provisioner that gives up takes the annotation off.
-fn is_provisioning(claim: &DynamicObject) -> bool {
-    claim.annotations().contains_key(SELECTED_NODE)
+/// Whether a volume is being made for `claim`, which has been torn down for so long. One that were deleted meanwhile would
+/// leave that volume behind, made after everybody had looked. A provisioner that gives up takes the annotation off; one that
+/// is not there leaves it on for ever, and makes nothing.
+fn is_provisioning(claim: &DynamicObject, waited: SignedDuration) -> bool {
+    waited <= PROVISIONED_WITHIN
+        && claim.annotations().contains_key(SELECTED_NODE)
         && claim.data.pointer("/spec/volumeName").and_then(Value::as_str).is_none_or(str::is_empty)
 }
 
-/// What is done next about what is left.
-pub fn next(left: &Left) -> Next {
+/// What is done next about what is left, which was to be taken away `waited` ago.
+pub fn next(left: &Left, waited: SignedDuration) -> Next {
     match left.namespace {
         // Somebody else's is none of ours: it is neither restored into nor torn down.
         NamespaceSeen::Absent | NamespaceSeen::Foreign if left.volumes.is_empty() => return Next::Gone,
@@ -198,7 +207,7 @@ pub fn next(left: &Left) -> Next {
     delete.extend(
         left.claims
             .iter()
-            .filter(|claim| !is_leaving(claim) && !is_provisioning(claim))
+            .filter(|claim| !is_leaving(claim) && !is_provisioning(claim, waited))
             .map(|claim| (Key::new(Kind::PersistentVolumeClaim, claim.name_any()), claim.clone())),
     );
     let mut what = vec![];
@@ -208,7 +217,7 @@ pub fn next(left: &Left) -> Next {
     if !left.claims.is_empty() {
         let names: Vec<_> = left.claims.iter().map(ResourceExt::name_any).collect();
         what.push(format!("the volume claims {}", names.join(", ")));
-        if left.claims.iter().any(is_provisioning) {
+        if left.claims.iter().any(|claim| is_provisioning(claim, waited)) {
             what.push("a volume that is being made, which is waited for".to_owned());
         }
     }
@@ -283,7 +292,11 @@ mod tests {
     }
 
     fn deletes(left: &Left) -> (Option<String>, Vec<String>, String) {
-        match next(left) {
+        deletes_after(left, SignedDuration::from_mins(10))
+    }
+
+    fn deletes_after(left: &Left, waited: SignedDuration) -> (Option<String>, Vec<String>, String) {
+        match next(left, waited) {
             Next::Gone => panic!("it is gone"),
             Next::Deletes { note, delete, left } => {
                 (note, delete.into_iter().map(|(key, _)| key.to_string()).collect(), left)
@@ -338,6 +351,20 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_that_nobody_makes_a_volume_for_is_not_waited_for_for_ever() {
+        let mut left = left("");
+        let mut claim = claim();
+        claim.data["spec"] = json!({});
+        claim.annotations_mut().insert(SELECTED_NODE.to_owned(), "node-1".to_owned());
+        left.claims = vec![claim];
+
+        assert_eq!(deletes_after(&left, SignedDuration::from_mins(30)).1, Vec::<String>::new());
+        let (_, deleted, what) = deletes_after(&left, SignedDuration::from_secs(1801));
+        assert_eq!(deleted, ["PersistentVolumeClaim database-0"]);
+        assert!(!what.contains("waited for"), "{what}");
+    }
+
+    #[test]
     fn the_namespace_goes_only_when_pods_claims_and_volumes_are_gone() {
         let mut left = left("pv-1");
         left.claims = vec![claim()];
@@ -375,7 +402,7 @@ mod tests {
     fn a_namespace_of_somebody_else_is_left_alone() {
         let foreign = Left { namespace: NamespaceSeen::Foreign, ..left("") };
 
-        assert!(matches!(next(&foreign), Next::Gone));
+        assert!(matches!(next(&foreign, SignedDuration::ZERO), Next::Gone));
     }
 
     /// An API server with one drill's namespace in it. What is deleted is gone; a claim takes its volume along.
@@ -501,7 +528,7 @@ mod tests {
 
         for _ in 0..10 {
             let left = look("drill-ada-20261122t050000z", &seen, &[], &cluster).await.unwrap();
-            let next = next(&left);
+            let next = next(&left, SignedDuration::ZERO);
             if matches!(next, Next::Gone) {
                 break;
             }

@@ -5,6 +5,9 @@ use valv_crds::{
     drill::{Check, DrillReason, Outcome, Verdict},
 };
 
+use super::objects;
+use crate::agent::drill_file::{Judge, Question};
+
 /// A verdict of the operator's own.
 pub fn verdict(check: Check, outcome: Outcome, reason: DrillReason, message: impl Into<String>) -> Verdict {
     let message: String = message.into();
@@ -79,6 +82,16 @@ pub fn missing(verdicts: &[Verdict], policy: Option<&BackupPolicy>) -> Option<St
     let built_in = built_in.filter(|check| !is_answered(*check)).map(Check::verdict_name);
     let own = questions(policy).filter(|name| outcome(name) != Some(Outcome::Passed));
     built_in.chain(own).next()
+}
+
+/// What `policy` asks now otherwise than `judged` was asked when the drill began: the answer is to another question. What it
+/// asks anew has no answer at all; one that is gone asks nothing.
+pub fn changed(judged: &Judge, policy: Option<&BackupPolicy>) -> Option<String> {
+    let (asked, row_counts) = objects::questions(Some(policy?));
+    let is_another =
+        |now: &&Question| judged.checks.iter().any(|then| then.name == now.name && then.sql != now.sql);
+    let another = asked.iter().find(is_another).map(|question| Check::sql_verdict_name(&question.name));
+    another.or_else(|| (judged.row_counts != row_counts).then(|| Check::RowCounts.verdict_name()))
 }
 
 /// Names of the verdicts on the policy's own questions.

@@ -71,6 +71,20 @@ pub fn stood(objects: &Objects, name: &str) -> Stood {
     Stood::Runs { trouble: pod.and_then(trouble) }
 }
 
+/// Whether a container of the Job `name` has begun: its pod has a node, its images, and all its volumes.
+pub fn has_begun(objects: &Objects, name: &str) -> bool {
+    let uid = objects.get(&Key::new(Kind::Job, name)).and_then(|job| job.uid());
+    let pods = objects.iter().filter(|(key, _)| key.kind == Kind::Pod).map(|(_, pod)| pod.as_ref());
+    let mut of_job = pods.filter(|pod| uid.is_some() && controller(pod) == uid.as_deref());
+    of_job.any(|pod| {
+        let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
+        let statuses = lists.iter().filter_map(|list| pod.data.pointer(list)?.as_array()).flatten();
+        let begun =
+            |status: &Value| ["running", "terminated"].iter().any(|state| status["state"][state].is_object());
+        statuses.into_iter().any(begun)
+    })
+}
+
 fn condition<'a>(job: &'a DynamicObject, kind: &str) -> Option<&'a Value> {
     let conditions = job.data.pointer("/status/conditions")?.as_array()?;
     conditions.iter().find(|condition| condition["type"] == kind && condition["status"] == "True")

@@ -6,22 +6,30 @@
 //! personal data.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
-use kube::{ResourceExt, core::DeserializeGuard, runtime::reflector::Store};
+use kube::{
+    ResourceExt,
+    core::{DeserializeGuard, DynamicObject},
+    runtime::reflector::Store,
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
-use valv_crds::{Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill};
+use valv_crds::{
+    Backup, BackupPolicy, BackupStore, JournalTenant, RestoreDrill,
+    reference::{NAMESPACE_PREFIX, TENANT_LABEL},
+};
 
 use crate::{
-    io::filled::Filled,
+    drill::{check, sweep},
+    io::{cache::Cache, filled::Filled},
     lease::Leadership,
     overview::{self, Overview, Snapshot, TroubleCode},
 };
@@ -39,6 +47,8 @@ pub struct Sources {
     pub backups: Store<DeserializeGuard<Backup>>,
     /// All drills; absent: the cluster has not the kind.
     pub drills: Option<Store<DeserializeGuard<RestoreDrill>>>,
+    /// What the cluster holds: the namespaces of drills among it.
+    pub cache: Cache,
     /// Whether all of them were listed.
     pub filled: Filled,
     /// The clock.
@@ -84,6 +94,14 @@ pub struct Counted {
 /// One sample: labels and value.
 type Sample = (Vec<(&'static str, String)>, f64);
 
+/// A drill's namespace whose drill is gone: the tenant, and when it was made.
+type Orphan = (String, Timestamp);
+
+fn orphan(namespace: &DynamicObject) -> Option<Orphan> {
+    let tenant = namespace.labels().get(TENANT_LABEL)?.clone();
+    Some((tenant, namespace.creation_timestamp()?.0))
+}
+
 /// One gauge: name, help, samples.
 type Family = (&'static str, &'static str, Vec<Sample>);
 
@@ -126,7 +144,10 @@ impl Collector for Protection {
             drills: drills.iter().filter_map(|object| object.0.as_ref().ok()).collect(),
         };
         state.counted.look(&snapshot);
-        encode(&mut encoder, &snapshot, &state.counted, (sources.now)())
+        let orphans = sources.drills.as_ref().map(|drills| sweep::orphans(&sources.cache, drills));
+        let orphans: Vec<Orphan> =
+            orphans.iter().flatten().filter_map(|namespace| orphan(namespace)).collect();
+        encode(&mut encoder, &snapshot, &orphans, &state.counted, (sources.now)())
     }
 }
 
@@ -169,11 +190,12 @@ fn has_ended(backup: &Backup) -> bool {
 fn encode(
     encoder: &mut DescriptorEncoder<'_>,
     snapshot: &Snapshot<'_>,
+    orphans: &[Orphan],
     counted: &Counted,
     now: Timestamp,
 ) -> Result<(), fmt::Error> {
     let tenants = overview::tenants(snapshot, now);
-    for (name, help, samples) in gauges(snapshot, &tenants) {
+    for (name, help, samples) in gauges(snapshot, &tenants, orphans) {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in samples {
             ConstGauge::<f64>::new(value).encode(metric.encode_family(&labels)?)?;
@@ -198,7 +220,7 @@ fn encode(
 }
 
 /// What is told of the objects as they are.
-fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
+fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview], orphans: &[Orphan]) -> Vec<Family> {
     // One sample a tenant for which there is a value.
     let each = |of: &dyn Fn(&Overview) -> Option<f64>| -> Vec<Sample> {
         let value = |tenant: &Overview| Some((vec![("tenant", tenant.tenant.clone())], of(tenant)?));
@@ -206,8 +228,8 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
     };
     let last =
         |of: fn(&overview::BackupView) -> f64| each(&|tenant: &Overview| tenant.last_backup.as_ref().map(of));
-    let drill = |of: fn(&overview::DrillView) -> Option<i64>| {
-        each(&|tenant: &Overview| tenant.last_drill.as_ref().and_then(of).map(number))
+    let measured = |of: fn(&Overview) -> &Option<overview::MeasuredBy>| {
+        each(&|tenant: &Overview| of(tenant).as_ref().map(|by| number(by.seconds)))
     };
     let protected = tenants.iter().map(|tenant| {
         let unusable = |code| [TroubleCode::Unprotected, TroubleCode::PolicyUnusable].contains(&code);
@@ -218,11 +240,6 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
     let failed = tenants.iter().filter_map(|tenant| {
         let failed = tenant.failed_backup.as_ref()?;
         let labels = vec![("tenant", tenant.tenant.clone()), ("reason", failed.reason.clone())];
-        Some((labels, 1.0))
-    });
-    let drill_failed = tenants.iter().filter_map(|tenant| {
-        let drill = tenant.failed_drill.as_ref()?;
-        let labels = vec![("tenant", tenant.tenant.clone()), ("reason", drill.reason.clone())];
         Some((labels, 1.0))
     });
     let keys = |of: fn(&overview::KeyView) -> Option<f64>| -> Vec<Sample> {
@@ -273,18 +290,28 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
         ),
         (
             "valv_drill_failed",
-            "1 while a drill did not pass, and none of the same or a newer backup has since",
-            drill_failed.collect(),
+            "1 while a drill did not pass, and none of the same or a newer backup from that store has since",
+            failed_drills(tenants),
         ),
         (
             "valv_drill_rto_seconds",
-            "Recovery time that the newest drill measured",
-            drill(|drill| drill.rto_seconds),
+            "Recovery time that the newest drill measured of those that were due",
+            measured(|tenant| &tenant.recovery_time),
         ),
         (
             "valv_drill_rpo_seconds",
-            "Recovery point that the newest drill measured",
-            drill(|drill| drill.rpo_seconds),
+            "Recovery point that the newest drill measured of those that were due",
+            measured(|tenant| &tenant.recovery_point),
+        ),
+        (
+            "valv_drill_not_torn_down_timestamp_seconds",
+            "When the drill ended of which something has been left the longest",
+            unfinished(snapshot, check::left_since, orphans),
+        ),
+        (
+            "valv_drill_not_recorded_timestamp_seconds",
+            "When the drill ended whose record has been missing the longest",
+            unfinished(snapshot, check::unrecorded_since, &[]),
         ),
         (
             "valv_tampering",
@@ -323,6 +350,39 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview]) -> Vec<Family> {
             last_looks(tenants),
         ),
     ]
+}
+
+/// One sample a store and a reason, whatever number of drills failed so.
+fn failed_drills(tenants: &[Overview]) -> Vec<Sample> {
+    let of_tenant = |tenant: &Overview| {
+        let of_drill = |drill: &overview::DrillView| {
+            (tenant.tenant.clone(), drill.store.clone().unwrap_or_default(), drill.reason.clone())
+        };
+        tenant.failed_drills.iter().map(of_drill).collect::<Vec<_>>()
+    };
+    let failed: BTreeSet<_> = tenants.iter().flat_map(of_tenant).collect();
+    let sample =
+        |(tenant, store, reason)| (vec![("tenant", tenant), ("store", store), ("reason", reason)], 1.0);
+    failed.into_iter().map(sample).collect()
+}
+
+/// By tenant, the oldest of what drills have `since` they ended: of the drills, and not of the tenants that are there, for
+/// a tenant may be gone before what was restored of it is; and of `orphans`, whose drills are gone.
+fn unfinished(
+    snapshot: &Snapshot<'_>,
+    since: fn(&RestoreDrill) -> Option<Timestamp>,
+    orphans: &[Orphan],
+) -> Vec<Sample> {
+    let of_drill = |drill: &&RestoreDrill| {
+        let tenant = drill.namespace()?.strip_prefix(NAMESPACE_PREFIX)?.to_owned();
+        Some((tenant, since(drill)?))
+    };
+    let mut oldest: BTreeMap<String, Timestamp> = BTreeMap::new();
+    for (tenant, ended) in snapshot.drills.iter().filter_map(of_drill).chain(orphans.iter().cloned()) {
+        let standing = oldest.entry(tenant).or_insert(ended);
+        *standing = ended.min(*standing);
+    }
+    oldest.into_iter().map(|(tenant, ended)| (vec![("tenant", tenant)], seconds(ended))).collect()
 }
 
 /// By store, the oldest of the last looks: one archive that fails each time must not hide behind those that do not.
@@ -368,7 +428,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        io::filled::Filling,
+        io::{filled::Filling, kind::Kind},
         metrics::Metrics,
         overview::tests::{World, complete, condition, drill, failed, noon},
     };
@@ -380,6 +440,7 @@ mod tests {
         drills: Writer<DeserializeGuard<RestoreDrill>>,
         policies: Writer<DeserializeGuard<BackupPolicy>>,
         stores: Writer<DeserializeGuard<BackupStore>>,
+        cache: Cache,
         filling: Filling,
         filled: Filled,
         metrics: Metrics,
@@ -400,6 +461,7 @@ mod tests {
     fn caches(world: &World, leadership: Leadership) -> Caches {
         let (filling, filled) = Filling::new();
         let mut caches = Caches {
+            cache: Cache::empty(),
             filling,
             filled,
             tenants: Writer::default(),
@@ -424,6 +486,7 @@ mod tests {
                 stores: self.stores.as_reader(),
                 backups: self.backups.as_reader(),
                 drills: Some(self.drills.as_reader()),
+                cache: self.cache.clone(),
                 filled: self.filled.clone(),
                 now: noon,
             }
@@ -559,11 +622,75 @@ mod tests {
         assert_lines(
             &caches.scrape(),
             &[
-                "valv_drill_failed{tenant=\"ada\",reason=\"SegmentDiffers\"} 1.0",
+                "valv_drill_failed{tenant=\"ada\",store=\"\",reason=\"SegmentDiffers\"} 1.0",
                 "valv_drill_results_total{verdict=\"failed\",reason=\"SegmentDiffers\"} 1",
                 "valv_drill_last_success_timestamp_seconds{tenant=\"ada\"} 1795326060.0",
             ],
         );
+    }
+
+    #[test]
+    fn what_is_left_of_a_drill_is_told_also_of_a_tenant_that_is_gone() {
+        let mut world = World::well();
+        let mut left = drill("bo-one", "2026-11-22T08:00:00Z", "True", "AsAsked");
+        left["metadata"]["namespace"] = json!("journal-bo");
+        left["status"]["conditions"] = json!([condition("Passed", "True", "AsAsked")]);
+        let mut hangs = drill("ada-one", "2026-11-23T08:00:00Z", "True", "AsAsked");
+        hangs["status"]["conditions"][1] = condition("TornDown", "False", "TearingDown");
+        let mut older = hangs.clone();
+        older["metadata"]["name"] = json!("ada-two");
+        older["status"]["ended"] = json!("2026-11-23T07:00:00Z");
+        let text = caches(&world, leads()).scrape();
+        assert!(!text.contains("valv_drill_not_torn_down_timestamp_seconds{"), "{text}");
+        world.drills.extend([left, hangs, older]);
+
+        assert_lines(
+            &caches(&world, leads()).scrape(),
+            &[
+                "valv_drill_not_torn_down_timestamp_seconds{tenant=\"ada\"} 1795417200.0",
+                "valv_drill_not_torn_down_timestamp_seconds{tenant=\"bo\"} 1795334400.0",
+                "valv_drill_not_recorded_timestamp_seconds{tenant=\"bo\"} 1795334400.0",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_a_drill_left_whose_object_was_taken_away_is_told_from_when_its_namespace_was_made() {
+        let mut world = World::well();
+        let mut running = drill("ada-two", "2026-11-23T08:00:00Z", "True", "AsAsked");
+        running["status"] = serde_json::Value::Null;
+        world.drills.push(running);
+        let caches = caches(&world, leads());
+        let namespace = |name: &str, drill: &str| {
+            let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": {
+                "name": name, "creationTimestamp": "2026-11-23T07:00:00Z",
+                "labels": { "valv.eu/tenant": "ada", "valv.eu/drill": drill },
+            }});
+            caches.cache.put(Kind::Namespace, serde_json::from_value(namespace).unwrap());
+        };
+        namespace("drill-ada-1", "ada-two");
+        let text = caches.scrape();
+        assert!(!text.contains("valv_drill_not_torn_down_timestamp_seconds{"), "it is under way: {text}");
+
+        namespace("drill-ada-2", "somebody took its finalizer off");
+
+        let told = "valv_drill_not_torn_down_timestamp_seconds{tenant=\"ada\"} 1795417200.0";
+        assert_lines(&caches.scrape(), &[told]);
+    }
+
+    #[test]
+    fn two_drills_that_failed_alike_are_one_sample() {
+        let mut world = World::well();
+        let mut before = drill("ada-one", "2026-11-23T07:00:00Z", "False", "StoreUnavailable");
+        before["status"]["store"] = json!("helsinki");
+        let mut after = drill("ada-two", "2026-11-23T08:00:00Z", "False", "StoreUnavailable");
+        after["status"]["backup"] = json!({ "slot": "20261123T010000Z", "store": "helsinki" });
+        world.drills.extend([before, after]);
+
+        let text = caches(&world, leads()).scrape();
+
+        let sample = "valv_drill_failed{tenant=\"ada\",store=\"helsinki\",reason=\"StoreUnavailable\"} 1.0";
+        assert_eq!(text.lines().filter(|line| *line == sample).count(), 1, "{text}");
     }
 
     #[test]

@@ -187,7 +187,10 @@ pub fn drill(name: &str, ended: &str, passed: &str, reason: &str) -> Value {
         "spec": { "origin": "Scheduled" },
         "status": {
             "ended": ended, "measured": { "rtoSeconds": 2460, "rpoSeconds": 14_400 },
-            "conditions": [condition("Passed", passed, reason)],
+            "conditions": [
+                condition("Passed", passed, reason), condition("TornDown", "True", "AsAsked"),
+                condition("Recorded", "True", "AsAsked"),
+            ],
         },
     })
 }
@@ -381,6 +384,84 @@ fn a_delete_marker_over_a_segment_is_told_by_the_backup_and_by_the_drill() {
 
     assert_eq!(seen.tampering, ["Backup/ada-20261123t010000z", "RestoreDrill/ada-20261122t050000z"]);
     assert_eq!(codes(&seen), [TroubleCode::Tampering]);
+}
+
+#[test]
+fn what_a_drill_found_is_told_when_its_object_is_gone_until_somebody_has_looked() {
+    let found = json!([{ "drill": "ada-gone", "store": "helsinki", "backup": "20261115T010000Z",
+        "reason": "Tampered", "found": "2026-11-15T05:41:00Z" }]);
+    let world = World::well().tenant("/status/backup/tampering", found);
+
+    let seen = world.seen();
+    assert_eq!(seen.tampering, ["RestoreDrill/ada-gone"]);
+    assert_eq!(codes(&seen), [TroubleCode::Tampering]);
+    let command =
+        "kubectl annotate --overwrite journaltenant ada valv.eu/acknowledge-tampering=2026-11-15T05:41:00Z";
+    assert!(seen.troubles[0].message.ends_with(command), "{}", seen.troubles[0].message);
+
+    let said = json!({ "valv.eu/acknowledge-tampering": "2026-11-15T05:41:00Z" });
+    assert_eq!(codes(&world.clone().tenant("/metadata/annotations", said).seen()), []);
+    let early = json!({ "valv.eu/acknowledge-tampering": "2026-11-15T05:40:59Z" });
+    assert_eq!(codes(&world.tenant("/metadata/annotations", early).seen()), [TroubleCode::Tampering]);
+}
+
+#[test]
+fn what_is_left_of_a_drill_is_told_by_when_it_ended_whatever_its_status_says() {
+    for reason in ["TearingDown", "TearDownFailed", "NotReached"] {
+        let mut world = World::well();
+        world.drills[0]["status"]["conditions"][1] = condition("TornDown", "False", reason);
+
+        assert_eq!(codes(&world.seen_at("2026-11-22T05:46:00Z")), [], "it has its time: {reason}");
+        let seen = world.seen_at("2026-11-22T05:46:01Z");
+        assert_eq!(codes(&seen), [TroubleCode::DrillNotTornDown], "{reason}");
+        assert!(seen.troubles[0].message.contains(&format!("because of {reason}")), "{:?}", seen.troubles);
+    }
+}
+
+#[test]
+fn a_record_that_lies_in_no_store_is_told_and_one_that_nobody_asked_for_is_not() {
+    let mut world = World::well();
+    world.drills[0]["status"]["conditions"][2] = condition("Recorded", "False", "RecordFailed");
+    assert_eq!(codes(&world.seen_at("2026-11-22T05:51:00Z")), []);
+    assert_eq!(codes(&world.seen_at("2026-11-22T05:51:01Z")), [TroubleCode::DrillNotRecorded]);
+
+    world.drills[0]["status"]["conditions"][2] = condition("Recorded", "False", "NotAskedFor");
+    assert_eq!(codes(&world.seen_at("2026-11-22T05:51:01Z")), []);
+}
+
+#[test]
+fn failures_in_two_stores_are_two_troubles() {
+    let mut world = World::well().policy("/spec/stores", json!(["helsinki", "frankfurt"]));
+    for (store, reason) in [("helsinki", "SegmentMissing"), ("frankfurt", "FilesDiffer")] {
+        let mut failed = drill(&format!("ada-{store}"), "2026-11-23T08:00:00Z", "False", reason);
+        failed["status"]["store"] = json!(store);
+        world.drills.push(failed);
+    }
+
+    let seen = world.seen();
+
+    assert_eq!(codes(&seen), [TroubleCode::DrillFailed, TroubleCode::DrillFailed]);
+    assert!(
+        seen.troubles.iter().any(|told| told.message.contains("from frankfurt did not pass: FilesDiffer"))
+    );
+    assert_eq!(seen.failed_drills.len(), 2);
+}
+
+#[test]
+fn an_old_backup_that_was_named_hides_no_objective_that_was_missed_and_is_not_what_was_due() {
+    let mut world = World::well().policy("/spec/objectives", json!({ "rpo": "3h", "rto": "1h" }));
+    let mut by_hand = drill("ada-old", "2026-11-23T08:00:00Z", "True", "AsAsked");
+    by_hand["spec"] = json!({ "backup": "20261101T010000Z" });
+    by_hand["status"]["measured"] = json!({ "rtoSeconds": 60 });
+    let due = world.seen().drill_due;
+    world.drills.push(by_hand);
+
+    let seen = world.seen();
+
+    assert!(codes(&seen).contains(&TroubleCode::ObjectivesMissed), "{:?}", seen.troubles);
+    assert_eq!(seen.recovery_time.unwrap().seconds, 2460);
+    assert_eq!(seen.drill_due, due);
+    assert_eq!(seen.last_drill.unwrap().name, "ada-old");
 }
 
 #[test]

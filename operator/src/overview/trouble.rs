@@ -1,12 +1,12 @@
 //! What is wrong with a tenant's protection, the worst first. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use jiff::Timestamp;
 use serde::Serialize;
-use valv_crds::{BackupPolicy, BackupStore, JournalTenant};
+use valv_crds::{BackupPolicy, BackupStore, JournalTenant, reference::ACKNOWLEDGE_TAMPERING_ANNOTATION};
 
-use super::{ArchiveView, Overview, find};
+use super::{ArchiveView, MeasuredBy, Overview, find};
 
 /// Something that is wrong.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -29,6 +29,8 @@ pub enum TroubleCode {
     Tampering,
     /// Backups that were committed in a store are not there any more.
     CatalogueRolledBack,
+    /// A drill ended, and something that it restored is still there.
+    DrillNotTornDown,
     /// A store of the policy takes no backups.
     StoreNotReady,
     /// No complete backup came in time.
@@ -39,13 +41,15 @@ pub enum TroubleCode {
     NotCopied,
     /// Nobody makes locks longer, or deletes what is too old, in a store.
     NotLookedAfter,
-    /// A drill did not pass, and none of the same or a newer backup has since.
+    /// A drill did not pass, and none of the same or a newer backup from that store has since.
     DrillFailed,
+    /// A drill ended, and its signed record lies in no store.
+    DrillNotRecorded,
     /// No drill came to a verdict in time.
     DrillOverdue,
     /// The policy asks for no drills.
     NotDrilled,
-    /// The newest drill took longer, or would have lost more, than was promised.
+    /// The newest drill that was due took longer, or would have lost more, than was promised.
     ObjectivesMissed,
     /// A key was not proven in time.
     KeyProofOverdue,
@@ -83,8 +87,16 @@ pub fn troubles(
         }
     }
     if !seen.tampering.is_empty() {
-        let message =
-            format!("what lies in a store was changed, as these report: {}", seen.tampering.join(", "));
+        let reports = seen.tampering.join(", ");
+        let mut message = format!("what lies in a store was changed, as these report: {reports}");
+        if let Some(newest) = seen.tampering_found.last() {
+            let until = format!("{ACKNOWLEDGE_TAMPERING_ANNOTATION}={}", newest.found.0);
+            let _ = write!(
+                message,
+                "; what drills found stays until somebody who has looked says so: kubectl annotate --overwrite journaltenant {} {until}",
+                seen.tenant
+            );
+        }
         say(TroubleCode::Tampering, message);
     }
     for archive in seen.archives.iter().filter(|archive| !archive.missing.is_empty()) {
@@ -95,6 +107,13 @@ pub fn troubles(
             slots.join(", ")
         );
         say(TroubleCode::CatalogueRolledBack, message);
+    }
+    for drill in &seen.not_torn_down {
+        let message = format!(
+            "what drill {} restored is still there, though it ended {}: {}",
+            drill.name, drill.ended, drill.message
+        );
+        say(TroubleCode::DrillNotTornDown, message);
     }
     for name in policy.map(|policy| policy.spec.stores.as_slice()).unwrap_or_default() {
         let Some(store) = stores.get(name) else { continue };
@@ -127,9 +146,18 @@ pub fn troubles(
             say(TroubleCode::NotLookedAfter, message);
         }
     }
-    if let Some(drill) = &seen.failed_drill {
-        let message = format!("drill {} did not pass: {}", drill.name, drill.reason);
+    // The newest first.
+    for drill in seen.failed_drills.iter().rev() {
+        let from = drill.store.as_ref().map(|store| format!(" from {store}")).unwrap_or_default();
+        let message = format!("drill {}{from} did not pass: {}", drill.name, drill.reason);
         say(TroubleCode::DrillFailed, message);
+    }
+    for drill in &seen.not_recorded {
+        let message = format!(
+            "the record of drill {} lies in no store, though it ended {}: {}",
+            drill.name, drill.ended, drill.message
+        );
+        say(TroubleCode::DrillNotRecorded, message);
     }
     if let Some(due) = seen.drill_due.filter(|due| *due < now) {
         say(TroubleCode::DrillOverdue, format!("no drill came to a verdict in time: one was due at {due}"));
@@ -185,17 +213,18 @@ fn not_looked_after(archive: &ArchiveView, now: Timestamp) -> Option<String> {
 /// An archive is looked after once a day, at a moment that is another each day: two days are the longest between.
 const LOOKED_AFTER_SECONDS: i64 = 50 * 3600;
 
-/// What the newest drill that passed measured above what was promised.
+/// What the newest drills that were due measured above what was promised.
 fn missed(seen: &Overview) -> Option<String> {
-    let (promised, drill) = (seen.objectives?, seen.last_drill.as_ref()?);
-    let above = |name: &str, measured: Option<i64>, promised: i64| {
-        let measured = measured.filter(|measured| *measured > promised)?;
-        Some(format!("{name} {measured} s instead of {promised} s"))
+    let promised = seen.objectives?;
+    let above = |name: &str, measured: &Option<MeasuredBy>, promised: i64| {
+        let MeasuredBy { drill, seconds } =
+            measured.as_ref().filter(|measured| measured.seconds > promised)?;
+        Some(format!("drill {drill} measured {name} {seconds} s instead of {promised} s"))
     };
     let both = [
-        above("recovery time", drill.rto_seconds, promised.rto_seconds),
-        above("recovery point", drill.rpo_seconds, promised.rpo_seconds),
+        above("recovery time", &seen.recovery_time, promised.rto_seconds),
+        above("recovery point", &seen.recovery_point, promised.rpo_seconds),
     ];
     let both: Vec<String> = both.into_iter().flatten().collect();
-    (!both.is_empty()).then(|| format!("drill {} measured {}", drill.name, both.join(" and ")))
+    (!both.is_empty()).then(|| both.join("; "))
 }

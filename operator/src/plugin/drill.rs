@@ -232,10 +232,7 @@ mod tests {
     }
 
     fn torn_down(passed: &str, reason: &str) -> Value {
-        let mut drill = ended("ada-x", "2026-11-23T08:00:00Z", passed, reason);
-        let conditions = drill["status"]["conditions"].as_array_mut().unwrap();
-        conditions.push(condition("TornDown", "True", "AsAsked"));
-        drill
+        ended("ada-x", "2026-11-23T08:00:00Z", passed, reason)
     }
 
     fn over(drill: &Value) -> (Verdict, String) {
@@ -247,7 +244,8 @@ mod tests {
 
     #[test]
     fn a_drill_is_over_only_when_nothing_of_it_is_left() {
-        let verdict_stands = ended("ada-x", "2026-11-23T08:00:00Z", "True", "AsAsked");
+        let mut verdict_stands = ended("ada-x", "2026-11-23T08:00:00Z", "True", "AsAsked");
+        verdict_stands["status"]["conditions"][1] = condition("TornDown", "False", "TearingDown");
 
         assert!(matches!(stand(&verdict_stands), Standing::Under(step) if step.stage == "TearingDown"));
         let (verdict, told) = over(&torn_down("True", "AsAsked"));

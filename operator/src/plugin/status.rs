@@ -14,7 +14,7 @@ use super::{
     api::Listed,
     table::{page, table},
 };
-use crate::overview::{self, BackupView, DrillView, KeyView, Overview, Snapshot, StoreView};
+use crate::overview::{self, BackupView, DrillView, KeyView, MeasuredBy, Overview, Snapshot, StoreView};
 
 /// `apiVersion` of the JSON. Fields are added under it, never renamed or taken away.
 pub const API_VERSION: &str = "status.valv.eu/v1";
@@ -160,7 +160,7 @@ fn of_all(status: &Status) -> String {
 }
 
 fn row(tenant: &Overview, now: Timestamp) -> Vec<String> {
-    let measured = |of: fn(&DrillView) -> Option<i64>| tenant.last_drill.as_ref().and_then(of);
+    let measured = |by: &Option<MeasuredBy>| by.as_ref().map(|by| by.seconds);
     let wrong = match tenant.troubles.as_slice() {
         [] => "-".to_owned(),
         [only] => one_line(&only.message, 100),
@@ -174,8 +174,8 @@ fn row(tenant: &Overview, now: Timestamp) -> Vec<String> {
             .map_or_else(|| "never".to_owned(), |backup| format!("{} ago", time(backup.age_seconds))),
         tenant.last_backup.as_ref().map_or_else(|| "-".to_owned(), places),
         tenant.last_drill.as_ref().map_or_else(|| "never".to_owned(), |drill| drilled(drill, now)),
-        pair(measured(|drill| drill.rto_seconds), tenant.objectives.map(|promised| promised.rto_seconds)),
-        pair(measured(|drill| drill.rpo_seconds), tenant.objectives.map(|promised| promised.rpo_seconds)),
+        pair(measured(&tenant.recovery_time), tenant.objectives.map(|promised| promised.rto_seconds)),
+        pair(measured(&tenant.recovery_point), tenant.objectives.map(|promised| promised.rpo_seconds)),
         proven(&tenant.keys, now),
         wrong,
     ]
@@ -186,6 +186,7 @@ fn of_one(tenant: &Overview, now: Timestamp) -> String {
     let lines = |lines: Vec<String>| if lines.is_empty() { "-".to_owned() } else { lines.join("\n") };
     let backup = tenant.last_backup.as_ref();
     let drill = tenant.last_drill.as_ref();
+    let measured = |by: &Option<MeasuredBy>| by.as_ref().map(|by| by.seconds);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let promised = |of: fn(&overview::Promised) -> i64| tenant.objectives.as_ref().map(of);
     let fields = [
@@ -244,14 +245,14 @@ fn of_one(tenant: &Overview, now: Timestamp) -> String {
             "recovery time",
             format!(
                 "{} (measured/promised)",
-                pair(drill.and_then(|drill| drill.rto_seconds), promised(|it| it.rto_seconds))
+                pair(measured(&tenant.recovery_time), promised(|it| it.rto_seconds))
             ),
         ),
         (
             "recovery point",
             format!(
                 "{} (measured/promised)",
-                pair(drill.and_then(|drill| drill.rpo_seconds), promised(|it| it.rpo_seconds))
+                pair(measured(&tenant.recovery_point), promised(|it| it.rpo_seconds))
             ),
         ),
         ("keys", lines(tenant.keys.iter().map(|key| key_line(key, now)).collect())),

@@ -33,7 +33,7 @@ use crate::{
 /// Drills that are made or deleted at once.
 const AT_ONCE: usize = 32;
 
-/// Drills that stay as objects, of each tenant. Their records stay in the store.
+/// Drills that stay as objects, of each tenant, of the schedule and by hand each. Their records stay in the store.
 const KEPT: usize = 10;
 
 /// A tenant that is drilled by the policy.
@@ -117,10 +117,13 @@ fn ordinal(schedule: &Schedule, slot: Slot) -> usize {
         .count()
 }
 
-/// Drills that may go, of those of one tenant: all but the newest [`KEPT`], and none of which anything is left.
+/// Drills that may go, of those of one tenant: all but the newest [`KEPT`] of the schedule and of those by hand, so that none
+/// by hand takes one of the schedule away; and none of which anything is left.
 pub fn pruned(mut drills: Vec<&RestoreDrill>) -> Vec<&RestoreDrill> {
     drills.sort_by_cached_key(|drill| std::cmp::Reverse((drill.creation_timestamp(), drill.name_any())));
-    let old = drills.into_iter().skip(KEPT);
+    let (due, by_hand): (Vec<_>, Vec<_>) =
+        drills.into_iter().partition(|drill| drill.spec.origin == DrillOrigin::Scheduled);
+    let old = due.into_iter().skip(KEPT).chain(by_hand.into_iter().skip(KEPT));
     old.filter(|drill| sweep::may_go(drill) && drill.metadata.deletion_timestamp.is_none()).collect()
 }
 
@@ -319,6 +322,16 @@ mod tests {
         let names: Vec<_> = pruned(drills.iter().collect()).iter().map(|drill| drill.name_any()).collect();
 
         assert_eq!(names, ["d3", "d1"]);
+    }
+
+    #[test]
+    fn no_number_of_drills_by_hand_takes_one_of_the_schedule_away() {
+        let mut drills: Vec<_> = (1..=23).map(|number| drill(number, "True")).collect();
+        drills[..11].iter_mut().for_each(|drill| drill.spec.origin = DrillOrigin::Scheduled);
+
+        let names: Vec<_> = pruned(drills.iter().collect()).iter().map(|drill| drill.name_any()).collect();
+
+        assert_eq!(names, ["d1", "d13", "d12"]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use valv_crds::{
 use super::check::Tenant;
 use crate::{
     archive::recipients::fingerprint,
-    drill::past,
+    drill::{check, past, tampering, teardown},
     policy::slots,
     schedule::{Due, MISSED_LISTED, Schedule},
 };
@@ -41,6 +41,13 @@ const FINGERPRINT_DIGITS: usize = 16;
 
 /// Stores of which is told what was read back whole.
 const MOST_STORES: usize = 8;
+
+/// How long what a drill restored may be there after its verdict, and what is said then.
+const LEFT: (SignedDuration, &str) = (teardown::LIMIT, "something is still there of what these restored:");
+
+/// How long a drill's record may be missing after its verdict, and what is said then.
+const UNRECORDED: (SignedDuration, &str) =
+    (SignedDuration::from_mins(10), "no store has the signed record of these drills:");
 
 /// What is there of a tenant's backups.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +104,7 @@ pub fn protect(tenant: &Tenant, seen: &Seen, now: Timestamp) -> Protected {
         }
         Some(policy) => vec![
             backed_up(tenant, policy, seen, &status, now, &mut turns),
-            drilled(tenant, policy, &status, now, &mut turns),
+            drilled(tenant, policy, &seen.drills, &status, now, &mut turns),
             keys_proven(policy, &status, now, &mut turns),
         ],
     };
@@ -141,14 +148,18 @@ fn told(
         slot::parse_name(&name).ok().map(|(_, slot)| slot).filter(|slot| slots::has_come(*slot, now))
     });
     let past = past::past(seen.drills.iter(), Some(&standing));
+    let acknowledged = tampering::acknowledged(&tenant.object, now);
+    let tampering = tampering::found(seen.drills.iter(), Some(&standing), acknowledged);
     ProtectionStatus {
         last_slot,
         next_start: next.map(Time),
         missed: missed(standing.missed, newly_missed, now),
         last_backup: last_backup(&seen.backups, standing.last_backup),
         last_drill: past.last,
-        failed_drill: past.failed,
+        failed_drill: past.failed.last().cloned(),
+        failed_drills: past.failed,
         judged_drill: past.judged,
+        tampering,
         good_slot: past.good,
         last_drill_slot: drill_slots
             .max()
@@ -315,26 +326,39 @@ fn slot_in_name(backup: &Backup) -> Option<Slot> {
     slot::parse_name(&backup.name_any()).ok().map(|(_, slot)| slot)
 }
 
-/// Whether its last drill passed, and the one after it is not overdue.
+/// Whether its last drills passed, nothing of them is left, and the one after them is not overdue.
 fn drilled(
     tenant: &Tenant,
     policy: &BackupPolicy,
+    drills: &[RestoreDrill],
     status: &ProtectionStatus,
     now: Timestamp,
     turns: &mut Vec<Timestamp>,
 ) -> Saying {
     let kind = ConditionType::Drilled;
+    let unfinished = [
+        (Reason::DrillNotTornDown, unfinished(drills, check::left_since, LEFT, now, turns)),
+        (Reason::DrillNotRecorded, unfinished(drills, check::unrecorded_since, UNRECORDED, now, turns)),
+    ];
+    let unfinished = unfinished.into_iter().filter_map(|(reason, told)| Some((reason, told?)));
+    let failed = past::of_stores(&status.failed_drills, Some(&policy.spec.stores)).next_back();
+    let failed = failed.map(|failed| {
+        let from = failed.store.as_ref().map(|store| format!(" from {store}")).unwrap_or_default();
+        let message = format!(
+            "the drill {}{from} did not pass: {}; none of the same or a newer backup from there has since",
+            failed.name, failed.reason
+        );
+        (Reason::DrillFailed, message)
+    });
+    let wrong: Vec<_> = failed.into_iter().chain(unfinished).collect();
+    if let Some((reason, _)) = wrong.first() {
+        let all: Vec<_> = wrong.iter().map(|(_, message)| message.as_str()).collect();
+        return Saying::no(kind, *reason, all.join("; "));
+    }
     let Some(drill) = &policy.spec.drill else {
         let message = "the policy has no drill: nobody knows whether its backups can be restored";
         return Saying::no(kind, Reason::NotAskedFor, message);
     };
-    if let Some(failed) = &status.failed_drill {
-        let message = format!(
-            "the drill {} did not pass: {}; none of the same or a newer backup has since",
-            failed.name, failed.reason
-        );
-        return Saying::no(kind, Reason::DrillFailed, message);
-    }
     let Some(last) = &status.judged_drill else {
         return Saying::no(kind, Reason::NeverDrilled, "no drill of it has come to a verdict yet");
     };
@@ -351,6 +375,31 @@ fn drilled(
         }
         _ => Saying::yes(kind, Reason::AsAsked, passed),
     }
+}
+
+/// Of `drills` those that ended longer ago than `limit`, and should be finished `since`; as a sentence. Those that ended a
+/// moment ago have their turn.
+fn unfinished(
+    drills: &[RestoreDrill],
+    since: fn(&RestoreDrill) -> Option<Timestamp>,
+    limit: (SignedDuration, &str),
+    now: Timestamp,
+    turns: &mut Vec<Timestamp>,
+) -> Option<String> {
+    let (limit, what) = limit;
+    let mut late = vec![];
+    for drill in drills {
+        let Some(until) = since(drill).map(|ended| ended.saturating_add(limit).unwrap_or(Timestamp::MAX))
+        else {
+            continue;
+        };
+        if until < now {
+            late.push(drill.name_any());
+        } else {
+            turns.push(until.saturating_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX));
+        }
+    }
+    (!late.is_empty()).then(|| format!("{what} {}", late.join(", ")))
 }
 
 /// Whether each key was proven in time.

@@ -14,8 +14,10 @@ use kube::ResourceExt;
 use tokio::sync::mpsc;
 use valv_crds::{Backup, BackupPolicy, RestoreDrill, reference::NAMESPACE_PREFIX};
 
+use crate::drill::tampering;
+
 /// Conditions of backups and drills that a tenant's status tells of.
-const TOLD: [&str; 3] = ["Complete", "Stalled", "Passed"];
+const TOLD: [&str; 5] = ["Complete", "Stalled", "Passed", "TornDown", "Recorded"];
 
 /// Wakes tenants. What was told of each object is kept as a digest.
 #[derive(Debug)]
@@ -51,7 +53,10 @@ impl Waking {
         let status = drill.status.as_ref();
         let ended = status.and_then(|status| status.ended.as_ref()).map(|ended| ended.0);
         let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
-        let gist = digest(&(drill.uid(), ended, told(conditions)));
+        // What it found of tampering counts before it ends: it may not come to its end.
+        let tampering = tampering::found(std::iter::once(drill), None, None);
+        let tampering: Vec<_> = tampering.into_iter().map(|found| found.reason).collect();
+        let gist = digest(&(drill.uid(), ended, told(conditions), tampering));
         self.of_tenant("RestoreDrill", drill.namespace(), &drill.name_any(), gist);
     }
 
@@ -97,7 +102,9 @@ impl Waking {
 fn told(conditions: &[Condition]) -> Vec<(&str, &str, &str, &str)> {
     let told = conditions.iter().filter(|condition| TOLD.contains(&condition.type_.as_str()));
     told.map(|said| (said.type_.as_str(), said.status.as_str(), said.reason.as_str(), said.message.as_str()))
-        .filter(|(kind, status, ..)| *status == "True" || *kind == "Passed")
+        .filter(|(kind, status, reason, _)| {
+            *status == "True" || *kind == "Passed" || (*kind == "Recorded" && *reason == "NotAskedFor")
+        })
         .collect()
 }
 
@@ -110,10 +117,11 @@ fn digest(of: &impl Hash) -> u64 {
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt, StreamExt};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::{
+        drill::past::tests::past_drill,
         policy::slots::tests::backup,
         tenant::protection::tests::{committed, stalled},
     };
@@ -148,6 +156,41 @@ mod tests {
         assert_eq!(woken(&mut stream), ["ada"]);
         waking.backup(&stalled(made, "20261122T010000Z", "StoreFull"));
         assert_eq!(woken(&mut stream), ["ada"]);
+    }
+
+    #[test]
+    fn a_tenant_is_woken_when_a_drill_is_torn_down_and_recorded_and_by_tampering_before_it_ends() {
+        let (waking, stream) = Waking::new();
+        let mut stream = Box::pin(stream);
+        let mut drill = past_drill("by-hand", 8, Some(8), "True", "AsAsked");
+        waking.drill(&drill);
+        assert_eq!(woken(&mut stream), ["ada"]);
+        let mut wakes = |change: Value| {
+            let mut status = json!(drill.status);
+            status.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            drill.status = serde_json::from_value(status).unwrap();
+            waking.drill(&drill);
+            !woken(&mut stream).is_empty()
+        };
+        let said = |kind: &str, status: &str, reason: &str| {
+            json!({ "type": kind, "status": status, "reason": reason, "message": "",
+                "lastTransitionTime": "2026-11-08T06:00:00Z" })
+        };
+        let all = |torn_down: &str, recorded: &str, reason: &str| {
+            json!({ "conditions": [
+                said("Passed", "True", "AsAsked"), said("TornDown", torn_down, "x"),
+                said("Recorded", recorded, reason),
+            ]})
+        };
+
+        assert!(!wakes(all("False", "False", "NotReached")), "it has its time");
+        assert!(wakes(all("True", "False", "NotReached")));
+        assert!(!wakes(all("True", "False", "RecordFailed")));
+        assert!(wakes(all("True", "False", "NotAskedFor")));
+        assert!(wakes(all("True", "True", "AsAsked")));
+        assert!(wakes(json!({ "verdicts": [
+            { "name": "Segments", "outcome": "Warned", "reason": "Tampered" },
+        ]})));
     }
 
     #[test]

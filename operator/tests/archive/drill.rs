@@ -521,6 +521,10 @@ async fn a_restored_database_that_is_not_what_it_should_be_fails_the_drill_with_
     drill.judge["checks"] = json!([]);
     let judged = drill.judged(&drill.judge).await;
     assert_eq!(verdict(&judged, "Attachments"), pair("Failed", "SqlFailed"), "{judged:?}");
+    // One that names nothing proves nothing.
+    drill.judge["inventorySQL"] = json!("SELECT path, sha256 FROM attachment WHERE false");
+    let judged = drill.judged(&drill.judge).await;
+    assert_eq!(verdict(&judged, "Attachments"), pair("Warned", "AttachmentsUnnamed"), "{judged:?}");
     drill.judge["inventorySQL"] = asked;
 
     // The earlier backup was there, and cannot be read: that is neither none nor a pass without a word.

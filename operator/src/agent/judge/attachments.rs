@@ -60,6 +60,17 @@ pub async fn compare_with_manifest(
     Ok(None)
 }
 
+/// What is odd where the database names so many attachments, and each of them is there: none, though files were backed up. A
+/// wrong filter in the tenant's query would prove nothing.
+pub fn unnamed(expected: Option<&Attachments>, named: u64) -> Option<String> {
+    let files = expected.map_or(0, |expected| expected.files);
+    (named == 0 && files > 0).then(|| {
+        format!(
+            "as in the manifest; but the tenant's inventorySQL names none of the {files} files, so nobody knows whether the database misses any"
+        )
+    })
+}
+
 /// What was found of the attachments that the database names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
@@ -226,6 +237,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
+    use crate::archive::digest::Blake3;
 
     /// `printf 'a picture' | sha256sum`
     fn digest(content: &[u8]) -> String {
@@ -268,6 +280,17 @@ mod tests {
         );
         assert!(flaw.message.contains("number 3 of the answer"), "{}", flaw.message);
         assert_eq!(Tally { asked: 3, ..Tally::default() }.flaw(), None);
+    }
+
+    #[test]
+    fn a_query_that_names_nothing_though_there_are_files_proves_nothing() {
+        let backed_up = |files| Attachments { files, digest: Blake3::of(b"") };
+
+        assert!(unnamed(Some(&backed_up(3)), 0).unwrap().contains("none of the 3 files"));
+        for (files, named) in [(3, 1), (0, 0)] {
+            assert_eq!(unnamed(Some(&backed_up(files)), named), None);
+        }
+        assert_eq!(unnamed(None, 0), None);
     }
 
     #[tokio::test]

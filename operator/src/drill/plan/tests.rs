@@ -264,7 +264,7 @@ keyholder: {namespace: valv-keys, serviceAccount: valv-keyholder, deliveryRole: 
             let pod = json!({
                 "metadata": { "labels": { "valv.eu/role": role } },
                 "status": { "conditions": [
-                    { "type": "Ready", "status": "True", "lastTransitionTime": "2026-11-22T09:50:05Z" },
+                    { "type": "Ready", "status": "True", "lastTransitionTime": "2026-11-22T09:45:05Z" },
                 ]},
             });
             put(&mut self.observed.objects, Kind::Pod, &format!("{name}-0"), pod);
@@ -310,17 +310,13 @@ fn failing(mut words: Value, name: &str, reason: &str) -> Value {
 
 #[test]
 fn a_drill_passes_when_it_was_restored_judged_and_the_journal_answers() {
-    let mut world = World::judged(&judged_well());
-    for _ in 0..8 {
-        world.look();
-        world.let_time_pass();
-    }
+    let world = ended_well(World::judged(&judged_well()));
 
     assert_eq!(world.passed(), ("True".into(), "AsAsked".into()));
     let status = world.drill.status.clone().unwrap();
     let measured = status.measured.unwrap();
-    // From 09:30:10, when it was first looked at, until 09:50:05, less the two minutes of the checks.
-    assert_eq!(measured.rto_seconds, Some(17 * 60 + 55));
+    // From 09:30:10, when it was first looked at, until 09:45:05, less the two minutes of the checks.
+    assert_eq!(measured.rto_seconds, Some(12 * 60 + 55));
     // From 01:05:00 until 09:30:10.
     assert_eq!(measured.rpo_seconds, Some(8 * 3600 + 25 * 60 + 10));
     assert_eq!(world.says(DrillCondition::ObjectivesMet).1, "AsAsked");
@@ -450,11 +446,8 @@ fn words_without_a_verdict_are_no_pass() {
     assert_eq!(half.passed(), ("False".into(), "CannotRestore".into()));
 
     // All but one check of the judgement: the journal answers, and it is no pass all the same.
-    let mut world = World::judged(&json!({ "judged": { "verdicts": verdicts(&JUDGED[..4]), "phases": [] } }));
-    for _ in 0..8 {
-        world.look();
-        world.let_time_pass();
-    }
+    let words = json!({ "judged": { "verdicts": verdicts(&JUDGED[..4]), "phases": [] } });
+    let world = ended_well(World::judged(&words));
     assert_eq!(world.passed(), ("False".into(), "NotReached".into()));
 }
 
@@ -465,10 +458,7 @@ fn tampering_that_was_read_through_passes_and_is_told() {
     let mut world = World::restored(&words);
     world.look();
     ended(&mut world.observed.objects, JUDGE, &judged_well().to_string());
-    for _ in 0..9 {
-        world.look();
-        world.let_time_pass();
-    }
+    let world = ended_well(world);
 
     assert_eq!(world.passed(), ("True".into(), "Tampered".into()));
 }
@@ -517,7 +507,9 @@ fn ended_well(mut world: World) -> World {
     for _ in 0..8 {
         world.look();
         world.let_time_pass();
+        world.now += Duration::from_secs(5);
     }
+    world.look();
     world
 }
 
@@ -539,18 +531,128 @@ fn a_journal_without_a_probe_passes_with_a_warning_and_not_as_one_that_answered(
 }
 
 #[test]
-fn a_journal_that_answers_once_is_watched_before_it_counts() {
-    let mut world = World::judged(&judged_well());
-    world.now = at("2026-11-22T09:50:08Z");
-    // Its judge ended at 09:33:00, and it is late; what stays ready since 09:50:05 came in time.
-    world.settings.drills.journal_limit = Duration::from_secs(3600);
-    let mut world = ended_well(world);
-    assert_eq!(world.passed(), ("Unknown".into(), "Running".into()));
+fn a_journal_that_answers_is_watched_before_it_counts_whatever_the_operators_clock_says() {
+    // It is ready since 09:45:05 by its node's clock.
+    for now in ["2026-11-22T09:45:08Z", "2026-11-22T09:40:00Z", "2026-11-22T10:00:00Z"] {
+        let mut world = World::judged(&judged_well());
+        world.now = at(now);
+        // Its judge ended at 09:33:00.
+        world.settings.drills.journal_limit = Duration::from_secs(3600);
+        for _ in 0..8 {
+            world.look();
+            world.let_time_pass();
+        }
+        assert_eq!(world.passed(), ("Unknown".into(), "Running".into()), "{now}");
+        world.now += Duration::from_secs(9);
+        world.look();
+        assert_eq!(world.passed(), ("Unknown".into(), "Running".into()), "{now}");
 
-    world.now = at("2026-11-22T09:50:15Z");
+        world.now += Duration::from_secs(1);
+        world.look();
+
+        assert_eq!(world.passed(), ("True".into(), "AsAsked".into()), "{now}");
+    }
+}
+
+#[test]
+fn a_question_that_the_policy_asks_otherwise_meanwhile_is_no_pass() {
+    let changes: [(&str, Value, &str); 3] = [
+        ("/spec/drill/checks/0/sql", json!("SELECT count(*) > 0 FROM note"), "Sql/no-future-notes"),
+        ("/spec/drill/rowCounts", json!({ "tolerance": "0%", "mayFallBy": "0%" }), "RowCounts"),
+        ("/spec/drill/checks", json!([]), ""),
+    ];
+    for (pointer, value, changed) in changes {
+        let mut world = World::judged(&judged_well());
+        let mut policy = json!(world.observed.policy.as_deref());
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        policy.pointer_mut(parent).unwrap()[field] = value;
+        world.observed.policy = Some(Arc::new(serde_json::from_value(policy).unwrap()));
+
+        let world = ended_well(world);
+
+        if changed.is_empty() {
+            assert_eq!(world.passed(), ("True".into(), "AsAsked".into()), "nothing is asked any more");
+            continue;
+        }
+        assert_eq!(world.passed(), ("False".into(), "NotReached".into()), "{pointer}");
+        let conditions = world.drill.status.unwrap().conditions;
+        let said = conditions.iter().find(|condition| condition.type_ == "Passed").unwrap();
+        assert!(said.message.contains(changed), "{}", said.message);
+    }
+}
+
+#[test]
+fn a_verdict_that_failed_and_was_left_already_is_not_cancelled_away() {
+    let stops: [fn(&mut World); 2] = [
+        |world| world.drill.spec.cancel = true,
+        |world| world.drill.metadata.deletion_timestamp = Some(Time(world.now)),
+    ];
+    for stop in stops {
+        let mut world = World::restored(&restored_well());
+        world.look();
+        let words = failing(judged_well(), "Amcheck", "Corrupt");
+        ended(&mut world.observed.objects, JUDGE, &words.to_string());
+        stop(&mut world);
+        world.look();
+        assert_eq!(world.passed(), ("False".into(), "Corrupt".into()));
+
+        // What passed so far is no verdict.
+        let mut world = World::restored(&restored_well());
+        world.look();
+        ended(&mut world.observed.objects, JUDGE, &judged_well().to_string());
+        stop(&mut world);
+        world.look();
+        assert_eq!(world.passed(), ("False".into(), "Cancelled".into()));
+    }
+}
+
+#[test]
+fn a_store_that_is_none_of_the_policys_is_not_drilled() {
+    let mut world = World::new();
+    world.observed.store_name = Some("elsewhere".into());
+
+    let plan = world.look();
+
+    assert_eq!(world.passed(), ("False".into(), "StoreUnavailable".into()));
+    assert!(plan.namespace.is_none());
+    assert_eq!(world.drill.status.unwrap().store.as_deref(), Some("elsewhere"));
+}
+
+#[test]
+fn a_key_without_its_key_is_waited_past_and_told() {
+    let mut world = World::new();
     world.look();
+    world.bring_key();
+    world.look();
+    let job = &world.observed.objects[&Key::new(Kind::Job, RESTORE)];
+    let volumes = job.data.pointer("/spec/template/spec/volumes").unwrap().as_array().unwrap();
+    let key = volumes.iter().find(|volume| volume["name"] == "key").unwrap();
+    assert_eq!(key["secret"]["items"], json!([{ "key": "identity", "path": "identity" }]));
+    let mut made = job.as_ref().clone();
+    made.metadata.creation_timestamp = Some(Time(world.now));
+    world.observed.objects.insert(Key::new(Kind::Job, RESTORE), Arc::new(made));
+    let owner = json!([{ "apiVersion": "batch/v1", "kind": "Job", "name": RESTORE, "uid": "restore-uid", "controller": true }]);
+    let waiting = |state: Value| {
+        json!({ "metadata": { "ownerReferences": owner }, "status": {
+            "initContainerStatuses": [{ "name": "install", "state": state }],
+        }})
+    };
+    let creating = waiting(json!({ "waiting": { "reason": "PodInitializing" } }));
+    put(&mut world.observed.objects, Kind::Pod, "restore-x", creating);
+    let message = |world: &mut World| {
+        world.look();
+        let conditions = world.drill.status.as_ref().unwrap().conditions.clone();
+        conditions.into_iter().find(|condition| condition.type_ == "Passed").unwrap().message
+    };
+    assert!(message(&mut world).ends_with("is being restored"));
 
-    assert_eq!(world.passed(), ("True".into(), "AsAsked".into()));
+    world.now += Duration::from_secs(121);
+    let told = message(&mut world);
+    assert!(told.contains("has no key identity") && told.contains("--from-file=identity=FILE"), "{told}");
+
+    let begun = waiting(json!({ "running": { "startedAt": "2026-11-22T09:32:00Z" } }));
+    put(&mut world.observed.objects, Kind::Pod, "restore-x", begun);
+    assert!(message(&mut world).ends_with("is being restored"));
 }
 
 #[test]
@@ -686,10 +788,7 @@ fn a_journal_that_does_not_answer_fails_the_drill() {
 fn whatever_stops_a_drill_takes_key_and_credentials_away_at_once() {
     let stops: [fn(&mut World); 4] = [
         |world| world.drill.spec.cancel = true,
-        |world| {
-            world.drill.metadata.deletion_timestamp =
-                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now))
-        },
+        |world| world.drill.metadata.deletion_timestamp = Some(Time(world.now)),
         |world| world.observed.tenant = None,
         |world| world.now = at("2026-11-23T00:00:00Z"),
     ];
@@ -743,6 +842,21 @@ fn the_record_is_written_before_anything_is_torn_down_but_not_waited_for_for_eve
     assert_eq!(world.drill.status.as_ref().unwrap().namespace, None);
     let plan = world.plan();
     assert_eq!((plan.record, plan.finalizer), (Record::Now, None));
+    assert_eq!(plan.look_again_after, Some(WHILE_WAITING));
+    // A store that is gone for good is not asked every few seconds for ever.
+    world.now = at("2026-11-22T11:00:00Z");
+    assert_eq!((world.plan().record, world.plan().look_again_after), (Record::Now, Some(WHILE_IN_VAIN)));
+}
+
+#[test]
+fn the_way_in_is_made_again_while_the_record_is_tried() {
+    let mut world = World::restored(&failing(restored_well(), "Segments", "SegmentDiffers"));
+    world.observed.left = Some(Left { namespace: NamespaceSeen::Ours, ..Left::default() });
+
+    let plan = world.plan();
+
+    let names: Vec<_> = plan.apply.iter().map(|wanted| wanted.key.kind).collect();
+    assert_eq!((plan.teardown.is_none(), names), (true, vec![Kind::RoleBinding]));
 }
 
 #[test]
@@ -756,7 +870,7 @@ fn a_drill_is_let_go_when_nothing_is_left_and_its_record_lies_in_the_store() {
             version: None,
             blake3: "0".repeat(64),
         },
-        written: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now),
+        written: Time(world.now),
     };
     world.carry_out(&plan, &Applied { record: Some(record), ..Applied::default() });
     assert_eq!(world.plan().record, Record::NotNow);
@@ -896,7 +1010,7 @@ fn a_drill_waits_where_others_work_and_takes_no_room_while_it_waits_for_its_key(
     world.look();
     world.look();
     assert_eq!(world.passed().1, "KeyMissing");
-    assert!(!check::works(&world.drill));
+    assert!(!check::works(&world.drill, world.now));
 
     // The key comes when others have taken its place.
     world.bring_key();
@@ -907,7 +1021,7 @@ fn a_drill_waits_where_others_work_and_takes_no_room_while_it_waits_for_its_key(
 
     world.observed.room = Room::Free;
     world.look();
-    assert!(world.has(Kind::Job, RESTORE) && check::works(&world.drill));
+    assert!(world.has(Kind::Job, RESTORE) && check::works(&world.drill, world.now));
 }
 
 #[test]

@@ -86,15 +86,16 @@ pub fn stalled(mut backup: Backup, slot: &str, reason: &str) -> Backup {
 }
 
 fn drill(name: &str, passed: &str, ended: &str) -> RestoreDrill {
+    let said = |kind: &str, status: &str, reason: &str| json!({ "type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": ended });
     serde_json::from_value(json!({
         "apiVersion": "valv.eu/v1alpha1", "kind": "RestoreDrill",
         "metadata": { "name": name, "namespace": "journal-ada" }, "spec": { "origin": "Scheduled" },
         "status": {
             "ended": ended, "backup": { "slot": "20261121T010000Z", "store": "helsinki" },
-            "conditions": [{
-                "type": "Passed", "status": passed, "reason": if passed == "True" { "Passed" } else { "SegmentDiffers" },
-                "message": "", "lastTransitionTime": ended,
-            }],
+            "conditions": [
+                said("Passed", passed, if passed == "True" { "AsAsked" } else { "SegmentDiffers" }),
+                said("TornDown", "True", "AsAsked"), said("Recorded", "True", "AsAsked"),
+            ],
         },
     }))
     .unwrap()
@@ -313,6 +314,44 @@ fn a_policy_without_a_drill_is_told_and_one_with_it_wants_one_that_passed_in_tim
     assert_eq!(of(policy(DRILL), failed(), "2026-11-22T12:00:00Z"), (Truth::False, Reason::DrillFailed));
     assert_eq!(of(policy(DRILL), passed(), "2026-11-29T04:59:00Z"), (Truth::True, Reason::AsAsked));
     assert_eq!(of(policy(DRILL), passed(), later), (Truth::False, Reason::Overdue));
+}
+
+#[test]
+fn a_drill_that_is_not_torn_down_or_not_recorded_is_told_after_its_time() {
+    let of = |kind: &str, now: &str| {
+        let mut left = drill("ada-20261122t050000z", "True", "2026-11-22T05:40:00Z");
+        let conditions = &mut left.status.as_mut().unwrap().conditions;
+        conditions.iter_mut().filter(|said| said.type_ == kind).for_each(|said| said.status = "False".into());
+        let seen = Seen { policy: policy(DRILL), backups: vec![], drills: vec![left] };
+        let protected = protect(&tenant(&json!({})), &seen, at(now));
+        (says(&protected, ConditionType::Drilled), protected.look_again_at)
+    };
+
+    let (said, again) = of("TornDown", "2026-11-22T05:45:00Z");
+    assert_eq!((said, again), ((Truth::True, Reason::AsAsked), Some(at("2026-11-22T05:45:01Z"))));
+    assert_eq!(of("TornDown", "2026-11-22T05:45:01Z").0, (Truth::False, Reason::DrillNotTornDown));
+    assert_eq!(of("Recorded", "2026-11-22T05:50:00Z").0, (Truth::True, Reason::AsAsked));
+    assert_eq!(of("Recorded", "2026-11-22T05:50:01Z").0, (Truth::False, Reason::DrillNotRecorded));
+}
+
+#[test]
+fn tampering_that_a_drill_found_stays_in_the_status_until_somebody_has_looked() {
+    let mut tampered = drill("ada-20261122t050000z", "True", "2026-11-22T05:40:00Z");
+    let verdict = json!({ "name": "Segments", "outcome": "Warned", "reason": "Tampered" });
+    tampered.status.as_mut().unwrap().verdicts = vec![serde_json::from_value(verdict).unwrap()];
+    let found = Seen { policy: policy(DRILL), backups: vec![], drills: vec![tampered] };
+    let status = protect(&tenant(&json!({})), &found, noon()).status.unwrap();
+    assert_eq!(status.tampering[0].drill, "ada-20261122t050000z");
+
+    let gone = Seen { policy: policy(DRILL), ..Seen::default() };
+    let after = protect(&tenant(&json!(status)), &gone, noon()).status.unwrap();
+    assert_eq!(after.tampering, status.tampering);
+
+    let mut looked = tenant(&json!(status)).object.as_ref().clone();
+    let said = ("valv.eu/acknowledge-tampering".to_owned(), "2026-11-22T05:40:00Z".to_owned());
+    looked.metadata.annotations = Some([said].into());
+    let after = protect(&check(Arc::new(looked)).unwrap(), &found, noon()).status.unwrap();
+    assert_eq!(after.tampering, []);
 }
 
 #[test]
