@@ -28,8 +28,9 @@ use crate::{
 /// Versions of one commit that are looked at.
 const MOST_COMMITS: usize = 64;
 
-/// Manifests that are read at the same time in this process, whoever asks.
-static MANIFESTS: Semaphore = Semaphore::const_new(2);
+/// Manifests that are parsed at the same time in this process, whoever asks: what one becomes in memory is several times
+/// what it is in the store. Nobody holds a turn while a store is asked: one that is slow would stop all others.
+static PARSING: Semaphore = Semaphore::const_new(2);
 
 /// How to read.
 #[derive(Clone, Copy, Debug)]
@@ -236,13 +237,10 @@ impl Archive {
     /// The manifest that a commit names.
     pub async fn manifest(&self, named: &ManifestRef) -> Result<Manifest, Error> {
         let key = &named.key;
-        // What it becomes in memory is several times what it is in the store.
-        let _turn = MANIFESTS.acquire().await.ok();
         let bytes = self
             .committed_document(key, named.version.as_ref(), named.size, named.blake3, MANIFEST_LIMIT_BYTES)
             .await?;
-        let manifest =
-            Manifest::parse(&bytes).map_err(|source| Error::Manifest { key: key.clone(), source })?;
+        let manifest = parsed(key, &bytes).await?;
         if manifest.folder().key(DataObject::Manifest).to_string() != *key {
             let source = InvalidManifest::Contradiction("is of another backup".to_owned());
             return Err(Error::Manifest { key: key.clone(), source });
@@ -254,11 +252,9 @@ impl Archive {
     pub async fn uncommitted_manifest(&self, folder: &Folder) -> Result<(Manifest, ManifestRef), Error> {
         let key = folder.key(DataObject::Manifest).to_string();
         let version = self.latest_version(&key).await?;
-        let _turn = MANIFESTS.acquire().await.ok();
         let bytes = self.document(&key, version.as_ref(), MANIFEST_LIMIT_BYTES).await?;
         let named = ManifestRef { key, version, size: bytes.len() as u64, blake3: Blake3::of(&bytes) };
-        let manifest =
-            Manifest::parse(&bytes).map_err(|source| Error::Manifest { key: named.key.clone(), source })?;
+        let manifest = parsed(&named.key, &bytes).await?;
         if manifest.folder() != *folder {
             let source = InvalidManifest::Contradiction("is of another backup".to_owned());
             return Err(Error::Manifest { key: named.key, source });
@@ -501,6 +497,13 @@ impl Archive {
             found => Err(wrong_size(found)),
         }
     }
+}
+
+/// The manifest that lay under `key`, when it is its turn.
+async fn parsed(key: &str, bytes: &[u8]) -> Result<Manifest, Error> {
+    // It is closed only with the process.
+    let _turn = PARSING.acquire().await.ok();
+    Manifest::parse(bytes).map_err(|source| Error::Manifest { key: key.to_owned(), source })
 }
 
 /// What lies under one key.

@@ -119,7 +119,7 @@ fn of(
         target: target.clone(),
         policy: policy.clone(),
         tenant: tenant.clone(),
-        depth: depth::depth(policy, whole(&target.name), slot.time()),
+        depth: depth::of_copy(policy, whole(&target.name), slot.time()),
     };
     let missing: Vec<&String> = policy.spec.stores.iter().filter(|name| !lies_in(backup, name)).collect();
     if missing.is_empty() {
