@@ -527,9 +527,9 @@ mod tests {
         assert!(doubt(&metadata, &empty).unwrap().contains("Sample was to be read back"));
         assert!(doubt(&part, &empty).is_some());
         assert!(doubt(&arrived(), &empty).is_some());
-        let other = Manifest { archive: "bo".parse().unwrap(), ..empty };
-        assert!(doubt(&whole, &other).is_some());
         let full = super::doubt(&copy(), &sample, Depth::Full, &empty);
         assert!(full.unwrap().contains("Full was to be read back"), "by what its Job was told");
+        let other = Manifest { archive: "bo".parse().unwrap(), ..empty };
+        assert!(doubt(&whole, &other).is_some());
     }
 }

@@ -408,7 +408,7 @@ mod tests {
     fn what_fails_again_and_again_is_looked_at_ever_more_seldom_and_once_a_day_at_least() {
         let mut memory = Memory::default();
         let mut ada = subject("ada");
-        let mut waited = |memory: &mut Memory, now: Timestamp, trouble: Trouble| {
+        let waited = |memory: &mut Memory, now: Timestamp, trouble: Trouble| {
             memory.failed(&ada, now, trouble);
             (1..3000).find(|count| is_due(&ada, now + minutes(*count), memory)).unwrap()
         };
