@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
-    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -105,42 +104,39 @@ impl FakeStore {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(self, request: Request) -> impl Future<Output = Response<Body>> + Send {
-        async move {
-            let (parts, body) = request.into_parts();
-            let body = to_bytes(body, usize::MAX).await.unwrap().to_vec();
-            let path = parts.uri.path().trim_start_matches('/').to_owned();
-            let query: Vec<(String, String)> = parts
-                .uri
-                .query()
-                .unwrap_or_default()
-                .split('&')
-                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-                .map(|(name, value)| (name.to_owned(), decoded(value)))
-                .collect();
-            let asked =
-                |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-            let key = path.split_once('/').map(|(_, key)| decoded(key)).unwrap_or_default();
-            let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-            let mut inner = self.inner();
-            inner.asked.push(format!("{} {path}?{}", parts.method, parts.uri.query().unwrap_or_default()));
-            let date = rfc2822::to_string(&(inner.now)().to_zoned(jiff::tz::TimeZone::UTC)).unwrap();
-            let mut response = match (&parts.method, key.is_empty()) {
-                (&Method::GET, true) => inner.list(asked("prefix").unwrap_or_default(), asked("delimiter")),
-                (&Method::GET | &Method::HEAD, false) => inner.get(&key, asked("versionId"), &parts.method),
-                (&Method::PUT, false) if asked("retention").is_some() => {
-                    inner.retain(&key, asked("versionId"), &String::from_utf8(body).unwrap())
-                }
-                (&Method::PUT, false) => {
-                    let until = header("x-amz-object-lock-retain-until-date");
-                    inner.put(key, body, until.and_then(|until| until.parse().ok()))
-                }
-                (&Method::DELETE, false) => inner.delete(&key, asked("versionId").unwrap_or_default()),
-                _ => status(StatusCode::NOT_IMPLEMENTED),
-            };
-            response.headers_mut().insert("date", date.parse().unwrap());
-            response
-        }
+    async fn answer(self, request: Request) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap().to_vec();
+        let path = parts.uri.path().trim_start_matches('/').to_owned();
+        let query: Vec<(String, String)> = parts
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .map(|(name, value)| (name.to_owned(), decoded(value)))
+            .collect();
+        let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let key = path.split_once('/').map(|(_, key)| decoded(key)).unwrap_or_default();
+        let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let mut inner = self.inner();
+        inner.asked.push(format!("{} {path}?{}", parts.method, parts.uri.query().unwrap_or_default()));
+        let date = rfc2822::to_string(&(inner.now)().to_zoned(jiff::tz::TimeZone::UTC)).unwrap();
+        let mut response = match (&parts.method, key.is_empty()) {
+            (&Method::GET, true) => inner.list(asked("prefix").unwrap_or_default(), asked("delimiter")),
+            (&Method::GET | &Method::HEAD, false) => inner.get(&key, asked("versionId"), &parts.method),
+            (&Method::PUT, false) if asked("retention").is_some() => {
+                inner.retain(&key, asked("versionId"), &String::from_utf8(body).unwrap())
+            }
+            (&Method::PUT, false) => {
+                let until = header("x-amz-object-lock-retain-until-date");
+                inner.put(key, body, until.and_then(|until| until.parse().ok()))
+            }
+            (&Method::DELETE, false) => inner.delete(&key, asked("versionId").unwrap_or_default()),
+            _ => status(StatusCode::NOT_IMPLEMENTED),
+        };
+        response.headers_mut().insert("date", date.parse().unwrap());
+        response
     }
 }
 

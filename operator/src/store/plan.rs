@@ -241,7 +241,7 @@ mod tests {
             .unwrap();
             let observed = Observed {
                 changed: changed.map(at),
-                signing: crate::signing::Standing::Kept(key.clone()),
+                signing: crate::signing::Standing::Kept(key),
                 ..observed(None)
             };
             left(&check(Arc::new(object)), &observed, at(0))
