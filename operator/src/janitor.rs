@@ -37,7 +37,7 @@ pub mod rounds;
 pub mod status;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -54,7 +54,7 @@ use self::{
     garbage::Garbage,
     observe::{Access, Seen, Whose},
     plan::Plan,
-    rounds::{Came, Memory, Trouble, Turns},
+    rounds::{Came, Memory, Reach, Trouble, Turns},
 };
 use crate::{
     archive::{
@@ -375,13 +375,18 @@ async fn look_once(
         info!(by, "the archive is another cluster's: it is left alone");
         return Ok(Came::default());
     }
-    let seen = observe::observe(ward, access, context).await?;
+    let mut seen = observe::observe(ward, access, context).await?;
     let lifted = seen.recorded.clone().map(|terms| check::without_lifted(terms, &ward.store));
     let Some(terms) = ward.terms.clone().or(lifted) else {
         info!("an archive without a tenant has no terms that this operator signed: it is left alone");
         return Ok(Came::default());
     };
     let mut plan = plan::plan(&terms, &ward.store, &seen, now).map_err(Error::TimeZone)?;
+    if !plan.delete.is_empty() && ward.reach != Reach::Whole {
+        // Nothing goes because of a manifest that was read last week: what is left must be good now.
+        seen.lineage = observe::lineage(&seen.catalogue, access, &HashSet::new()).await?;
+        plan = plan::plan(&terms, &ward.store, &seen, now).map_err(Error::TimeZone)?;
+    }
     if let Whose::Another(by) = &whose {
         plan.leave_alone();
         let outcome = apply::apply(ward, access, &seen, &plan, context, now).await;

@@ -152,10 +152,11 @@ impl Register {
         key.sign(REGISTER_TYPE, &canonical::to_vec(self)?).to_bytes()
     }
 
-    /// This, which was written under another name of the store, as what counts in `store`: only what is missed.
-    fn carried_over(self, store: &str) -> Self {
-        let Self { committed, number, written, archive, .. } = self;
-        Self { committed, number, ..Self::empty(&archive, store, written) }
+    /// This, which was written under another name of the store, as far as it counts under a new one: only what is missed. It
+    /// keeps its name, so that the next one, which has the new name, says otherwise.
+    fn carried_over(self) -> Self {
+        let Self { committed, number, written, archive, store, .. } = self;
+        Self { committed, number, ..Self::empty(&archive, &store, written) }
     }
 
     /// Reads what was found at the key of `archive`, if one of `trusted` signed it.
@@ -222,7 +223,7 @@ impl Archive {
         }
         let counts = found.version.clone();
         found.replaced.retain(|listed| listed.version.is_some() && listed.version != counts);
-        found.register = found.register.or_else(|| carried_over.map(|other| other.carried_over(store)));
+        found.register = found.register.or_else(|| carried_over.map(Register::carried_over));
         Ok(found)
     }
 }
@@ -268,10 +269,11 @@ mod tests {
         let slot: Slot = "20261121T010000Z".parse().unwrap();
         let before = Register { number: 9, let_go: BTreeSet::from([slot]), acknowledged: 3, ..register() };
 
-        let carried = before.clone().carried_over("hel");
+        let carried = before.clone().carried_over();
 
-        assert_eq!((carried.store.as_str(), carried.number), ("hel", 9));
-        assert_eq!(carried.committed, before.committed);
+        assert_eq!((carried.number, &carried.committed), (9, &before.committed));
+        let renamed = Register { store: "hel".to_owned(), ..carried.clone() };
+        assert_eq!(carried.next(renamed, now()).unwrap().number, 10, "the new name is worth an object");
         assert!(carried.let_go.is_empty() && carried.damaged.is_empty(), "nothing goes for it");
     }
 

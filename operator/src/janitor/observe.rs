@@ -1,7 +1,7 @@
 //! Looks at what a ward's plan rests on. Reads only: the cluster from memory as far as it can, the store as its reader.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     archive::{
         Archive,
-        catalogue::{Catalogue, DataFolders},
+        catalogue::{Catalogue, DataFolders, Entry},
         envelope::PublicKey,
         fetch,
         layout::{ArchiveId, Folder},
@@ -338,25 +338,17 @@ pub async fn observe(ward: &Ward, access: &Access, context: &Context) -> Result<
     let register = register(ward, &access.reader, &trusted, before.register.as_ref()).await?;
     let catalogue = access.reader.catalogue(&ward.archive, &trusted).await;
     let catalogue = catalogue.map_err(|error| Error::Catalogue(Box::new(error)))?;
-    let mut known = Known { register: register.version, ..Known::default() };
-    let mut lineage = BTreeMap::new();
-    // One at a time: a manifest has up to 4 MiB.
-    for (slot, entry) in &catalogue.entries {
-        let number = rounds::number(entry.commit.manifest.blake3.as_bytes());
-        let found = if ward.reach != Reach::Whole && before.manifests.contains(&number) {
-            Lineage::Of(None)
-        } else {
-            match access.reader.manifest(&entry.commit.manifest).await {
-                Ok(manifest) => Lineage::Of(manifest.parent),
-                Err(fetch::Error::Broken(_) | fetch::Error::Manifest { .. }) => Lineage::Damaged,
-                Err(error) => return Err(Error::Lineage(Box::new(error))),
-            }
-        };
-        if found == Lineage::Of(None) {
-            known.manifests.insert(number);
-        }
-        lineage.insert(*slot, found);
-    }
+    let unread = match ward.reach {
+        Reach::Whole => &HashSet::new(),
+        Reach::Short | Reach::Daily => &before.manifests,
+    };
+    let lineage = lineage(&catalogue, access, unread).await?;
+    let alone = catalogue.entries.iter().filter(|(slot, _)| lineage.get(slot) == Some(&Lineage::Of(None)));
+    let mut known = Known {
+        register: register.version,
+        manifests: alone.map(|(_, entry)| number_of(entry)).collect(),
+        records: Records::default(),
+    };
     let recorded = access.reader.terms(&ward.archive, &trusted, now).await;
     let recorded = recorded.map_err(|error| Error::Catalogue(Box::new(error)))?;
     let verdicts = register.register.as_ref().and_then(|register| register.drilled.as_ref());
@@ -391,6 +383,37 @@ pub async fn observe(ward: &Ward, access: &Access, context: &Context) -> Result<
         backups,
         read: known,
     })
+}
+
+/// What each backup of `catalogue` builds on; of those of which the manifest is `known`, which build on none, by memory.
+///
+/// # Errors
+/// If one could not be seen.
+pub async fn lineage(
+    catalogue: &Catalogue,
+    access: &Access,
+    known: &HashSet<u64>,
+) -> Result<BTreeMap<Slot, Lineage>, Error> {
+    let mut lineage = BTreeMap::new();
+    // One at a time: a manifest has up to 4 MiB.
+    for (slot, entry) in &catalogue.entries {
+        let found = if known.contains(&number_of(entry)) {
+            Lineage::Of(None)
+        } else {
+            match access.reader.manifest(&entry.commit.manifest).await {
+                Ok(manifest) => Lineage::Of(manifest.parent),
+                Err(fetch::Error::Broken(_) | fetch::Error::Manifest { .. }) => Lineage::Damaged,
+                Err(error) => return Err(Error::Lineage(Box::new(error))),
+            }
+        };
+        lineage.insert(*slot, found);
+    }
+    Ok(lineage)
+}
+
+/// How the manifest of a backup is remembered.
+fn number_of(entry: &Entry) -> u64 {
+    rounds::number(entry.commit.manifest.blake3.as_bytes())
 }
 
 /// The register of the ward.
@@ -463,8 +486,8 @@ async fn elsewhere(ward: &Ward, context: &Context) -> Vec<Elsewhere> {
     found
 }
 
-/// By the register there, which its own ward keeps, and a listing: what is in both is there. Where there is no register
-/// yet, all commits are read.
+/// By the register there, which its own ward keeps, and a listing: what is in both is there, and of the rest each commit is
+/// read. Where there is no register yet, all are.
 async fn elsewhere_in(store: &Store, ward: &Ward, context: &Context) -> Result<Elsewhere, Error> {
     let access = open(store, context).await?;
     let trusted = access.keys.trusted();
@@ -478,11 +501,18 @@ async fn elsewhere_in(store: &Store, ward: &Ward, context: &Context) -> Result<E
         return Ok(Elsewhere { store: store.name.clone(), committed, let_go: BTreeSet::new() });
     };
     let there = access.reader.slots(&ward.archive).await.map_err(wrong)?;
-    Ok(Elsewhere {
-        store: store.name.clone(),
-        committed: register.committed.intersection(&there).copied().collect(),
-        let_go: register.let_go,
-    })
+    let mut committed: BTreeSet<Slot> = register.committed.intersection(&there).copied().collect();
+    // What was committed since its own look, or what somebody laid there.
+    for slot in there.difference(&register.committed) {
+        match access.reader.commit(&ward.archive, *slot, &trusted).await {
+            Ok(_) => {
+                committed.insert(*slot);
+            }
+            Err(fetch::Error::Broken(_) | fetch::Error::Commit { .. }) => {}
+            Err(error) => return Err(Error::Lineage(Box::new(error))),
+        }
+    }
+    Ok(Elsewhere { store: store.name.clone(), committed, let_go: register.let_go })
 }
 
 /// Whose the archive is, by the record that lies in it. A person who has it taken over says so on the tenant.

@@ -187,6 +187,8 @@ impl Plan {
 fn register(store: &Store, seen: &Seen, now: Timestamp) -> Register {
     let archive = &seen.catalogue.archive;
     let mut register = seen.register.clone().unwrap_or_else(|| Register::empty(archive, &store.name, now));
+    // It may have been written under another name.
+    register.store.clone_from(&store.name);
     register.committed.extend(seen.catalogue.entries.keys());
     register.let_go.retain(|slot| !seen.catalogue.entries.contains_key(slot));
     let Drilled { passed, damaged, failing: _, verdicts } = &seen.drilled;

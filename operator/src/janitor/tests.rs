@@ -13,10 +13,7 @@ use kube::{
 use serde_json::{Value, json};
 use valv_crds::reference::{IDENTITY_LABEL, STORE_LABEL};
 
-use super::{
-    rounds::{Reach, Subject},
-    *,
-};
+use super::{rounds::Subject, *};
 use crate::{
     archive::{
         commit::{Commit, ManifestRef, Store as Where, Verified},
@@ -299,6 +296,28 @@ async fn a_backup_that_is_restored_by_now_stays_though_it_was_not_when_it_was_lo
     let commit = |days_ago: i64| Commit::key(&"ada".parse().unwrap(), slot(days_ago)).to_string();
     assert!(keys.contains(&commit(3)), "{keys:?}");
     assert!(!keys.contains(&commit(2)), "{keys:?}");
+}
+
+#[tokio::test]
+async fn what_is_left_is_read_again_before_anything_goes_for_it() {
+    let world = world(2).await;
+    world.owner(&world.helsinki).await;
+    for days_ago in 0..2 {
+        world.backup(&world.helsinki, days_ago).await;
+    }
+    world.look("helsinki", Reach::Whole).await;
+    world.backup(&world.helsinki, 3).await;
+    let broken = folder(1, 1).key(DataObject::Manifest).to_string();
+    world.helsinki.change(|stored| {
+        if stored.key.ends_with(&broken) {
+            stored.bytes[0] ^= 1;
+        }
+    });
+
+    world.look("helsinki", Reach::Short).await;
+
+    let commit = Commit::key(&"ada".parse().unwrap(), slot(3)).to_string();
+    assert!(world.helsinki.keys().contains(&commit), "without the broken one it is the second that is good");
 }
 
 #[tokio::test]
