@@ -176,6 +176,14 @@ pub struct KeptIn {
     /// the policy's first store only.
     #[serde(default)]
     pub uncopied: i32,
+    /// Backups that retention would delete, and that stay because the newest drill failed, or because nobody knows what a
+    /// running one restores.
+    #[serde(default)]
+    pub held_back: i32,
+    /// Why they stay, and until when; absent: none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub held_back_for: Option<String>,
     /// When all of it was last looked after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked: Option<Time>,

@@ -43,7 +43,7 @@ pub mod manifest;
 pub mod progress;
 pub mod read;
 pub mod recipients;
-mod records;
+pub mod records;
 pub mod register;
 pub mod retry;
 pub mod segment;

@@ -43,7 +43,7 @@ use kube::{
     ResourceExt,
     runtime::{controller::Action, events::Recorder, reflector::Store},
 };
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tracing::{instrument, warn};
 use valv_crds::Backup;
 
@@ -56,8 +56,12 @@ use crate::{
     metrics::Metrics,
     settings::Settings,
     signing::Signing,
-    store::breakers::Breakers,
+    store::{breakers::Breakers, lanes::Lanes},
 };
+
+/// Backups that ask one store for something at once: fewer than work side by side, so that a slow store leaves some for
+/// others.
+pub const VISITS_AT_ONCE: usize = 4;
 
 /// What every reconciliation shares.
 pub struct Context {
@@ -83,10 +87,10 @@ pub struct Context {
     pub others: Others,
     /// Credentials of stores, as they were read.
     pub credentials: Known,
-    /// The turn to commit.
-    pub commits: Semaphore,
-    /// The turn to read a manifest.
-    pub parsing: Semaphore,
+    /// Turns to visit a store.
+    pub visits: Lanes,
+    /// The turn to commit in a store: one at a time.
+    pub commits: Lanes,
     /// What tells this cluster from others.
     pub cluster_id: OnceCell<String>,
     /// The operator's settings.

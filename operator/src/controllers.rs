@@ -45,7 +45,7 @@ use crate::{
     policy,
     settings::Settings,
     signing::Signing,
-    store::{self, breakers::Breakers, memory::Memory},
+    store::{self, breakers::Breakers, lanes::Lanes, memory::Memory},
     tenant::{self, waking::Waking},
 };
 
@@ -488,8 +488,8 @@ fn run_backups(
         ledger: runtime.ledger.clone(),
         others: backup::others::Others::default(),
         credentials: backup::credentials::Known::default(),
-        commits: Semaphore::new(1),
-        parsing: Semaphore::new(1),
+        visits: Lanes::new(backup::VISITS_AT_ONCE),
+        commits: Lanes::new(1),
         cluster_id: OnceCell::new(),
         settings: runtime.settings.clone(),
         metrics: runtime.metrics.clone(),

@@ -32,14 +32,13 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::{
     ResourceExt,
     runtime::{events::Recorder, reflector::Store},
 };
-use tokio::{sync::OnceCell, time::sleep};
+use tokio::{sync::OnceCell, time::timeout};
 use tracing::{debug, instrument, warn};
-use valv_crds::backup::BackupReason;
 
 use self::{check::Copy, plan::Step};
 use crate::{
@@ -55,14 +54,20 @@ use crate::{
     },
     settings::Settings,
     signing::Signing,
-    store::breakers::Breakers,
+    store::{breakers::Breakers, errands::Errands},
 };
 
 /// Time between two rounds.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Copies that are begun or committed side by side: each asks two stores.
+/// Copies that are begun or committed side by side, from one store to another.
 const AT_ONCE: usize = 4;
+
+/// What may be done by a plan is done within this time.
+const STALE_AFTER: SignedDuration = SignedDuration::from_secs(60);
+
+/// The longest step, the commit, reads every page of two indexes: some hundred requests for a terabyte.
+const STEP: Duration = Duration::from_secs(600);
 
 /// What this side could not do is tried again after this time.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(60);
@@ -112,26 +117,39 @@ impl Context {
     }
 }
 
+/// From which store to which: what is slow there keeps no other copies waiting.
+type Way = (String, String);
+
 /// Takes rounds. Never ends.
 pub async fn run(context: Arc<Context>, filled: Filled) {
     filled.wait().await;
+    let context = context.as_ref();
+    let mut errands = Errands::default();
     loop {
-        if let Err(error) = round(&context).await {
-            warn!(error = chain(&error), "failed to look at the copies, trying again");
+        match round(context).await {
+            Ok(ways) => {
+                for (way, steps) in ways {
+                    // What is left undone there is planned anew when that is over.
+                    if !errands.is_under_way(&way) {
+                        errands.begin(way, go(steps, context));
+                    }
+                }
+            }
+            Err(error) => warn!(error = chain(&error), "failed to look at the copies, trying again"),
         }
-        sleep(EVERY).await;
+        errands.go_on_for(EVERY).await;
     }
 }
 
-/// Brings every copy one step further.
+/// The next step of every copy, by the way that it goes.
 ///
 /// # Errors
 /// If Jobs or pods cannot be listed: then nothing is known of any copy.
-pub async fn round(context: &Context) -> Result<(), cluster::Error> {
+async fn round(context: &Context) -> Result<BTreeMap<Way, Vec<(Copy, Step)>>, cluster::Error> {
     let now = (context.now)();
     let copies = check::copies(context);
     if copies.is_empty() {
-        return Ok(());
+        return Ok(BTreeMap::new());
     }
     let jobs = observe::observe(context).await?;
     let resting = {
@@ -140,43 +158,59 @@ pub async fn round(context: &Context) -> Result<(), cluster::Error> {
         resting.clone()
     };
     let rests = |copy: &Copy| resting.contains_key(&copy.key());
+    for (copy, seen) in copies.iter().filter_map(|copy| Some((copy, jobs.get(&copy.key())?))) {
+        if let Some((store, ended)) = seen.unanswered([&copy.source.name, &copy.target.name]) {
+            context.breakers.told(store, &seen.name, ended.unwrap_or(now), now);
+        }
+    }
     let steps = plan::plan(
         copies,
         &jobs,
         |store| context.breakers.status(store).state,
         rests,
         context.settings.location.as_ref(),
+        context.settings.backups.concurrent_copies.into(),
         now,
     );
-    for (copy, step) in &steps {
-        if let Step::Failed { number, failure } = step
-            && failure.reason == BackupReason::StoreUnavailable
-        {
-            let (backup, store) = copy.key();
-            context.breakers.told(&store, &format!("copy {backup} {number}"), now);
-        }
-    }
     let steps = context.ledger.copies(
         || standing(&context.backups),
         |uid, place| is_there(uid, place, &context.backups),
         |backups| room::heed(steps, &jobs, backups),
     );
+    let mut ways: BTreeMap<Way, Vec<(Copy, Step)>> = BTreeMap::new();
+    for (copy, step) in steps {
+        ways.entry((copy.source.name.clone(), copy.target.name.clone())).or_default().push((copy, step));
+    }
+    Ok(ways)
+}
+
+/// Brings the copies of one way one step further.
+async fn go(steps: Vec<(Copy, Step)>, context: &Context) {
+    let planned = (context.now)();
     stream::iter(steps)
         .for_each_concurrent(AT_ONCE, async |(copy, step)| {
-            if let Err(error) = step_on(&copy, &step, context, now).await {
-                context.rest(&copy, AFTER_A_FAILURE);
-                warn!(
-                    object.kind = "Backup",
-                    object.namespace = copy.backup.namespace().unwrap_or_default(),
-                    object.name = copy.backup.name_any(),
-                    store.name = copy.target.name,
-                    error = chain(&error),
-                    "failed to bring a copy further, trying again"
-                );
+            let now = (context.now)();
+            // It was planned by what was seen then: the next round looks again.
+            if now.duration_since(planned) > STALE_AFTER {
+                return;
             }
+            let stepped = timeout(STEP, step_on(&copy, &step, context, now)).await;
+            let why = match stepped {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => chain(&error),
+                Err(_) => format!("the stores did not answer all within {} s", STEP.as_secs()),
+            };
+            context.rest(&copy, AFTER_A_FAILURE);
+            warn!(
+                object.kind = "Backup",
+                object.namespace = copy.backup.namespace().unwrap_or_default(),
+                object.name = copy.backup.name_any(),
+                store.name = copy.target.name,
+                error = why,
+                "failed to bring a copy further, trying again"
+            );
         })
         .await;
-    Ok(())
 }
 
 #[instrument(name = "copies", skip_all, fields(

@@ -36,12 +36,16 @@ pub mod plan;
 pub mod rounds;
 pub mod status;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::runtime::{events::Recorder, reflector::Store};
-use tokio::{sync::OnceCell, time::sleep};
+use tokio::{sync::OnceCell, time::timeout};
 use tracing::{info, instrument, warn};
 use valv_crds::reference::TAKE_OVER_ARCHIVE_ANNOTATION;
 
@@ -49,7 +53,8 @@ use self::{
     check::Ward,
     garbage::Garbage,
     observe::{Access, Seen, Whose},
-    rounds::{Memory, Turns},
+    plan::Plan,
+    rounds::{Came, Memory, Reach, Trouble, Turns},
 };
 use crate::{
     archive::{
@@ -72,13 +77,19 @@ use crate::{
     signing::{self, Signing},
     store::{
         breakers::Breakers,
+        check::Store as CheckedStore,
+        errands::Errands,
         gate::{self, Held},
         observe::Unresolved,
     },
 };
 
-/// Wards that are looked at side by side. With a second a look that is four times 10,000 tenants a day in two stores.
+/// Wards of one store that are looked at side by side. With two seconds a look that is 170,000 looks a day: 10,000 tenants
+/// have 20,000 in each of two stores.
 const AT_ONCE: usize = 4;
+
+/// The longest look: one that makes the locks of a terabyte longer asks for 65,000 objects.
+const LOOK: Duration = Duration::from_secs(3600);
 
 /// What all looks share.
 pub struct Context {
@@ -167,6 +178,9 @@ pub enum Error {
         /// Until when.
         until: Timestamp,
     },
+    /// It takes too long.
+    #[error("failed to do all within {} s; the next look goes on", LOOK.as_secs())]
+    TooLong,
     /// The terms could not be written.
     #[error("failed to write the terms")]
     Record(#[source] bucket::Error),
@@ -185,7 +199,7 @@ pub enum Error {
     },
     /// What should be there cannot be known.
     #[error(
-        "{versions} versions of the register lie there and none is to be believed: is the signing key the one that signed them? If the BackupStore had another name, take records/register.json of the archive away"
+        "{versions} versions of the register lie there and none is to be believed: is the signing key the one that signed them?"
     )]
     Register {
         /// So many.
@@ -200,6 +214,15 @@ impl Error {
     /// Whether the store was asked for the time and did not answer.
     fn is_unanswered(&self) -> bool {
         matches!(self, Self::Clock(source) if matches!(source.as_ref(), clock::Error::Ask(_)))
+    }
+
+    /// Whether it may be another in a moment: then it is tried again soon.
+    fn trouble(&self) -> Trouble {
+        let is_of_the_store = self.of_store().is_some_and(bucket::Error::is_of_the_store);
+        let is_passing = is_of_the_store
+            || self.is_unanswered()
+            || matches!(self, Self::Resting { .. } | Self::TooLong | Self::Cluster(_));
+        if is_passing { Trouble::Passing } else { Trouble::Lasting }
     }
 
     /// What the store answered, if it was the store.
@@ -218,6 +241,7 @@ impl Error {
             Self::Erase { source, .. } => source.of_store(),
             Self::Cluster(_)
             | Self::Resting { .. }
+            | Self::TooLong
             | Self::Credentials(_)
             | Self::Settings { .. }
             | Self::Signing(_)
@@ -234,77 +258,106 @@ impl Error {
 pub async fn run(context: Arc<Context>, filled: Filled) {
     // A backup that runs must not look as if it did not.
     filled.wait().await;
+    let context = context.as_ref();
     let turns = Turns { began: (context.now)() };
+    let mut errands = Errands::default();
     loop {
-        round(&context, turns).await;
-        sleep(rounds::EVERY).await;
-    }
-}
-
-/// Looks at all whose turn it is.
-pub async fn round(context: &Context, turns: Turns) {
-    let now = (context.now)();
-    for store in observe::stores(context) {
-        if turns.is_stocktaking_due(&store.name, now, &context.memory()) {
-            match observe::archives(context, &store).await {
-                Ok(archives) => context.memory().took_stock(&store.name, archives, now),
-                Err(error) => warn!(
-                    store.name = store.name,
-                    error = chain(&error),
-                    "failed to list the archives of a store, trying again"
-                ),
+        let now = (context.now)();
+        let mut due = due(context, turns, now);
+        for store in observe::stores(context) {
+            // One that is slow is not waited for by the others.
+            if !errands.is_under_way(&store.name) {
+                let wards = due.remove(&store.name).unwrap_or_default();
+                errands.begin(store.name.clone(), go(store, wards, turns, context));
             }
         }
+        errands.go_on_for(rounds::EVERY).await;
     }
-    let wards = observe::wards(context, now);
-    let due: Vec<Ward> = {
-        let memory = context.memory();
-        wards.into_iter().filter(|ward| turns.is_due(&rounds::Subject::of(ward), now, &memory)).collect()
-    };
-    stream::iter(due)
-        .for_each_concurrent(AT_ONCE, async |ward| {
-            let subject = rounds::Subject::of(&ward);
-            let looked = look(&ward, context).await;
-            let ended = (context.now)();
-            match looked {
-                Ok(awaits) => context.memory().looked(&subject, ended, awaits),
-                Err(error) => {
-                    context.memory().failed(&subject, ended);
-                    status::tell_failure(&ward, &error, context).await;
-                    warn!(
-                        archive = %ward.archive,
-                        store.name = ward.store.name,
-                        error = chain(&error),
-                        "failed to look after an archive, trying again"
-                    );
-                }
-            }
-        })
-        .await;
 }
 
-/// Looks at one ward, and brings it to what its terms say. Says what waits to be acknowledged.
+/// Those whose turn it is, by store: of each a few, for what is seen of a ward is soon old.
+fn due(context: &Context, turns: Turns, now: Timestamp) -> BTreeMap<String, Vec<Ward>> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let wards = observe::wards(context, now, |subject| {
+        let count = counts.entry(subject.key.0.clone()).or_default();
+        let turn = turns.turn(subject, now, &context.memory()).filter(|_| *count < rounds::MOST_AT_ONE_GO)?;
+        *count += 1;
+        Some(turn)
+    });
+    let mut due: BTreeMap<String, Vec<Ward>> = BTreeMap::new();
+    for ward in wards {
+        due.entry(ward.store.name.clone()).or_default().push(ward);
+    }
+    due
+}
+
+/// Looks which archives a store has, if it is time, and at those of them whose turn it is.
+async fn go(store: CheckedStore, wards: Vec<Ward>, turns: Turns, context: &Context) {
+    let now = (context.now)();
+    let is_due = turns.is_stocktaking_due(&store.name, now, &context.memory());
+    if is_due && context.breakers.left_alone_until(&store.name, now).is_none() {
+        match observe::archives(context, &store).await {
+            Ok(archives) => context.memory().took_stock(&store.name, archives, now),
+            Err(error) => warn!(
+                store.name = store.name,
+                error = chain(&error),
+                "failed to list the archives of a store, trying again"
+            ),
+        }
+    }
+    stream::iter(wards).for_each_concurrent(AT_ONCE, async |ward| take_turn(&ward, context).await).await;
+}
+
+async fn take_turn(ward: &Ward, context: &Context) {
+    let subject = rounds::Subject::of(ward);
+    let looked = look(ward, context).await;
+    let ended = (context.now)();
+    match looked {
+        Ok(came) => context.memory().looked(&subject, ward.reach, ended, came),
+        Err(error) => {
+            context.memory().failed(&subject, ended, error.trouble());
+            status::tell_failure(ward, &error, context).await;
+            warn!(
+                archive = %ward.archive,
+                store.name = ward.store.name,
+                error = chain(&error),
+                "failed to look after an archive, trying again"
+            );
+        }
+    }
+}
+
+/// Looks at one ward, and brings it to what its terms say. Says what waits for somebody.
 ///
 /// # Errors
 /// What was done by then stands.
-#[instrument(name = "janitor", skip_all, fields(archive = %ward.archive, store.name = ward.store.name))]
-pub async fn look(ward: &Ward, context: &Context) -> Result<Option<String>, Error> {
+#[instrument(name = "janitor", skip_all, fields(
+    archive = %ward.archive,
+    store.name = ward.store.name,
+    reach = ?ward.reach,
+))]
+pub async fn look(ward: &Ward, context: &Context) -> Result<Came, Error> {
     let now = (context.now)();
+    let store = &ward.store.name;
+    // Before anything is asked for it, in the cluster too.
+    if let Some(until) = context.breakers.left_alone_until(store, now) {
+        return Err(Error::Resting { store: store.clone(), until });
+    }
     let access = observe::access(ward, context).await?;
-    gate::enter(&context.breakers, &ward.store.name, &access.committer, context.now)
+    gate::enter(&context.breakers, store, &access.committer, context.now)
         .await
         .map_err(|Held { store, until }| Error::Resting { store, until })?;
-    let looked = look_once(ward, &access, context, now).await;
+    let looked = timeout(LOOK, look_once(ward, &access, context, now)).await.unwrap_or(Err(Error::TooLong));
     let ended = (context.now)();
     match &looked {
-        Ok(_) => context.breakers.answered(&ward.store.name, ended),
+        Ok(_) => context.breakers.answered(store, ended),
         Err(error) => match error.of_store() {
-            Some(error) if error.is_of_the_store() => context.breakers.failed(&ward.store.name, ended),
-            Some(_) => context.breakers.answered(&ward.store.name, ended),
+            Some(error) if error.is_of_the_store() => context.breakers.failed(store, ended),
+            Some(_) => context.breakers.answered(store, ended),
             // It was not asked, or nobody knows whether it answered.
-            None if error.is_unanswered() => context.breakers.failed(&ward.store.name, ended),
+            None if error.is_unanswered() => context.breakers.failed(store, ended),
             // What went wrong on this side says nothing of the store.
-            None => context.breakers.unasked(&ward.store.name, ended),
+            None => context.breakers.unasked(store, ended),
         },
     }
     looked
@@ -315,20 +368,25 @@ async fn look_once(
     access: &observe::Access,
     context: &Context,
     now: Timestamp,
-) -> Result<Option<String>, Error> {
+) -> Result<Came, Error> {
     clock::compare(&access.settings, context.now).await.map_err(|source| Error::Clock(Box::new(source)))?;
     let whose = observe::whose(ward, access, context).await?;
     if let (Whose::Another(by), None) = (&whose, &ward.tenant) {
         info!(by, "the archive is another cluster's: it is left alone");
-        return Ok(None);
+        return Ok(Came::default());
     }
-    let seen = observe::observe(ward, access, context).await?;
+    let mut seen = observe::observe(ward, access, context).await?;
     let lifted = seen.recorded.clone().map(|terms| check::without_lifted(terms, &ward.store));
     let Some(terms) = ward.terms.clone().or(lifted) else {
         info!("an archive without a tenant has no terms that this operator signed: it is left alone");
-        return Ok(None);
+        return Ok(Came::default());
     };
     let mut plan = plan::plan(&terms, &ward.store, &seen, now).map_err(Error::TimeZone)?;
+    if !plan.delete.is_empty() && ward.reach != Reach::Whole {
+        // Nothing goes because of a manifest that was read last week: what is left must be good now.
+        seen.lineage = observe::lineage(&seen.catalogue, access, &HashSet::new()).await?;
+        plan = plan::plan(&terms, &ward.store, &seen, now).map_err(Error::TimeZone)?;
+    }
     if let Whose::Another(by) = &whose {
         plan.leave_alone();
         let outcome = apply::apply(ward, access, &seen, &plan, context, now).await;
@@ -338,7 +396,7 @@ async fn look_once(
     let mut outcome = apply::apply(ward, access, &seen, &plan, context, now).await;
     let mut finding = None;
     if outcome.failure.is_none() && plan.missing.is_empty() {
-        let swept = sweep(ward, access, &terms, &seen, context, now, &mut outcome).await;
+        let swept = sweep(ward, access, &terms, (&seen, &plan), context, &mut outcome).await;
         match swept {
             // One question at a time: the backups first.
             Ok(Swept { waits, crowded }) => {
@@ -348,10 +406,27 @@ async fn look_once(
             Err(error) => outcome.failure = Some(error),
         }
     }
+    if outcome.failure.is_none() {
+        remember(ward, &seen, &plan, &outcome, context);
+    }
+    let came =
+        Came { awaits: plan.waits.as_ref().map(|waits| waits.digest.clone()), finding: finding.clone() };
     let told = status::tell(ward, &seen, &plan, &outcome, finding, context).await;
     outcome.failure.map_or(Ok(()), Err)?;
     told.map_err(Error::Cluster)?;
-    Ok(plan.waits.map(|waits| waits.digest))
+    Ok(came)
+}
+
+/// Notes what need not be read again: only when what it led to is written down.
+fn remember(ward: &Ward, seen: &Seen, plan: &Plan, outcome: &apply::Outcome, context: &Context) {
+    let mut known = seen.read.clone();
+    match (&plan.register, &outcome.registered) {
+        (_, Some(version)) => known.register.clone_from(version),
+        (None, None) => {}
+        // It was to be written, and another leads by now.
+        (Some(_), None) => return,
+    }
+    context.memory().read(ward.key(), known);
 }
 
 /// What came of looking for what nobody committed.
@@ -365,17 +440,28 @@ async fn sweep(
     ward: &Ward,
     access: &Access,
     terms: &Terms,
-    seen: &Seen,
+    (seen, plan): (&Seen, &Plan),
     context: &Context,
-    now: Timestamp,
     outcome: &mut apply::Outcome,
 ) -> Result<Swept, Error> {
-    let DataFolders { folders, crowded } = observe::folders(ward, access).await?;
+    let now = (context.now)();
+    let DataFolders { folders, slots, crowded } = observe::folders(ward, seen, access).await?;
+    let register = plan.register.as_ref().or(seen.register.as_ref());
     let mut candidates = garbage::candidates(terms, seen, &folders, now);
     candidates.truncate(garbage::MOST);
     let whole = observe::whole(&candidates, access).await?;
-    let Garbage { delete, waits } = garbage::plan(&ward.store.name, terms, seen, &candidates, &whole);
-    apply::erase(&delete, access, context, now, outcome).await?;
+    let Garbage { delete, waits, word } =
+        garbage::plan(&ward.store.name, terms, seen, register, &candidates, &whole);
+    let is_listed = crowded.is_none();
+    let next =
+        register.and_then(|register| garbage::settle(register, word, is_listed.then_some(&slots), now));
+    // Before anything goes: if the rest fails, somebody is asked anew.
+    if let Some(next) = next
+        && context.cluster.leads().is_ok()
+    {
+        outcome.registered = Some(apply::enter(ward, &next, seen, access, now).await?);
+    }
+    apply::erase(&delete, garbage::age(terms), ward, access, context, outcome).await?;
     Ok(Swept { waits, crowded })
 }
 
@@ -385,3 +471,6 @@ impl Context {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -274,6 +274,10 @@ pub struct ArchiveView {
     pub awaits_acknowledgement: Option<String>,
     /// What a person should look at there.
     pub finding: Option<String>,
+    /// Backups that retention would delete and that stay for a while.
+    pub held_back: i32,
+    /// Why, and until when.
+    pub held_back_for: Option<String>,
 }
 
 /// One store.
@@ -569,6 +573,8 @@ impl Seen<'_> {
             missing: kept.missing.clone(),
             awaits_acknowledgement: kept.awaits_acknowledgement.clone(),
             finding: kept.finding.clone(),
+            held_back: kept.held_back,
+            held_back_for: kept.held_back_for.clone(),
         });
         archives.collect()
     }

@@ -271,5 +271,11 @@ fn as_dynamic<K: Serialize>(object: K) -> Option<kube::core::DynamicObject> {
     serde_json::from_value(serde_json::to_value(object).ok()?).ok()
 }
 
+/// The Secret with a key, as it lies in a cluster.
+#[cfg(test)]
+pub fn secret_for_tests(made: &secrecy::SecretString, public: PublicKey) -> Secret {
+    objects::secret(made, public, &[])
+}
+
 #[cfg(test)]
 mod tests;

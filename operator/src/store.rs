@@ -6,14 +6,17 @@
 //! | what it is asked | `store/probe.rs` |
 //! | what the answers mean | `store/judge.rs` |
 //! | when it is left alone | `store/breakers.rs`, and who asks first then in `store/gate.rs` |
+//! | how many ask it at once | `store/lanes.rs`, and what goes on at each side by side in `store/errands.rs` |
 //! | the signing key's public half in its bucket | `store/public_key.rs` |
 //! | what is known of its product | `store/profile.rs` |
 
 pub mod apply;
 pub mod breakers;
 pub mod check;
+pub mod errands;
 pub mod gate;
 pub mod judge;
+pub mod lanes;
 pub mod memory;
 pub mod observe;
 pub mod plan;
@@ -132,12 +135,17 @@ async fn steps(store: &Store, context: &Context) -> Result<Action, Error> {
         return Ok(Action::await_change());
     }
     let Context { cluster, settings, memory, breakers, turns, .. } = context;
-    breakers.heed(&store.name, store.breaker);
+    breakers.heed(&store.name, store.breaker, (context.now)());
     let namespace = &settings.operator_namespace;
     let signing = context.signing.look(cluster, namespace, &told(context)).await.map_err(Error::Signing)?;
-    let observed = observe::observe(store, cluster, namespace, memory, breakers, signing)
+    let mut observed = observe::observe(store, cluster, namespace, memory, breakers, signing)
         .await
         .map_err(Error::Observe)?;
+    if let Some(left) = plan::left(store, &observed, (context.now)()) {
+        info!(next = %left.next, "took over what the last probe saw: nothing was changed since");
+        memory.note(&store.name, left.clone());
+        observed.remembered = Some(left);
+    }
     let plan = plan::plan(store, &observed, (context.now)());
     let known = plan::known(store, &observed);
     let wait = match plan.probe {

@@ -113,7 +113,7 @@ Standard
   "database" $database
   "reconcile" $reconcile
   "certificates" .Values.certificates
-  "backups" (dict "concurrent" (int64 .Values.backups.concurrent))
+  "backups" (dict "concurrent" (int64 .Values.backups.concurrent) "concurrentCopies" (int64 (.Values.backups.concurrentCopies | default 16)))
   "operatorNamespace" .Release.Namespace
   "serviceAccount" (include "valv.serviceAccount" .)
   "tenantRole" (include "valv.tenantRole" .)

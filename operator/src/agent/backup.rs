@@ -204,19 +204,19 @@ fn reason_of_write(error: &write::Error) -> BackupReason {
     }
 }
 
-/// The reason for a request that failed for good.
+/// The reason for a request that failed for good. `StoreUnavailable` only where the store did not answer: that counts for
+/// its breaker.
 pub(super) fn reason_of_store(kind: &Kind) -> BackupReason {
     match kind {
         Kind::Denied => BackupReason::CredentialsRefused,
         Kind::Full => BackupReason::StoreFull,
-        Kind::NotFound
-        | Kind::PreconditionFailed
-        | Kind::Locked
-        | Kind::ClockSkew
-        | Kind::Unavailable
-        | Kind::Timeout
-        | Kind::Tls
-        | Kind::Other { .. } => BackupReason::StoreUnavailable,
+        Kind::Unavailable | Kind::Timeout | Kind::Tls => BackupReason::StoreUnavailable,
+        // It answered, and what it said is of its settings: its own conditions say which.
+        Kind::NotFound | Kind::PreconditionFailed | Kind::Locked | Kind::Other { .. } => {
+            BackupReason::StoreNotReady
+        }
+        // Of this pod's node, or of the store: the message says so, and the store's condition if it is the store's.
+        Kind::ClockSkew => BackupReason::AgentFailed,
     }
 }
 
@@ -449,6 +449,11 @@ mod tests {
         assert_eq!(store(Kind::Full), BackupReason::StoreFull);
         assert_eq!(store(Kind::Timeout), BackupReason::StoreUnavailable);
         assert_eq!(store(Kind::Tls), BackupReason::StoreUnavailable);
+        assert_eq!(store(Kind::ClockSkew), BackupReason::AgentFailed, "one node's clock is not the store");
+        let other = Kind::Other { status: 400, code: "InvalidArgument".to_owned() };
+        for kind in [Kind::NotFound, Kind::Locked, other] {
+            assert_eq!(store(kind.clone()), BackupReason::StoreNotReady, "{kind:?} is an answer");
+        }
         assert_eq!(source(Part::Database), BackupReason::DatabaseUnavailable);
         assert_eq!(source(Part::Attachments), BackupReason::AttachmentsUnreadable);
         let checksum = source::Error::Checksum { complaint: String::new() };

@@ -117,7 +117,18 @@ pub enum LastWords {
     /// It is there, and was read back.
     Copied(Arrived),
     /// It failed.
-    Failure(Failure),
+    Failure(Failed),
+}
+
+/// How it failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failed {
+    /// Why.
+    #[serde(flatten)]
+    pub failure: Failure,
+    /// The store that did not answer: one of two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<String>,
 }
 
 /// A copy that is there.
@@ -215,6 +226,28 @@ impl Error {
             Self::Store { .. } | Self::Interrupted | Self::Signal(_) => BackupReason::AgentFailed,
         }
     }
+
+    /// Which of the stores of `order` did not answer, if that was it.
+    fn unanswered(&self, order: &Order) -> Option<String> {
+        let (error, store) = match self {
+            Self::Copy { source, .. } => match source.as_ref() {
+                copy::Error::Source(fetch::Error::Store(error)) => (error, &order.source),
+                copy::Error::Look(fetch::Error::Store(error)) | copy::Error::Store(error) => {
+                    (error, &order.target)
+                }
+                copy::Error::Source(_) | copy::Error::Look(_) | copy::Error::Describe(_) => return None,
+            },
+            Self::ReadBack(fetch::Error::Store(error)) => (error, &order.target),
+            Self::ReadBack(_)
+            | Self::Store { .. }
+            | Self::Foreign { .. }
+            | Self::Broken { .. }
+            | Self::Unseen { .. }
+            | Self::Interrupted
+            | Self::Signal(_) => return None,
+        };
+        error.is_of_the_store().then(|| store.name.clone())
+    }
 }
 
 /// Copies the backup, unless the pod ends first.
@@ -304,7 +337,8 @@ pub(super) fn report(copy: &Copy, outcome: &Result<Arrived, Error>) {
     let text = match outcome {
         Ok(arrived) => encode(&LastWords::Copied(arrived.clone())),
         Err(error) => cut_to_fit(chain(error), |message| {
-            encode(&LastWords::Failure(Failure { reason: error.reason(), message: message.to_owned() }))
+            let failure = Failure { reason: error.reason(), message: message.to_owned() };
+            encode(&LastWords::Failure(Failed { failure, unanswered: error.unanswered(&copy.order) }))
         }),
     };
     debug_assert!(text.len() <= LIMIT_BYTES, "{} bytes", text.len());
@@ -316,7 +350,7 @@ pub(super) fn report(copy: &Copy, outcome: &Result<Arrived, Error>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::digest::Blake3;
+    use crate::{archive::digest::Blake3, io::bucket};
 
     fn order() -> Order {
         let run: run_file::Run = serde_yaml::from_str(run_file::tests::RUN).unwrap();
@@ -345,9 +379,34 @@ mod tests {
     #[test]
     fn last_words_read_as_they_were_written() {
         let failure = Failure { reason: BackupReason::StoreFull, message: "failed to store".into() };
-        let text = serde_json::to_string(&LastWords::Failure(failure.clone())).unwrap();
+        let failed = LastWords::Failure(Failed { failure: failure.clone(), unanswered: None });
+        let text = serde_json::to_string(&failed).unwrap();
 
         assert_eq!(text, r#"{"failure":{"reason":"StoreFull","message":"failed to store"}}"#);
-        assert_eq!(serde_json::from_str::<LastWords>(&text).unwrap(), LastWords::Failure(failure));
+        assert_eq!(serde_json::from_str::<LastWords>(&text).unwrap(), failed);
+        let away = LastWords::Failure(Failed { failure, unanswered: Some("helsinki".into()) });
+        let text = serde_json::to_string(&away).unwrap();
+        assert_eq!(serde_json::from_str::<LastWords>(&text).unwrap(), away);
+    }
+
+    #[test]
+    fn the_store_is_named_that_did_not_answer_and_none_that_did() {
+        let copying = |source: copy::Error| Error::Copy {
+            from: "helsinki".into(),
+            to: "frankfurt".into(),
+            source: Box::new(source),
+        };
+        let store = |kind| bucket::Error::for_tests(bucket::Operation::Get, kind);
+        let reading = |kind| copying(copy::Error::Source(fetch::Error::Store(store(kind))));
+        let of = |error: Error| error.unanswered(&order());
+
+        let source = order().source.name;
+        assert_eq!(of(reading(bucket::Kind::Timeout)), Some(source), "the source, and not the target");
+        assert_eq!(of(copying(copy::Error::Store(store(bucket::Kind::Tls)))).as_deref(), Some("frankfurt"));
+        let read_back = Error::ReadBack(fetch::Error::Store(store(bucket::Kind::Unavailable)));
+        assert_eq!(of(read_back).as_deref(), Some("frankfurt"));
+        for kind in [bucket::Kind::ClockSkew, bucket::Kind::Denied, bucket::Kind::NotFound] {
+            assert_eq!(of(reading(kind.clone())), None, "{kind:?} is an answer");
+        }
     }
 }

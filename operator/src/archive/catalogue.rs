@@ -5,7 +5,7 @@
 //!
 //! Memory: a line a backup, of which there are at most [`MOST_SLOTS`], and [`IN_FLIGHT`] commits at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -59,8 +59,10 @@ pub struct Catalogue {
 /// The folders of data that an archive has, as far as they were looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DataFolders {
-    /// Of all attempts, committed or not.
+    /// Of all attempts, committed or not, of the slots that were asked for.
     pub folders: Vec<Folder>,
+    /// Slots that have a folder, asked for or not.
+    pub slots: BTreeSet<Slot>,
     /// What has more of them than anybody makes, in words: somebody fills the store. What is beyond is left out.
     pub crowded: Option<String>,
 }
@@ -157,6 +159,14 @@ impl Listing {
     }
 }
 
+/// A small object.
+pub(super) struct Small {
+    /// Its bytes, one more than the limit at most.
+    pub bytes: Vec<u8>,
+    /// Until when it is locked, if the store said so with it.
+    pub locked_until: Option<Timestamp>,
+}
+
 /// What came of reading all that lies under one commit's key.
 struct Judged {
     entry: Option<Entry>,
@@ -196,6 +206,15 @@ impl Archive {
             }
         }
         Ok(catalogue)
+    }
+
+    /// Slots of `archive` that have a commit, whoever signed it: for whoever knows from elsewhere which are to be believed.
+    ///
+    /// # Errors
+    /// If the store does not let us look.
+    pub async fn slots(&self, archive: &ArchiveId) -> Result<BTreeSet<Slot>, Error> {
+        let Listing { slots, strangers: _ } = self.list_commits(archive).await?;
+        Ok(slots.into_iter().filter(|(_, lying)| !lying.objects.is_empty()).map(|(slot, _)| slot).collect())
     }
 
     async fn list_commits(&self, archive: &ArchiveId) -> Result<Listing, Error> {
@@ -259,6 +278,7 @@ impl Archive {
                 version: None,
                 content: Content::Object { size_bytes: listed.size_bytes },
                 place: Place::Latest,
+                modified: listed.modified,
             };
             if !page.into_iter().map(as_version).all(&mut take) {
                 return Ok(());
@@ -279,7 +299,9 @@ impl Archive {
         let mut entry: Option<Entry> = None;
         let mut refused = None;
         for version in &lying.objects {
-            let Some(bytes) = self.small(&key, version.as_ref(), COMMIT_LIMIT_BYTES).await? else {
+            let Some(Small { bytes, locked_until }) =
+                self.small(&key, version.as_ref(), COMMIT_LIMIT_BYTES).await?
+            else {
                 continue;
             };
             match Commit::open(&bytes, archive, slot, trusted) {
@@ -287,7 +309,7 @@ impl Archive {
                     if entry.as_ref().is_none_or(|entry| commit.committed < entry.commit.committed) =>
                 {
                     let (version, blake3) = (version.clone(), Blake3::of(&bytes));
-                    entry = Some(Entry { commit, key_id, version, blake3, locked_until: None });
+                    entry = Some(Entry { commit, key_id, version, blake3, locked_until });
                 }
                 Ok(_) => {}
                 Err(error) => refused = refused.or_else(|| Some(chain(&error))),
@@ -296,8 +318,10 @@ impl Archive {
         let mut covered = Vec::new();
         if let Some(entry) = &mut entry {
             // Not every store says so in its answer to a GET.
-            let locked_until = self.locked_until(&key, entry.version.as_ref()).await;
-            entry.locked_until = locked_until.map_err(fetch::Error::Store)?;
+            if entry.locked_until.is_none() {
+                let locked_until = self.locked_until(&key, entry.version.as_ref()).await;
+                entry.locked_until = locked_until.map_err(fetch::Error::Store)?;
+            }
             let others = lying.objects.iter().filter(|version| **version != entry.version);
             covered.extend(
                 others.map(|by| Finding { key: key.clone(), flaw: Flaw::Covered { by: by.clone() } }),
@@ -314,7 +338,7 @@ impl Archive {
         key: &str,
         version: Option<&Version>,
         limit_bytes: u64,
-    ) -> Result<Option<Vec<u8>>, fetch::Error> {
+    ) -> Result<Option<Small>, fetch::Error> {
         let mut tries = self.retries.begin();
         loop {
             match self.small_once(key, version, limit_bytes).await {
@@ -333,8 +357,9 @@ impl Archive {
         key: &str,
         version: Option<&Version>,
         limit_bytes: u64,
-    ) -> Result<Vec<u8>, bucket::Error> {
+    ) -> Result<Small, bucket::Error> {
         let mut object = self.bucket.get(key, version).await?;
+        let locked_until = object.meta.retained_until;
         let mut bytes = Vec::new();
         while let Some(chunk) = object.chunk().await? {
             bytes.extend_from_slice(&chunk);
@@ -343,16 +368,21 @@ impl Archive {
                 break;
             }
         }
-        Ok(bytes)
+        Ok(Small { bytes, locked_until })
     }
 
-    /// The folders of data that an archive has, committed or not. What has a name that is none of this format is left
-    /// out: nobody judges it, so nobody deletes it. So is a slot with more attempts than anybody makes.
+    /// The folders of data that an archive has, committed or not, of the slots that `is_asked_for` says: each is a request.
+    /// What has a name that is none of this format is left out: nobody judges it, so nobody deletes it. So is a slot with
+    /// more attempts than anybody makes.
     ///
     /// # Errors
     /// If they cannot be listed. That there are too many is none: whoever writes to a store must not be able to stop
     /// whoever looks after it.
-    pub async fn data_folders(&self, archive: &ArchiveId) -> Result<DataFolders, bucket::Error> {
+    pub async fn data_folders(
+        &self,
+        archive: &ArchiveId,
+        is_asked_for: impl Fn(Slot) -> bool,
+    ) -> Result<DataFolders, bucket::Error> {
         let mut found = DataFolders::default();
         let data = Key::data_prefix(archive);
         let Some(slots) = self.folders_unless_too_many(&data, MOST_SLOTS).await? else {
@@ -361,6 +391,10 @@ impl Archive {
         };
         for name in slots {
             let Ok(slot) = name.parse::<Slot>() else { continue };
+            found.slots.insert(slot);
+            if !is_asked_for(slot) {
+                continue;
+            }
             let prefix = format!("{data}{name}/");
             let Some(attempts) = self.folders_unless_too_many(&prefix, MOST_ATTEMPTS).await? else {
                 found.crowded = Some(format!("{prefix} has more than {MOST_ATTEMPTS} folders"));
@@ -443,7 +477,8 @@ mod tests {
     }
 
     fn line(key: &str, version: &str, content: Content, place: Place) -> ListedVersion {
-        ListedVersion { key: key.to_owned(), version: Some(Version::new(version)), content, place }
+        let version = Some(Version::new(version));
+        ListedVersion { key: key.to_owned(), version, content, place, modified: None }
     }
 
     const OBJECT: Content = Content::Object { size_bytes: 1 };

@@ -66,6 +66,9 @@ pub enum Error {
         /// Its key.
         key: String,
     },
+    /// Somebody is about to write to it.
+    #[error("an attempt may be about to write there: the rest stays, and the next look goes on")]
+    Disturbed,
     /// Whether it is committed could not be found out.
     #[error("failed to find out whether {folder} is committed")]
     Ask {
@@ -82,7 +85,7 @@ impl Error {
         match self {
             Self::List(source) | Self::Delete(source) => Some(source),
             Self::Ask { source: fetch::Error::Store(source), .. } => Some(source),
-            Self::Ask { .. } | Self::Stays { .. } => None,
+            Self::Ask { .. } | Self::Stays { .. } | Self::Disturbed => None,
         }
     }
 }
@@ -96,6 +99,18 @@ pub struct Eraser<'a> {
     pub janitor: &'a Bucket,
     /// The time: a refusal over a lock that has ended is a refusal.
     pub now: Timestamp,
+}
+
+/// Asked before each version: when it says no, the rest stays. Absent: nobody is asked.
+type Still<'a> = Option<&'a (dyn Fn() -> bool + Sync)>;
+
+/// What is known of who writes to a folder that is to go. An old backup is copied late: its slot says nothing.
+#[derive(Clone, Copy)]
+pub struct Stillness<'a> {
+    /// Whatever was put since then may belong to an attempt that is under way.
+    pub since: Timestamp,
+    /// Whether nobody is about to write there.
+    pub is_still: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// One version, judged.
@@ -114,21 +129,30 @@ impl Eraser<'_> {
         let mut erased = Erased::default();
         // The true commit last: until it goes, the backup can be restored.
         let is_cover = |doomed: &Doomed| doomed.key == key && doomed.version.as_ref() != version;
-        self.sweep(&key, is_cover, &mut erased).await?;
+        self.sweep(&key, is_cover, None, &mut erased).await?;
         if erased.kept.is_none() {
-            self.sweep(&key, |doomed| doomed.key == key, &mut erased).await?;
+            self.sweep(&key, |doomed| doomed.key == key, None, &mut erased).await?;
         }
         if erased.kept.is_none() {
-            self.data(folder, &mut erased).await?;
+            self.data(folder, None, &mut erased).await?;
         }
         Ok(erased)
     }
 
-    /// Deletes what was never committed. Asks once more whether that is so, right before; `None` if it is not.
+    /// Deletes what was never committed. Asks once more whether that is so, right before; `None` if it is not, or if
+    /// something of it is [younger](Stillness) than it should be, or may be written to.
     ///
     /// # Errors
     /// As [`backup`](Self::backup), and if nobody can say whether it is committed.
-    pub async fn garbage(&self, folder: &Folder, trusted: &[PublicKey]) -> Result<Option<Erased>, Error> {
+    pub async fn garbage(
+        &self,
+        folder: &Folder,
+        trusted: &[PublicKey],
+        stillness: Stillness<'_>,
+    ) -> Result<Option<Erased>, Error> {
+        if !self.is_still(folder, stillness).await? {
+            return Ok(None);
+        }
         match self.reader.commit(&folder.archive, folder.slot, trusted).await {
             Err(fetch::Error::Broken(Finding { flaw: Flaw::Missing, .. })) => {}
             Ok(found) if found.commit.attempt != folder.attempt => {}
@@ -137,7 +161,7 @@ impl Eraser<'_> {
             Err(source) => return Err(Error::Ask { folder: folder.to_string(), source }),
         }
         let mut erased = Erased::default();
-        self.data(folder, &mut erased).await?;
+        self.data(folder, Some(stillness.is_still), &mut erased).await?;
         Ok(Some(erased))
     }
 
@@ -151,23 +175,35 @@ impl Eraser<'_> {
         Ok(erased)
     }
 
+    /// Whether nothing was put into `folder` lately. Of what has no time nobody knows.
+    async fn is_still(&self, folder: &Folder, stillness: Stillness<'_>) -> Result<bool, Error> {
+        let mut is_old = true;
+        let prefix = folder.to_string();
+        let listed = self.reader.each_version(&prefix, |line| {
+            is_old = line.modified.is_some_and(|put| put < stillness.since);
+            is_old
+        });
+        listed.await.map_err(Error::List)?;
+        Ok(is_old && (stillness.is_still)())
+    }
+
     /// The data of one attempt: manifest, pages, segments.
-    async fn data(&self, folder: &Folder, erased: &mut Erased) -> Result<(), Error> {
+    async fn data(&self, folder: &Folder, still: Still<'_>, erased: &mut Erased) -> Result<(), Error> {
         let within = |doomed: &Doomed| match doomed.key.parse() {
             Ok(Key::Data { folder: found, object }) if found == *folder => Some(object),
             Ok(_) | Err(_) => None,
         };
         let manifest = folder.key(DataObject::Manifest).to_string();
-        self.sweep(&manifest, |doomed| within(doomed) == Some(DataObject::Manifest), erased).await?;
+        self.sweep(&manifest, |doomed| within(doomed) == Some(DataObject::Manifest), still, erased).await?;
         if erased.kept.is_some() {
             return Ok(());
         }
         let is_page = |doomed: &Doomed| matches!(within(doomed), Some(DataObject::Page(_)));
-        self.sweep(&format!("{folder}index/"), is_page, erased).await?;
+        self.sweep(&format!("{folder}index/"), is_page, still, erased).await?;
         if erased.kept.is_some() {
             return Ok(());
         }
-        self.sweep(&folder.to_string(), |doomed| within(doomed).is_some(), erased).await?;
+        self.sweep(&folder.to_string(), |doomed| within(doomed).is_some(), still, erased).await?;
         let mut strangers = 0;
         let count = |line: bucket::ListedVersion| {
             let is_ours = within(&Doomed { key: line.key, version: None }).is_some();
@@ -185,6 +221,7 @@ impl Eraser<'_> {
         &self,
         prefix: &str,
         doomed: impl Fn(&Doomed) -> bool,
+        still: Still<'_>,
         erased: &mut Erased,
     ) -> Result<(), Error> {
         let mut fewer = FEWER_LISTINGS;
@@ -213,7 +250,8 @@ impl Eraser<'_> {
                 let stays = batch.swap_remove(0).swap_remove(0);
                 return Err(Error::Stays { key: stays.key });
             }
-            let mut work = stream::iter(batch).map(|of_key| self.all(of_key)).buffer_unordered(IN_FLIGHT);
+            let mut work =
+                stream::iter(batch).map(|of_key| self.all(of_key, still)).buffer_unordered(IN_FLIGHT);
             while let Some(done) = work.next().await {
                 let (versions, kept) = done?;
                 erased.versions += versions;
@@ -228,10 +266,10 @@ impl Eraser<'_> {
     }
 
     /// Deletes versions of one key, one after the other: while one goes, a store may be putting another in its place.
-    async fn all(&self, versions: Vec<Doomed>) -> Result<(u64, Option<Kept>), Error> {
+    async fn all(&self, versions: Vec<Doomed>, still: Still<'_>) -> Result<(u64, Option<Kept>), Error> {
         let (mut deleted, mut longest) = (0, None);
         for one in versions {
-            match self.one(one).await? {
+            match self.one(one, still).await? {
                 None => deleted += 1,
                 Some(kept) => longest = longest.max_by_end(kept),
             }
@@ -239,10 +277,13 @@ impl Eraser<'_> {
         Ok((deleted, longest))
     }
 
-    async fn one(&self, doomed: Doomed) -> Result<Option<Kept>, Error> {
+    async fn one(&self, doomed: Doomed, still: Still<'_>) -> Result<Option<Kept>, Error> {
         let Doomed { key, version } = doomed;
         let mut tries = self.reader.retries.begin();
         loop {
+            if still.is_some_and(|is_still| !is_still()) {
+                return Err(Error::Disturbed);
+            }
             match self.janitor.delete(&key, version.as_ref()).await {
                 Ok(()) => break,
                 // Gone already: another try of ours whose answer was lost.

@@ -28,8 +28,9 @@ use crate::{
 /// Versions of one commit that are looked at.
 const MOST_COMMITS: usize = 64;
 
-/// Manifests that are read at the same time in this process, whoever asks.
-static MANIFESTS: Semaphore = Semaphore::const_new(2);
+/// Manifests that are parsed at the same time in this process, whoever asks: what one becomes in memory is several times
+/// what it is in the store. Nobody holds a turn while a store is asked: one that is slow would stop all others.
+static PARSING: Semaphore = Semaphore::const_new(2);
 
 /// How to read.
 #[derive(Clone, Copy, Debug)]
@@ -236,13 +237,10 @@ impl Archive {
     /// The manifest that a commit names.
     pub async fn manifest(&self, named: &ManifestRef) -> Result<Manifest, Error> {
         let key = &named.key;
-        // What it becomes in memory is several times what it is in the store.
-        let _turn = MANIFESTS.acquire().await.ok();
         let bytes = self
             .committed_document(key, named.version.as_ref(), named.size, named.blake3, MANIFEST_LIMIT_BYTES)
             .await?;
-        let manifest =
-            Manifest::parse(&bytes).map_err(|source| Error::Manifest { key: key.clone(), source })?;
+        let manifest = parsed(key, &bytes).await?;
         if manifest.folder().key(DataObject::Manifest).to_string() != *key {
             let source = InvalidManifest::Contradiction("is of another backup".to_owned());
             return Err(Error::Manifest { key: key.clone(), source });
@@ -254,11 +252,9 @@ impl Archive {
     pub async fn uncommitted_manifest(&self, folder: &Folder) -> Result<(Manifest, ManifestRef), Error> {
         let key = folder.key(DataObject::Manifest).to_string();
         let version = self.latest_version(&key).await?;
-        let _turn = MANIFESTS.acquire().await.ok();
         let bytes = self.document(&key, version.as_ref(), MANIFEST_LIMIT_BYTES).await?;
         let named = ManifestRef { key, version, size: bytes.len() as u64, blake3: Blake3::of(&bytes) };
-        let manifest =
-            Manifest::parse(&bytes).map_err(|source| Error::Manifest { key: named.key.clone(), source })?;
+        let manifest = parsed(&named.key, &bytes).await?;
         if manifest.folder() != *folder {
             let source = InvalidManifest::Contradiction("is of another backup".to_owned());
             return Err(Error::Manifest { key: named.key, source });
@@ -503,8 +499,79 @@ impl Archive {
     }
 }
 
+/// The manifest that lay under `key`, when it is its turn.
+async fn parsed(key: &str, bytes: &[u8]) -> Result<Manifest, Error> {
+    // It is closed only with the process.
+    let _turn = PARSING.acquire().await.ok();
+    Manifest::parse(bytes).map_err(|source| Error::Manifest { key: key.to_owned(), source })
+}
+
 /// What lies under one key.
 struct Lying {
     objects: Vec<Option<Version>>,
     markers: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::Router;
+    use tokio::{
+        net::TcpListener,
+        sync::mpsc::{UnboundedReceiver, unbounded_channel},
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::{
+        archive::manifest::tests::empty,
+        fake_store::FakeStore,
+        io::bucket::{Credentials, Put, Settings},
+        store::check::tests::store,
+    };
+
+    /// A server that takes requests and answers none; and word of each.
+    async fn silent() -> (Bucket, UnboundedReceiver<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, heard) = unbounded_channel();
+        let router = Router::new().fallback(move || {
+            asked.send(()).unwrap();
+            std::future::pending::<()>()
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let credentials = Credentials { access_key_id: "r".into(), secret_access_key: "s".to_owned().into() };
+        let settings = Settings { endpoint, ..store().settings(credentials) };
+        (Bucket::open(&settings).unwrap(), heard)
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_keeps_nobody_from_another_s_manifests() {
+        let helsinki = FakeStore::start(|| "2026-11-22T12:00:00Z".parse().unwrap()).await;
+        let (manifest, bytes) = (empty(), empty().to_bytes().unwrap());
+        let key = manifest.folder().key(DataObject::Manifest).to_string();
+        let (size, blake3) = (bytes.len() as u64, Blake3::of(&bytes));
+        let version = helsinki.bucket().put(&key, bytes.into(), &Put::default()).await.unwrap();
+        let named = ManifestRef { key, version, size, blake3 };
+        let (silent, mut heard) = silent().await;
+        let (frankfurt, helsinki) =
+            (Archive::new(silent, Options::default()), Archive::new(helsinki.bucket(), Options::default()));
+        // As many as are parsed at once, and more.
+        let waiting: Vec<_> = (0..4)
+            .map(|_| {
+                let (frankfurt, named) = (frankfurt.clone(), named.clone());
+                tokio::spawn(async move { frankfurt.manifest(&named).await.map(drop) })
+            })
+            .collect();
+        for _ in 0..2 {
+            heard.recv().await.unwrap();
+        }
+
+        let read = timeout(Duration::from_secs(10), helsinki.manifest(&named)).await;
+
+        assert_eq!(read.unwrap().unwrap(), manifest);
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "they wait for an answer");
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::{
     catalogue::Error,
     fetch::Archive,
@@ -15,13 +17,58 @@ use crate::io::bucket::{Content, Version};
 /// One version of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Recorded {
-    /// Which.
-    pub version: Option<Version>,
     /// Its bytes, one more than the limit at most.
     pub bytes: Vec<u8>,
 }
 
+/// A version of a record, as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordVersion {
+    /// Which.
+    pub version: Option<Version>,
+    /// When it was put, by the store's clock.
+    pub put: Option<Timestamp>,
+}
+
+/// A record of a series: its key, and the versions of it, up to a few.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordListed {
+    /// Its key.
+    pub key: String,
+    versions: Vec<Option<Version>>,
+}
+
 impl Archive {
+    /// All versions of the record `key`, as the store lists them: the latest first, in S3.
+    ///
+    /// # Errors
+    /// If the store does not let us look.
+    pub(super) async fn versions_of_record(
+        &self,
+        archive: &ArchiveId,
+        key: &str,
+    ) -> Result<Vec<RecordVersion>, Error> {
+        let mut tries = self.retries.begin();
+        let versions = loop {
+            let mut versions = Vec::new();
+            let listed = self.each_version(key, |line| {
+                if line.key == key && matches!(line.content, Content::Object { .. }) {
+                    versions.push(RecordVersion { version: line.version, put: line.modified });
+                }
+                versions.len() < MOST_LISTED
+            });
+            match listed.await {
+                Ok(()) => break versions,
+                Err(error) => tries
+                    .again_after(error)
+                    .await
+                    .map_err(|source| Error::List { archive: archive.clone(), source })?,
+            }
+        };
+        tries.succeeded();
+        Ok(versions)
+    }
+
     /// The first `most` versions of the record `key`, as the store lists them: the latest first, in S3.
     ///
     /// # Errors
@@ -33,35 +80,18 @@ impl Archive {
         limit_bytes: u64,
         most: usize,
     ) -> Result<Vec<Recorded>, Error> {
-        let mut tries = self.retries.begin();
-        let versions = loop {
-            let mut versions = Vec::new();
-            let listed = self.each_version(key, |line| {
-                if line.key == key && matches!(line.content, Content::Object { .. }) {
-                    versions.push(line.version);
-                }
-                versions.len() < most
-            });
-            match listed.await {
-                Ok(()) => break versions,
-                Err(error) => tries
-                    .again_after(error)
-                    .await
-                    .map_err(|source| Error::List { archive: archive.clone(), source })?,
-            }
-        };
-        tries.succeeded();
-        let mut all = Vec::with_capacity(versions.len());
-        for version in versions {
+        let versions = self.versions_of_record(archive, key).await?;
+        let mut all = Vec::with_capacity(versions.len().min(most));
+        for RecordVersion { version, put: _ } in versions.into_iter().take(most) {
             let found = self.small(key, version.as_ref(), limit_bytes).await;
             let found = found.map_err(|source| Error::Read { archive: archive.clone(), source })?;
-            all.extend(found.map(|bytes| Recorded { version, bytes }));
+            all.extend(found.map(|found| Recorded { bytes: found.bytes }));
         }
         Ok(all)
     }
 
     /// The newest `most` records of `archive` whose names begin with `beginning`, by name, the newest first, whatever
-    /// lies over them: of each all versions, up to a few.
+    /// lies over them.
     ///
     /// # Errors
     /// If the store does not let us look.
@@ -69,9 +99,8 @@ impl Archive {
         &self,
         archive: &ArchiveId,
         beginning: &str,
-        limit_bytes: u64,
         most: usize,
-    ) -> Result<Vec<Vec<Vec<u8>>>, Error> {
+    ) -> Result<Vec<RecordListed>, Error> {
         let prefix = format!("{}records/{beginning}", Key::archive_prefix(archive));
         let mut tries = self.retries.begin();
         let records = loop {
@@ -102,18 +131,31 @@ impl Archive {
             }
         };
         tries.succeeded();
-        let mut all = Vec::with_capacity(records.len());
-        for (key, versions) in records.iter().rev() {
-            let mut texts = Vec::with_capacity(versions.len());
-            for version in versions {
-                let found = self.small(key, version.as_ref(), limit_bytes).await;
-                texts.extend(found.map_err(|source| Error::Read { archive: archive.clone(), source })?);
-            }
-            all.push(texts);
+        Ok(records.into_iter().rev().map(|(key, versions)| RecordListed { key, versions }).collect())
+    }
+
+    /// What lies under the key of a listed record: of each of its versions the bytes.
+    ///
+    /// # Errors
+    /// If the store does not let us look.
+    pub async fn record(
+        &self,
+        archive: &ArchiveId,
+        RecordListed { key, versions }: &RecordListed,
+        limit_bytes: u64,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let mut texts = Vec::with_capacity(versions.len());
+        for version in versions {
+            let found = self.small(key, version.as_ref(), limit_bytes).await;
+            let found = found.map_err(|source| Error::Read { archive: archive.clone(), source })?;
+            texts.extend(found.map(|found| found.bytes));
         }
-        Ok(all)
+        Ok(texts)
     }
 }
+
+/// Versions of one record that are listed: somebody fills the store if there are more.
+const MOST_LISTED: usize = 10_000;
 
 /// Versions of one record of a series that are looked at: there should be one. Half of them the first that were listed,
 /// half the last.

@@ -21,6 +21,7 @@ use super::{
     fetch::Archive,
     layout::{ArchiveId, Key},
     manifest::FORMAT,
+    records::RecordVersion,
 };
 use crate::io::bucket::Version;
 
@@ -30,8 +31,8 @@ pub const REGISTER_TYPE: &str = "application/vnd.valv.register.v1+json";
 /// The largest register that is read: 20,000 lines, and a reason for some.
 const REGISTER_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Versions of it that are looked at. A new one is written once a day or twice, and old ones are deleted when no lock
-/// keeps them any more.
+/// Versions of it that are read by whoever does not know which one counted last. A new one is written once a day or twice,
+/// and old ones are deleted when no lock keeps them any more.
 const MOST_VERSIONS: usize = 64;
 
 /// What one store should have of an archive.
@@ -42,7 +43,8 @@ pub struct Register {
     pub format: u32,
     /// Whose.
     pub archive: ArchiveId,
-    /// Name of the `BackupStore`: one that was carried over from another store says nothing of this one.
+    /// Name of the `BackupStore`. One of another name was written when the store had that name, or was carried over from
+    /// another store: what stood in it as committed is missed until somebody has looked, and it says nothing else.
     pub store: String,
     /// One more than that of the one before.
     pub number: u64,
@@ -52,8 +54,30 @@ pub struct Register {
     pub let_go: BTreeSet<Slot>,
     /// Backups that cannot be restored, and what said so.
     pub damaged: BTreeMap<Slot, String>,
+    /// What the drills said whose records were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drilled: Option<Verdicts>,
+    /// Clean-ups that somebody has acknowledged. Whoever acknowledges one names this number too, so a word counts once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub acknowledged: u64,
     /// When it was written, by the operator's clock. For people.
     pub written: Timestamp,
+}
+
+/// What the drills of an archive came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdicts {
+    /// When the newest ended that gave a verdict.
+    pub ended: Timestamp,
+    /// Whether it passed.
+    pub passed: bool,
+    /// Backups that are there yet and that a drill restored, and when the last one of each ended.
+    pub restored: BTreeMap<Slot, Timestamp>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A register is not to be believed.
@@ -65,15 +89,11 @@ pub enum InvalidRegister {
     /// It is signed, and no register.
     #[error("failed to parse the register")]
     Parse(#[source] serde_json::Error),
-    /// It is of another archive or store, and was laid here; or a later Valv wrote it.
-    #[error(
-        "the register is of {archive} in {store} in format {format}, and was found where another belongs"
-    )]
+    /// It is of another archive, and was laid here; or a later Valv wrote it.
+    #[error("the register is of {archive} in format {format}, and was found where another belongs")]
     Misplaced {
         /// Of whose.
         archive: ArchiveId,
-        /// Of which store.
-        store: String,
         /// In which format.
         format: u32,
     },
@@ -84,8 +104,10 @@ pub enum InvalidRegister {
 pub struct Found {
     /// The one that counts; `None`: there is none to be believed.
     pub register: Option<Register>,
-    /// Versions that a later one has replaced, of those that are to be believed.
-    pub replaced: Vec<Version>,
+    /// Which version of its object it is, if it is this store's.
+    pub version: Option<Version>,
+    /// Versions that a later one has replaced, the newest first; of those that were read only what is to be believed.
+    pub replaced: Vec<RecordVersion>,
     /// So many that are not.
     pub refused: usize,
 }
@@ -101,6 +123,8 @@ impl Register {
             committed: BTreeSet::new(),
             let_go: BTreeSet::new(),
             damaged: BTreeMap::new(),
+            drilled: None,
+            acknowledged: 0,
             written: whole_seconds(now),
         }
     }
@@ -128,30 +152,35 @@ impl Register {
         key.sign(REGISTER_TYPE, &canonical::to_vec(self)?).to_bytes()
     }
 
-    /// Reads what was found at the key of `archive` in `store`, if one of `trusted` signed it.
+    /// This, which was written under another name of the store, as far as it counts under a new one: only what is missed. It
+    /// keeps its name, so that the next one, which has the new name, says otherwise.
+    fn carried_over(self) -> Self {
+        let Self { committed, number, written, archive, store, .. } = self;
+        Self { committed, number, ..Self::empty(&archive, &store, written) }
+    }
+
+    /// Reads what was found at the key of `archive`, if one of `trusted` signed it.
     ///
     /// # Errors
     /// If it is not to be believed.
-    pub fn open(
-        bytes: &[u8],
-        archive: &ArchiveId,
-        store: &str,
-        trusted: &[PublicKey],
-    ) -> Result<Self, InvalidRegister> {
+    pub fn open(bytes: &[u8], archive: &ArchiveId, trusted: &[PublicKey]) -> Result<Self, InvalidRegister> {
         let (payload, _) = Envelope::parse(bytes)
             .and_then(|envelope| envelope.open(REGISTER_TYPE, trusted))
             .map_err(InvalidRegister::Envelope)?;
         let register: Self = serde_json::from_slice(&payload).map_err(InvalidRegister::Parse)?;
-        if register.archive != *archive || register.store != store || register.format != FORMAT {
-            let Self { archive, store, format, .. } = register;
-            return Err(InvalidRegister::Misplaced { archive, store, format });
+        if register.archive != *archive || register.format != FORMAT {
+            let Self { archive, format, .. } = register;
+            return Err(InvalidRegister::Misplaced { archive, format });
         }
         Ok(register)
     }
 }
 
 impl Archive {
-    /// The register of `archive` in `store`, of those that one of `trusted` signed the one with the highest number.
+    /// The register of `archive` in `store`, of those that one of `trusted` signed the one with the highest number. If
+    /// there is none of this store: what one that was written under another name says was committed.
+    ///
+    /// `known` is the version that counted last: what lay there before it is not read again.
     ///
     /// # Errors
     /// If the store does not let us look.
@@ -160,26 +189,42 @@ impl Archive {
         archive: &ArchiveId,
         store: &str,
         trusted: &[PublicKey],
+        known: Option<&Version>,
     ) -> Result<Found, Error> {
         let Some(key) = Register::key(archive).map(|key| key.to_string()) else {
             return Ok(Found::default());
         };
-        let versions = self.recorded(archive, &key, REGISTER_LIMIT_BYTES, MOST_VERSIONS).await?;
-        let mut opened = Vec::new();
-        let mut refused = 0;
-        for recorded in versions {
-            match Register::open(&recorded.bytes, archive, store, trusted) {
-                Ok(register) => opened.push((register, recorded.version)),
-                Err(_) => refused += 1,
+        let mut found = Found::default();
+        let mut carried_over: Option<Register> = None;
+        let mut is_read_on = true;
+        for (number, listed) in self.versions_of_record(archive, &key).await?.into_iter().enumerate() {
+            if !is_read_on || number >= MOST_VERSIONS {
+                found.replaced.push(listed);
+                continue;
+            }
+            is_read_on = known.is_none() || listed.version.as_ref() != known;
+            let small = self.small(&key, listed.version.as_ref(), REGISTER_LIMIT_BYTES).await;
+            let small = small.map_err(|source| Error::Read { archive: archive.clone(), source })?;
+            let Some(small) = small else { continue };
+            match Register::open(&small.bytes, archive, trusted) {
+                Ok(other) if other.store != store => {
+                    if carried_over.as_ref().is_none_or(|standing| standing.number < other.number) {
+                        carried_over = Some(other);
+                    }
+                }
+                Ok(register) if found.register.as_ref().is_none_or(|best| best.number < register.number) => {
+                    found.register = Some(register);
+                    found.version.clone_from(&listed.version);
+                    found.replaced.push(listed);
+                }
+                Ok(_) => found.replaced.push(listed),
+                Err(_) => found.refused += 1,
             }
         }
-        opened.sort_by_key(|(register, _)| register.number);
-        let newest = opened.pop();
-        Ok(Found {
-            register: newest.map(|(register, _)| register),
-            replaced: opened.into_iter().filter_map(|(_, version)| version).collect(),
-            refused,
-        })
+        let counts = found.version.clone();
+        found.replaced.retain(|listed| listed.version.is_some() && listed.version != counts);
+        found.register = found.register.or_else(|| carried_over.map(Register::carried_over));
+        Ok(found)
     }
 }
 
@@ -210,14 +255,38 @@ mod tests {
         let stranger = SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap();
         let (register, trusted) = (register(), [key.public()]);
         let sealed = register.seal(&key).unwrap();
-        let open = |archive: &str, store: &str, trusted: &[PublicKey]| {
-            Register::open(&sealed, &archive.parse().unwrap(), store, trusted)
+        let open = |archive: &str, trusted: &[PublicKey]| {
+            Register::open(&sealed, &archive.parse().unwrap(), trusted)
         };
 
-        assert_eq!(open("ada", "helsinki", &trusted).unwrap(), register);
-        assert!(matches!(open("bo", "helsinki", &trusted), Err(InvalidRegister::Misplaced { .. })));
-        assert!(matches!(open("ada", "frankfurt", &trusted), Err(InvalidRegister::Misplaced { .. })));
-        assert!(matches!(open("ada", "helsinki", &[stranger.public()]), Err(InvalidRegister::Envelope(_))));
+        assert_eq!(open("ada", &trusted).unwrap(), register);
+        assert!(matches!(open("bo", &trusted), Err(InvalidRegister::Misplaced { .. })));
+        assert!(matches!(open("ada", &[stranger.public()]), Err(InvalidRegister::Envelope(_))));
+    }
+
+    #[test]
+    fn of_a_register_under_another_name_of_the_store_only_what_was_committed_counts() {
+        let slot: Slot = "20261121T010000Z".parse().unwrap();
+        let before = Register { number: 9, let_go: BTreeSet::from([slot]), acknowledged: 3, ..register() };
+
+        let carried = before.clone().carried_over();
+
+        assert_eq!((carried.number, &carried.committed), (9, &before.committed));
+        let renamed = Register { store: "hel".to_owned(), ..carried.clone() };
+        assert_eq!(carried.next(renamed, now()).unwrap().number, 10, "the new name is worth an object");
+        assert!(carried.let_go.is_empty() && carried.damaged.is_empty(), "nothing goes for it");
+    }
+
+    #[test]
+    fn what_an_older_operator_wrote_is_read() {
+        let text = r#"{"format":1,"archive":"ada","store":"helsinki","number":1,"committed":[],"letGo":[],
+            "damaged":{},"written":"2026-11-22T12:00:00Z"}"#;
+
+        let read: Register = serde_json::from_str(text).unwrap();
+
+        assert_eq!((read.drilled.clone(), read.acknowledged), (None, 0));
+        let written = serde_json::to_string(&read).unwrap();
+        assert!(!written.contains("drilled") && !written.contains("acknowledged"), "{written}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
     Context,
     check::{Run, Subject},
     claim,
-    commission::{self, Committed, Found, Search, Visitor},
+    commission::{self, Commission, Committed, Found, Search, Visitor},
     ledger::{Limits, Place},
     names::Part,
     objects::{self, Supplies},
@@ -54,6 +54,9 @@ const CREDENTIALS_FOR: Duration = Duration::from_secs(60);
 
 /// How long what has ended stays, for whoever asks what happened.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// How soon a turn at a store is asked for again.
+const AFTER_NO_TURN: Duration = Duration::from_secs(5);
 
 /// Refusals in a row of a store, after which it is no passing trouble.
 const REFUSALS: u32 = 10;
@@ -115,6 +118,14 @@ impl Outcome {
     fn committed(committed: Committed) -> Self {
         Self { committed: Some(Box::new(committed)), ..Self::default() }
     }
+
+    /// As many ask `store` for something as may.
+    fn without_turn(store: &Store) -> Self {
+        let message =
+            format!("others ask the store {} for something, and it takes long to answer", store.name);
+        let outcome = Self::postponed(BackupReason::AtLimit, &message);
+        Self { look_again_after: Some(AFTER_NO_TURN), ..outcome }
+    }
 }
 
 /// Does the plan's step, and takes away what has served.
@@ -143,18 +154,10 @@ pub async fn apply(
         }
         Step::Commits { commission, until } => {
             context.ledger.release(&uid);
-            let visit = Visit { run, store: &commission.search.store, context };
-            let turn = context.commits.acquire().await;
-            let answer = match visit.prepare().await {
-                Ok(means) => {
-                    let visitor = means.visitor(context, now);
-                    let leads = || context.cluster.leads();
-                    visit.end(timeout(VISIT, commission.carry_out(&visitor, leads)).await)
-                }
-                Err(failure) => Answer::Unasked(failure),
-            };
-            drop(turn);
-            committed(run, answer, *until, context, now)
+            match context.commits.turn(&commission.search.store.name).await {
+                Some(_turn) => commit(run, commission, *until, context, now).await,
+                None => Outcome::without_turn(&commission.search.store),
+            }
         }
         Step::GivesUp { search, .. } => {
             context.ledger.release(&uid);
@@ -199,9 +202,9 @@ struct Means {
 }
 
 impl Means {
-    fn visitor<'a>(&'a self, context: &'a Context, now: Timestamp) -> Visitor<'a> {
+    fn visitor(&self, now: Timestamp) -> Visitor<'_> {
         let Self { credentials, keys, cluster } = self;
-        Visitor { credentials, keys, cluster, parsing: &context.parsing, now }
+        Visitor { credentials, keys, cluster, now }
     }
 }
 
@@ -276,17 +279,18 @@ async fn enter(store: &Store, reader: &Credentials, context: &Context) -> Result
     entered.map_err(|held| unavailable(held.to_string()))
 }
 
-/// What a pod says of its store counts for the store's breaker, once.
+/// What a pod says of its store counts for the store's breaker: of one tenant's pods once.
 fn hear(run: &Run, observed: &Observed, note: &Note, context: &Context, now: Timestamp) {
-    let (Note::Failed(failure) | Note::NotRead(failure)) = note else { return };
-    let Some(store) = observed.store.as_ref().filter(|_| failure.reason == BackupReason::StoreUnavailable)
-    else {
-        return;
+    let (failure, sighting) = match note {
+        Note::Failed(failure) => (failure, &observed.writing),
+        Note::NotRead(failure) => (failure, &observed.reading),
+        Note::Wrote { .. } | Note::Reads { .. } | Note::Read(_) => return,
     };
-    let attempt = run.object.status.as_ref().and_then(|status| status.attempt.as_ref());
-    let reading = attempt.and_then(|attempt| attempt.reading.as_ref()?.job.as_ref());
-    if let Some(job) = reading.or_else(|| attempt?.job.as_ref()) {
-        context.breakers.told(&store.name, job, now);
+    if failure.reason != BackupReason::StoreUnavailable {
+        return;
+    }
+    if let Some(store) = &observed.store {
+        context.breakers.told(&store.name, &run.namespace, sighting.ended.unwrap_or(now), now);
     }
 }
 
@@ -321,10 +325,14 @@ async fn begin(
     if let Some(full) = admit(run, observed, context) {
         return Ok(full);
     }
+    let Some(_turn) = context.visits.turn(&search.store.name).await else {
+        context.ledger.release(&run.uid());
+        return Ok(Outcome::without_turn(&search.store));
+    };
     let visit = Visit { run, store: &search.store, context };
     let answer = match visit.prepare().await {
         Ok(means) => {
-            let visitor = means.visitor(context, now);
+            let visitor = means.visitor(now);
             visit.end(timeout(VISIT, search.look_before_beginning(&visitor)).await)
         }
         Err(failure) => Answer::Unasked(failure),
@@ -635,6 +643,26 @@ async fn log(
     }
 }
 
+/// Visits the archive, and commits.
+async fn commit(
+    run: &Run,
+    commission: &Commission,
+    until: Timestamp,
+    context: &Context,
+    now: Timestamp,
+) -> Outcome {
+    let visit = Visit { run, store: &commission.search.store, context };
+    let answer = match visit.prepare().await {
+        Ok(means) => {
+            let visitor = means.visitor(now);
+            let leads = || context.cluster.leads();
+            visit.end(timeout(VISIT, commission.carry_out(&visitor, leads)).await)
+        }
+        Err(failure) => Answer::Unasked(failure),
+    };
+    committed(run, answer, until, context, now)
+}
+
 /// What came of a commit.
 fn committed(
     run: &Run,
@@ -675,10 +703,13 @@ fn committed(
 /// Looks whether it is committed all the same, before it is given up.
 async fn give_up(run: &Run, search: Option<&Search>, context: &Context, now: Timestamp) -> Outcome {
     let Some(search) = search else { return Outcome::default() };
+    let Some(_turn) = context.visits.turn(&search.store.name).await else {
+        return Outcome::without_turn(&search.store);
+    };
     let visit = Visit { run, store: &search.store, context };
     let answer = match visit.prepare().await {
         Ok(means) => {
-            let visitor = means.visitor(context, now);
+            let visitor = means.visitor(now);
             visit.end(timeout(VISIT, search.look_for_commit(&visitor)).await)
         }
         Err(failure) => Answer::Unasked(failure),

@@ -6,7 +6,6 @@
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use tokio::sync::{AcquireError, Semaphore};
 use tracing::info;
 use valv_crds::{
     backup::{self, BackupReason, BackupSize, ReadBack},
@@ -95,8 +94,6 @@ pub struct Visitor<'a> {
     pub keys: &'a Keys,
     /// UID of the namespace `kube-system`.
     pub cluster: &'a str,
-    /// The turn to read a manifest: one can take a hundred megabytes while it is parsed.
-    pub parsing: &'a Semaphore,
     /// The time.
     pub now: Timestamp,
 }
@@ -180,9 +177,6 @@ pub enum Error {
     /// Another operator leads.
     #[error("failed to commit: this operator leads no more")]
     Fenced(#[source] NotLeader),
-    /// No turn came.
-    #[error("failed to wait for the turn to read a manifest")]
-    Turn(#[source] AcquireError),
 }
 
 impl Error {
@@ -200,8 +194,7 @@ impl Error {
             | Self::Fetch(fetch::Error::Store(_) | fetch::Error::Worker { .. })
             | Self::Put { .. }
             | Self::Canonical(_)
-            | Self::Fenced(_)
-            | Self::Turn(_) => None,
+            | Self::Fenced(_) => None,
         }
     }
 
@@ -223,8 +216,7 @@ impl Error {
             | Self::SlotTaken(_)
             | Self::ArchiveTaken { .. }
             | Self::Canonical(_)
-            | Self::Fenced(_)
-            | Self::Turn(_) => None,
+            | Self::Fenced(_) => None,
         }
     }
 }
@@ -278,9 +270,7 @@ impl Search {
         let reader = self.reader(visitor)?;
         match reader.commit(&self.archive, self.slot, &visitor.keys.trusted()).await {
             Ok(found) => {
-                let turn = visitor.parsing.acquire().await.map_err(Error::Turn)?;
                 let manifest = reader.manifest(&found.commit.manifest).await.map_err(Error::Fetch)?;
-                drop(turn);
                 if manifest.sentinel != self.sentinel {
                     return Err(Error::SlotTaken(found.commit.attempt));
                 }
@@ -436,7 +426,6 @@ impl Commission {
         }
         search.claim(visitor).await?;
         let reader = search.reader(visitor)?;
-        let turn = visitor.parsing.acquire().await.map_err(Error::Turn)?;
         let manifest = reader.manifest(&self.manifest).await.map_err(Error::Fetch)?;
         self.compare(&manifest, visitor.now)?;
         let commit = self.commit(visitor.now);
@@ -461,9 +450,7 @@ impl Commission {
             return Err(Error::SlotTaken(found.commit.attempt));
         }
         info!(slot = %search.slot, attempt = %self.folder.attempt, "committed");
-        let committed = search.committed(found, &manifest);
-        drop(turn);
-        Ok(committed)
+        Ok(search.committed(found, &manifest))
     }
 
     fn commit(&self, now: Timestamp) -> Commit {

@@ -217,6 +217,10 @@ fn compare(run: &Run, other: &Backup, now: Timestamp, observed: &mut Observed) {
     if other.spec.origin == Origin::Manual && age(other) < age(&run.object) {
         observed.by_hand_before += 1;
     }
+    // Its turn has not come: a clock that was wrong for a minute holds up nobody.
+    if slot_of(other).is_some_and(|slot| !slots::has_come(slot, now)) && !is_active(other) {
+        return;
+    }
     // What people ask for by hand holds up nothing that is due.
     let turn = |backup: &Backup| (backup.spec.origin == Origin::Manual, age(backup));
     if is_active(other) || turn(other) < turn(&run.object) {
@@ -306,6 +310,15 @@ mod tests {
         assert_eq!(seen(by_hand.clone(), &[("one", by_hand.clone())]).before.as_deref(), Some("one"));
         let due = ("ada-20261121t010000z", scheduled.clone());
         assert_eq!(seen(before_migration, std::slice::from_ref(&due)).before.as_deref(), Some(due.0));
+    }
+
+    #[test]
+    fn a_slot_that_has_not_come_holds_nobody_up() {
+        let scheduled = json!({ "origin": "Scheduled" });
+        let before = |name: &str| seen(scheduled.clone(), &[(name, scheduled.clone())]).before;
+
+        assert_eq!(before("ada-20261123t010000z"), None);
+        assert_eq!(before("ada-20261121t010000z").as_deref(), Some("ada-20261121t010000z"));
     }
 
     #[test]

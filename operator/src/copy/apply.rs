@@ -110,7 +110,7 @@ struct Access {
 pub async fn apply(copy: &Copy, step: &Step, context: &Context, now: Timestamp) -> Result<Outcome, Error> {
     match step {
         Step::Begins { number } => begin(copy, *number, context).await,
-        Step::Commits { arrived, .. } => commit(copy, arrived, context, now).await,
+        Step::Commits { arrived, depth, .. } => commit(copy, arrived, *depth, context, now).await,
         Step::Done | Step::Rests | Step::Waits { .. } | Step::Runs { .. } | Step::Failed { .. } => {
             Ok(Outcome::default())
         }
@@ -161,7 +161,7 @@ async fn begin(copy: &Copy, number: i32, context: &Context) -> Result<Outcome, E
         Found::Strange(message) => Ok(refused(BackupReason::SignatureInvalid, message)),
         Found::Nothing => {
             let trusted = keys.trusted();
-            let register = target.reader.register(&copy.archive, &copy.target.name, &trusted).await;
+            let register = target.reader.register(&copy.archive, &copy.target.name, &trusted, None).await;
             let register = register.map_err(|source| Error::Register(Box::new(source)))?.register;
             if register.is_some_and(|register| register.let_go.contains(&copy.slot)) {
                 let message = format!("retention deleted it in {}", copy.target.name);
@@ -179,7 +179,13 @@ async fn begin(copy: &Copy, number: i32, context: &Context) -> Result<Outcome, E
 }
 
 /// Compares what arrived with the original, and commits it.
-async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestamp) -> Result<Outcome, Error> {
+async fn commit(
+    copy: &Copy,
+    arrived: &Arrived,
+    depth: Depth,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
     let keys = signing_keys(context).await?;
     let (source, target) = (open(&copy.source, context).await?, open(&copy.target, context).await?);
     let original = match found(copy, &copy.source, &source, &keys, context).await? {
@@ -197,7 +203,7 @@ async fn commit(copy: &Copy, arrived: &Arrived, context: &Context, now: Timestam
             return Ok(refused(BackupReason::ManifestInvalid, why));
         }
     };
-    if let Some(message) = doubt(copy, arrived, &arrived_manifest) {
+    if let Some(message) = doubt(copy, arrived, depth, &arrived_manifest) {
         return Ok(refused(BackupReason::ManifestInvalid, message));
     }
     if let Err(message) = copy.target.locks_long_enough(arrived.verified.locked_until, now, LONGEST_COPY) {
@@ -336,19 +342,18 @@ async fn found(
     }
 }
 
-/// What in the pod's words cannot be.
-fn doubt(copy: &Copy, arrived: &Arrived, manifest: &Manifest) -> Option<String> {
+/// What in the pod's words cannot be, when so much was to be read back.
+fn doubt(copy: &Copy, arrived: &Arrived, depth: Depth, manifest: &Manifest) -> Option<String> {
     let Verified { mode, segments_read, segments, .. } = arrived.verified;
     let all = manifest.segments();
     if (&manifest.archive, manifest.slot) != (&copy.archive, copy.slot) {
         return Some("the copy's manifest is of another backup".to_owned());
     }
-    let (asked, wanted) = match copy.depth {
+    let (asked, wanted) = match depth {
         Depth::Full => (Mode::Full, all),
         Depth::Sample(segments) => (Mode::Sample, segments.min(all)),
         Depth::Metadata => (Mode::Metadata, 0),
     };
-    // A policy that asks for less since the copy was begun makes what was read no worse.
     if mode != asked && mode != Mode::Full {
         return Some(format!("{asked:?} was to be read back, and {mode:?} was"));
     }
@@ -434,7 +439,9 @@ async fn open(store: &Store, context: &Context) -> Result<Access, Error> {
         Bucket::open(&store.settings(found.of(identity).clone()))
             .map_err(|source| Error::Settings { store: store.name.clone(), source })
     };
-    let options = fetch::Options { ahead: 1, ..fetch::Options::default() };
+    // The next round tries again.
+    let retry = RetryRule { tries: 4, budget: 20, ..RetryRule::default() };
+    let options = fetch::Options { ahead: 1, retry };
     Ok(Access {
         reader: Archive::new(bucket(Identity::Reader)?, options),
         committer: bucket(Identity::Committer)?,
@@ -511,12 +518,18 @@ mod tests {
         let mut metadata = whole.clone();
         metadata.verified.mode = Mode::Metadata;
 
-        assert_eq!(doubt(&copy(), &whole, &empty), None);
-        assert_eq!(doubt(&copy(), &sample, &empty), None);
-        assert!(doubt(&copy(), &metadata, &empty).unwrap().contains("Sample was to be read back"));
-        assert!(doubt(&copy(), &part, &empty).is_some());
-        assert!(doubt(&copy(), &arrived(), &empty).is_some());
+        let doubt = |arrived: &Arrived, manifest: &Manifest| {
+            super::doubt(&copy(), arrived, Depth::Sample(8), manifest)
+        };
+
+        assert_eq!(doubt(&whole, &empty), None);
+        assert_eq!(doubt(&sample, &empty), None);
+        assert!(doubt(&metadata, &empty).unwrap().contains("Sample was to be read back"));
+        assert!(doubt(&part, &empty).is_some());
+        assert!(doubt(&arrived(), &empty).is_some());
+        let full = super::doubt(&copy(), &sample, Depth::Full, &empty);
+        assert!(full.unwrap().contains("Full was to be read back"), "by what its Job was told");
         let other = Manifest { archive: "bo".parse().unwrap(), ..empty };
-        assert!(doubt(&copy(), &whole, &other).is_some());
+        assert!(doubt(&whole, &other).is_some());
     }
 }

@@ -62,13 +62,13 @@ pub fn copies(context: &Context) -> Vec<Copy> {
         .map(|policy| (policy.name_any(), Arc::new(policy.clone())))
         .collect();
     let tenants = context.tenants.state();
-    let followed: HashMap<String, (&str, Arc<JournalTenant>)> = tenants
+    let followed: HashMap<String, (&str, &JournalTenant)> = tenants
         .iter()
         .filter_map(|tenant| tenant.0.as_ref().ok())
         .filter(|tenant| tenant.metadata.deletion_timestamp.is_none())
         .filter_map(|tenant| {
             let policy = tenant.spec.backup.as_ref()?.policy.as_str();
-            Some((format!("{NAMESPACE_PREFIX}{}", tenant.name_any()), (policy, Arc::new(tenant.clone()))))
+            Some((format!("{NAMESPACE_PREFIX}{}", tenant.name_any()), (policy, tenant)))
         })
         .collect();
     let mut copies = Vec::new();
@@ -80,9 +80,10 @@ pub fn copies(context: &Context) -> Vec<Copy> {
         let followed = backup.namespace().and_then(|namespace| followed.get(&namespace));
         let Some((policy, tenant)) = followed else { continue };
         if let Some(policy) = policies.get(*policy) {
-            let backup = Arc::new(backup.clone());
-            let whole = |store: &str| depth::newest_whole(tenant, store);
-            copies.extend(of(&backup, policy, tenant, &stores, whole));
+            // Of ten thousand tenants few have something to be copied just now.
+            let (backup, tenant) = (Arc::new(backup.clone()), Arc::new((*tenant).clone()));
+            let whole = |store: &str| depth::newest_whole(&tenant, store);
+            copies.extend(of(&backup, policy, &tenant, &stores, whole));
         }
     }
     copies.sort_by_key(|copy| Reverse(copy.slot));
@@ -119,7 +120,7 @@ fn of(
         target: target.clone(),
         policy: policy.clone(),
         tenant: tenant.clone(),
-        depth: depth::depth(policy, whole(&target.name), slot.time()),
+        depth: depth::of_copy(policy, whole(&target.name), slot.time()),
     };
     let missing: Vec<&String> = policy.spec.stores.iter().filter(|name| !lies_in(backup, name)).collect();
     if missing.is_empty() {

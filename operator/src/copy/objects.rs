@@ -31,6 +31,9 @@ pub const ATTEMPT_LABEL: &str = "valv.eu/attempt";
 /// Annotation, for people: the `Backup`.
 const OF_ANNOTATION: &str = "valv.eu/of";
 
+/// Annotation: how much the Job reads back. What the policy asks for when it ends may be something else.
+pub const DEPTH_ANNOTATION: &str = "valv.eu/depth";
+
 /// Name of the container.
 pub const CONTAINER: &str = "agent";
 
@@ -64,7 +67,7 @@ pub fn job(copy: &Copy, manifest: &ManifestRef, settings: &Settings, number: i32
         "kind": Kind::Job.as_str(),
         "metadata": {
             "name": name, "namespace": settings.operator_namespace, "labels": labels,
-            "annotations": { OF_ANNOTATION: of },
+            "annotations": { OF_ANNOTATION: of, DEPTH_ANNOTATION: copy.depth.to_string() },
         },
         "spec": {
             "backoffLimit": 0,

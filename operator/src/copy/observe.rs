@@ -10,8 +10,9 @@ use valv_crds::{backup::BackupReason, reference::ROLE_LABEL};
 use super::{Context, objects};
 use crate::{
     agent::{
-        copy::{Arrived, LastWords},
+        copy::{Arrived, Failed, LastWords},
         last_words::Failure,
+        verify::Depth,
     },
     io::{cluster::Error, kind::Kind},
     segmentation::Role,
@@ -27,8 +28,18 @@ pub struct Seen {
     pub name: String,
     /// Its number; the first is 1.
     pub number: i32,
+    /// How much it reads back; `None`: an older operator made it.
+    pub depth: Option<Depth>,
     /// How it stands.
     pub standing: Standing,
+}
+
+impl Seen {
+    /// Which of `stores` did not answer, and since when the Job that says so is over. Whoever names another is not heard.
+    pub fn unanswered(&self, stores: [&str; 2]) -> Option<(&str, Option<Timestamp>)> {
+        let Standing::Failed { unanswered: Some(named), at, .. } = &self.standing else { return None };
+        stores.contains(&named.as_str()).then_some((named, *at))
+    }
 }
 
 /// How a Job stands.
@@ -42,6 +53,8 @@ pub enum Standing {
     Failed {
         /// How.
         failure: Failure,
+        /// The store that did not answer, as its pod says.
+        unanswered: Option<String>,
         /// When.
         at: Option<Timestamp>,
     },
@@ -72,7 +85,9 @@ fn newest(jobs: &[Job], pods: &[Pod]) -> Jobs {
         };
         let key = (backup, store);
         if newest.get(&key).is_none_or(|seen: &Seen| seen.number < number) {
-            newest.insert(key, Seen { name: job.name_any(), number, standing: standing(job, pods) });
+            let depth = job.annotations().get(objects::DEPTH_ANNOTATION);
+            let depth = depth.and_then(|depth| depth.parse().ok());
+            newest.insert(key, Seen { name: job.name_any(), number, depth, standing: standing(job, pods) });
         }
     }
     newest
@@ -88,13 +103,16 @@ fn standing(job: &Job, pods: &[Pod]) -> Standing {
     let at = ended.last_transition_time.as_ref().map(|time| time.0);
     let silent = |message: String| Standing::Failed {
         failure: Failure { reason: BackupReason::AgentFailed, message },
+        unanswered: None,
         at,
     };
     // By its owner's UID: a name can be another's.
     let is_its =
         |pod: &&Pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
     match pods.iter().find(is_its).and_then(last_words) {
-        Some(LastWords::Failure(failure)) => Standing::Failed { failure, at },
+        Some(LastWords::Failure(Failed { failure, unanswered })) => {
+            Standing::Failed { failure, unanswered, at }
+        }
         Some(LastWords::Copied(arrived)) if ended.type_ == "Complete" => Standing::Arrived(arrived),
         Some(LastWords::Copied(_)) | None => {
             let why = ended.reason.clone().unwrap_or_default();
@@ -134,7 +152,8 @@ pub(super) mod tests {
         );
         serde_json::from_value(json!({
             "metadata": { "name": format!("copy-x-{number}"), "uid": format!("job-{number}"), "labels": {
-                "valv.eu/backup": "u1", "valv.eu/store": "frankfurt", "valv.eu/attempt": number.to_string() } },
+                "valv.eu/backup": "u1", "valv.eu/store": "frankfurt", "valv.eu/attempt": number.to_string() },
+                "annotations": { "valv.eu/depth": "sample:3" } },
             "status": { "conditions": conditions },
         }))
         .unwrap()
@@ -163,8 +182,25 @@ pub(super) mod tests {
 
         let found = seen(&jobs, &[pod("job-1", &words), pod("job-2", &words)]);
 
-        assert_eq!((found.number, found.standing), (2, Standing::Arrived(arrived())));
+        assert_eq!((found.number, found.depth), (2, Some(Depth::Sample(3))));
+        assert_eq!(found.standing, Standing::Arrived(arrived()));
         assert_eq!(seen(&[job(1, None)], &[]).standing, Standing::Active);
+    }
+
+    #[test]
+    fn a_store_that_did_not_answer_is_one_of_the_two_that_were_asked() {
+        let said = |unanswered: Option<&str>| {
+            let failure = Failure { reason: BackupReason::StoreUnavailable, message: String::new() };
+            let unanswered = unanswered.map(str::to_owned);
+            let words = LastWords::Failure(Failed { failure, unanswered });
+            let seen = seen(&[job(1, Some("Failed"))], &[pod("job-1", &words)]);
+            seen.unanswered(["helsinki", "frankfurt"]).map(|(store, at)| (store.to_owned(), at))
+        };
+        let ended = "2026-11-22T02:00:00Z".parse().ok();
+
+        assert_eq!(said(Some("helsinki")), Some(("helsinki".to_owned(), ended)));
+        assert_eq!(said(Some("oslo")), None);
+        assert_eq!(said(None), None, "it answered, and refused");
     }
 
     #[test]

@@ -10,14 +10,11 @@ use super::{
     observe::{Jobs, Seen, Standing},
 };
 use crate::{
-    agent::{copy::Arrived, last_words::Failure},
+    agent::{copy::Arrived, last_words::Failure, verify::Depth},
     janitor::check::is_ready,
     residency,
     settings::Location,
 };
-
-/// Copies that run at once, to all stores.
-const AT_ONCE: usize = 16;
 
 /// The wait after the first failure; doubled after each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(300);
@@ -55,6 +52,8 @@ pub enum Step {
         arrived: Box<Arrived>,
         /// The Job that made it.
         job: String,
+        /// How much of it was to be read back.
+        depth: Depth,
     },
     /// An attempt failed, and the next one comes later.
     Failed {
@@ -65,13 +64,14 @@ pub enum Step {
     },
 }
 
-/// The next step of each of `copies`, in their order. No more are begun than may run, in all and to each store.
+/// The next step of each of `copies`, in their order. No more are begun than may run: `most` in all, and to each store.
 pub fn plan(
     copies: Vec<Copy>,
     jobs: &Jobs,
     breaker: impl Fn(&str) -> BreakerState,
     rests: impl Fn(&Copy) -> bool,
     own: Option<&Location>,
+    most: usize,
     now: Timestamp,
 ) -> Vec<(Copy, Step)> {
     let mut running: BTreeMap<String, usize> = BTreeMap::new();
@@ -85,10 +85,10 @@ pub fn plan(
         let step = match step {
             Step::Begins { number } => {
                 let here = running.entry(copy.target.name.clone()).or_default();
-                let most = usize::try_from(copy.target.limits.concurrent_backups).unwrap_or(1);
-                let is_free = *here < most;
+                let most_here = usize::try_from(copy.target.limits.concurrent_backups).unwrap_or(1);
+                let is_free = *here < most_here;
                 *here += usize::from(is_free);
-                if is_free && running.values().sum::<usize>() <= AT_ONCE {
+                if is_free && running.values().sum::<usize>() <= most {
                     Step::Begins { number }
                 } else {
                     waits(BackupReason::AtLimit, "as many copies run as may".to_owned())
@@ -128,16 +128,21 @@ fn step(
             let message = format!("the BackupStore {} is not ready: its own conditions say why", store.name);
             return waits(BackupReason::StoreNotReady, message);
         }
-        if breaker(&store.name) == BreakerState::Open {
+        // Also while one request decides whether it answers again.
+        if breaker(&store.name) != BreakerState::Closed {
             let message = format!("{} failed too often and is left alone for a while", store.name);
             return waits(BackupReason::StoreUnavailable, message);
         }
     }
-    let Some(Seen { name, number, standing }) = seen else { return Step::Begins { number: 1 } };
+    let Some(Seen { name, number, depth, standing }) = seen else { return Step::Begins { number: 1 } };
     match standing {
         Standing::Active => Step::Runs { number: *number },
-        Standing::Arrived(arrived) => Step::Commits { arrived: Box::new(arrived.clone()), job: name.clone() },
-        Standing::Failed { failure, at } => {
+        Standing::Arrived(arrived) => Step::Commits {
+            arrived: Box::new(arrived.clone()),
+            job: name.clone(),
+            depth: depth.unwrap_or(copy.depth),
+        },
+        Standing::Failed { failure, unanswered: _, at } => {
             let doublings = u32::try_from(number.saturating_sub(1)).unwrap_or_default().min(16);
             let wait = FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT);
             // Without a time it has waited long enough: nobody waits for ever.
@@ -163,6 +168,8 @@ mod tests {
 
     use super::*;
     use crate::copy::{check::tests::copies_for, observe::tests::arrived};
+
+    const MOST: usize = 16;
 
     const STORES: [&str; 3] = ["helsinki", "frankfurt", "oslo"];
 
@@ -191,17 +198,18 @@ mod tests {
 
     fn planned(jobs: &Jobs) -> Vec<Step> {
         let closed = |_: &str| BreakerState::Closed;
-        plan(copies(), jobs, closed, |_| false, None, now()).into_iter().map(|(_, step)| step).collect()
+        plan(copies(), jobs, closed, |_| false, None, MOST, now()).into_iter().map(|(_, step)| step).collect()
     }
 
     fn frankfurt(number: i32, standing: Standing) -> Jobs {
-        let seen = Seen { name: format!("copy-x-{number}"), number, standing };
+        let seen = Seen { name: format!("copy-x-{number}"), number, depth: None, standing };
         Jobs::from([(("u1".to_owned(), "frankfurt".to_owned()), seen)])
     }
 
     fn failed(minutes_ago: i64) -> Standing {
         let failure = Failure { reason: BackupReason::StoreFull, message: "it is full".to_owned() };
-        Standing::Failed { failure, at: Some(now() - SignedDuration::from_mins(minutes_ago)) }
+        let at = Some(now() - SignedDuration::from_mins(minutes_ago));
+        Standing::Failed { failure, unanswered: None, at }
     }
 
     #[test]
@@ -224,6 +232,7 @@ mod tests {
         assert_eq!(first(&frankfurt(90, failed(361))), Step::Begins { number: 91 });
         let timeless = Standing::Failed {
             failure: Failure { reason: BackupReason::AgentFailed, message: String::new() },
+            unanswered: None,
             at: None,
         };
         assert_eq!(first(&frankfurt(1, timeless)), Step::Begins { number: 2 });
@@ -237,20 +246,31 @@ mod tests {
             object.spec.limits.concurrent_backups = 1;
             copy.target.object = Arc::new(object);
         }
-        let other = Seen { name: "copy-y-1".to_owned(), number: 1, standing: Standing::Active };
+        let other = Seen { name: "copy-y-1".to_owned(), number: 1, depth: None, standing: Standing::Active };
         let jobs = Jobs::from([(("u2".to_owned(), "frankfurt".to_owned()), other)]);
 
-        let steps = plan(copies, &jobs, |_| BreakerState::Closed, |_| false, None, now());
+        let steps = plan(copies, &jobs, |_| BreakerState::Closed, |_| false, None, MOST, now());
 
         assert!(matches!(steps[0].1, Step::Waits { reason: BackupReason::AtLimit, .. }));
         assert_eq!(steps[1].1, Step::Begins { number: 1 });
     }
 
     #[test]
+    fn no_more_are_begun_in_all_than_the_setting_says() {
+        let begun = |most: usize| {
+            let closed = |_: &str| BreakerState::Closed;
+            let steps = plan(copies(), &Jobs::new(), closed, |_| false, None, most, now());
+            steps.iter().filter(|(_, step)| matches!(step, Step::Begins { .. })).count()
+        };
+
+        assert_eq!((begun(1), begun(2)), (1, 2));
+    }
+
+    #[test]
     fn what_was_refused_rests_and_the_other_store_does_not() {
         let rests = |copy: &Copy| copy.target.name == "frankfurt";
 
-        let steps = plan(copies(), &Jobs::new(), |_| BreakerState::Closed, rests, None, now());
+        let steps = plan(copies(), &Jobs::new(), |_| BreakerState::Closed, rests, None, MOST, now());
 
         assert_eq!((&steps[0].1, &steps[1].1), (&Step::Rests, &Step::Begins { number: 1 }));
     }
@@ -266,7 +286,7 @@ mod tests {
             }
             let closed = |_: &str| BreakerState::Closed;
             let jobs = frankfurt(1, Standing::Arrived(arrived()));
-            plan(copies, &jobs, closed, |_| false, own, now()).remove(0).1
+            plan(copies, &jobs, closed, |_| false, own, MOST, now()).remove(0).1
         };
         let refused = |step: &Step| matches!(step, Step::Waits { reason: BackupReason::StoreRefused, .. });
         let own = |region: &str| Location { region: region.to_owned(), country: "SE".to_owned() };
@@ -285,7 +305,7 @@ mod tests {
             copy.policy = Arc::new(policy);
         }
 
-        let steps = plan(copies, &Jobs::new(), |_| BreakerState::Closed, |_| false, None, now());
+        let steps = plan(copies, &Jobs::new(), |_| BreakerState::Closed, |_| false, None, MOST, now());
 
         assert!(matches!(steps[0].1, Step::Waits { reason: BackupReason::PolicyMissing, .. }));
     }
@@ -293,10 +313,12 @@ mod tests {
     #[test]
     fn a_store_that_is_not_ready_or_left_alone_is_waited_for() {
         let unproven =
-            plan(copies_for(&STORES), &Jobs::new(), |_| BreakerState::Closed, |_| false, None, now());
-        let open = plan(copies(), &Jobs::new(), |_| BreakerState::Open, |_| false, None, now());
-
+            plan(copies_for(&STORES), &Jobs::new(), |_| BreakerState::Closed, |_| false, None, MOST, now());
         assert!(matches!(unproven[0].1, Step::Waits { reason: BackupReason::StoreNotReady, .. }));
-        assert!(matches!(open[0].1, Step::Waits { reason: BackupReason::StoreUnavailable, .. }));
+        for state in [BreakerState::Open, BreakerState::HalfOpen] {
+            let left_alone = plan(copies(), &Jobs::new(), |_| state, |_| false, None, MOST, now());
+
+            assert!(matches!(left_alone[0].1, Step::Waits { reason: BackupReason::StoreUnavailable, .. }));
+        }
     }
 }

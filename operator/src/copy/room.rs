@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn copies_that_run_count_with_the_backups() {
-        let other = Seen { name: "copy-y-1".to_owned(), number: 1, standing: Standing::Active };
+        let other = Seen { name: "copy-y-1".to_owned(), number: 1, depth: None, standing: Standing::Active };
         let jobs = Jobs::from([(("u2".to_owned(), "frankfurt".to_owned()), other)]);
 
         let (steps, running) = heed(begun(2), &jobs, |_| 1);

@@ -271,6 +271,8 @@ pub struct Listed {
     pub key: String,
     /// Its size.
     pub size_bytes: u64,
+    /// When it was put, by the store's clock.
+    pub modified: Option<Timestamp>,
 }
 
 /// One line of a listing of versions.
@@ -284,6 +286,8 @@ pub struct ListedVersion {
     pub content: Content,
     /// Where it lies.
     pub place: Place,
+    /// When it was put, by the store's clock.
+    pub modified: Option<Timestamp>,
 }
 
 /// What a version is.
@@ -800,7 +804,11 @@ impl Keys {
             .set_continuation_token(token);
         let answer = bucket.attempt(Operation::List, &self.prefix, None, request.send()).await?;
         let listed = answer.contents().iter().filter_map(|object| {
-            Some(Listed { key: bucket.below(object.key())?, size_bytes: size(object.size()) })
+            Some(Listed {
+                key: bucket.below(object.key())?,
+                size_bytes: size(object.size()),
+                modified: time(object.last_modified()),
+            })
         });
         let listed = listed.collect();
         self.next = match (answer.is_truncated(), answer.next_continuation_token) {
@@ -843,6 +851,7 @@ impl Versions {
                 version: Version::of_answer(object.version_id()),
                 content: Content::Object { size_bytes: size(object.size()) },
                 place: place(object.is_latest()),
+                modified: time(object.last_modified()),
             })
         });
         let markers = answer.delete_markers().iter().filter_map(|marker| {
@@ -851,6 +860,7 @@ impl Versions {
                 version: Version::of_answer(marker.version_id()),
                 content: Content::DeleteMarker,
                 place: place(marker.is_latest()),
+                modified: time(marker.last_modified()),
             })
         });
         let listed = objects.chain(markers).collect();

@@ -1,6 +1,10 @@
 //! Brings a ward to the plan: locks, then terms and the register, then `Backup` objects, then what goes; and garbage last.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::{debug, info, warn};
@@ -10,19 +14,20 @@ use super::{
     Context, Error,
     check::Ward,
     history,
-    observe::{Access, Lineage, Seen},
+    observe::{self, Access, InUse, Lineage, Seen},
     plan::Plan,
 };
 use crate::{
     archive::{
-        erase::{Erased, Eraser, Kept},
+        erase::{self, Erased, Eraser, Kept, Stillness},
         layout::Folder,
         lock,
+        records::RecordVersion,
         register::Register,
         terms::Terms,
     },
     error::chain,
-    io::bucket::{LockMode, Put},
+    io::bucket::{LockMode, Put, Version},
 };
 
 /// What became of the plan.
@@ -36,6 +41,8 @@ pub struct Outcome {
     pub garbage: u64,
     /// What a lock keeps, though the catalogue did not say so.
     pub kept: Vec<Kept>,
+    /// The version of the register that was written; the latter absent: the store has no versions.
+    pub registered: Option<Option<Version>>,
     /// What became of the `Backup` objects.
     pub history: history::Outcome,
     /// What stopped the rest.
@@ -75,14 +82,15 @@ async fn carry_out(
         forgotten,
         uncopied,
         waits: _,
+        held_back: _,
         record,
         register,
     } = plan;
     let mode = ward.store.claimed_mode().unwrap_or(LockMode::Compliance);
     let mut lost = None;
     for (slot, until) in extend {
-        if !still_leads(context) {
-            return Ok(());
+        if let Some(end) = ends(ward, context) {
+            return end;
         }
         let Some(entry) = seen.catalogue.entries.get(slot) else { continue };
         // Stores keep whole seconds.
@@ -106,23 +114,29 @@ async fn carry_out(
         history::note_lock(ward, seen, *slot, until, context).await?;
         outcome.extended.insert(*slot, until);
     }
-    if !still_leads(context) {
-        return Ok(());
+    if let Some(end) = ends(ward, context) {
+        return end;
     }
     if let Some(terms) = record {
         write_down(terms, access).await?;
     }
     // Before anything goes: what is not let go there is missed.
     if let Some(register) = register {
-        enter(ward, register, seen, access, now).await?;
+        outcome.registered = Some(enter(ward, register, seen, access, now).await?);
     }
     let gone = history::Gone { missing, forgotten, uncopied };
     outcome.history = history::apply(ward, access, seen, &gone, context, now).await?;
     let eraser = Eraser { reader: &access.reader, janitor: &access.janitor, now };
     for slot in delete {
         let Some(entry) = seen.catalogue.entries.get(slot) else { continue };
-        if !still_leads(context) {
-            return Ok(());
+        if let Some(end) = ends(ward, context) {
+            return end;
+        }
+        // Minutes have passed since it was looked: a drill may have begun.
+        let InUse { slots, unknown } = observe::in_use(ward, context).await;
+        if slots.contains_key(slot) || unknown.is_some() {
+            info!(%slot, "a backup that retention lets go may be being restored: it stays this time");
+            continue;
         }
         history::let_go(ward, seen, *slot, context, now).await?;
         let erased = eraser.backup(&entry.commit.folder(), entry.version.as_ref()).await;
@@ -139,47 +153,73 @@ async fn carry_out(
     lost.map_or(Ok(()), Err)
 }
 
-/// Deletes `garbage`, asking for each folder once more whether it is committed.
+/// Deletes `garbage`, asking for each folder once more whether it is committed, whether somebody may write there, and
+/// whether anything was put there since `age` ago.
 ///
 /// # Errors
 /// If the store refuses for another reason than a lock.
 pub async fn erase(
     garbage: &[Folder],
+    age: Duration,
+    ward: &Ward,
     access: &Access,
     context: &Context,
-    now: Timestamp,
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
-    let eraser = Eraser { reader: &access.reader, janitor: &access.janitor, now };
     let trusted = access.keys.trusted();
     for folder in garbage {
-        if !still_leads(context) {
-            return Ok(());
+        if let Some(end) = ends(ward, context) {
+            return end;
         }
-        let erased = eraser.garbage(folder, &trusted).await;
-        let erased =
-            erased.map_err(|source| Error::Erase { what: folder.to_string(), source: Box::new(source) })?;
+        let now = (context.now)();
+        let eraser = Eraser { reader: &access.reader, janitor: &access.janitor, now };
+        let is_still = is_still(ward, folder.slot, context);
+        let since = now.saturating_sub(age).unwrap_or(Timestamp::MIN);
+        let erased = eraser.garbage(folder, &trusted, Stillness { since, is_still: &is_still }).await;
         match erased {
-            None => warn!(%folder, "what looked like garbage is committed; it stays"),
-            Some(Erased { kept: Some(kept), .. }) => outcome.kept.push(kept),
-            Some(Erased { versions, .. }) => {
+            Ok(None) => {
+                info!(%folder, "what looked like garbage is committed, or somebody wrote there lately; it stays")
+            }
+            Ok(Some(Erased { kept: Some(kept), .. })) => outcome.kept.push(kept),
+            Ok(Some(Erased { versions, .. })) => {
                 info!(%folder, versions, "deleted what an attempt had left");
                 outcome.garbage += 1;
+            }
+            Err(erase::Error::Disturbed) => {
+                info!(%folder, "somebody is about to write there: what is left of it stays");
+            }
+            Err(source) => {
+                return Err(Error::Erase { what: folder.to_string(), source: Box::new(source) });
             }
         }
     }
     Ok(())
 }
 
-/// Whoever was replaced deletes nothing more.
-fn still_leads(context: &Context) -> bool {
-    match context.cluster.leads() {
-        Ok(()) => true,
-        Err(reason) => {
-            warn!(?reason, "this operator no longer leads: the rest is left to the one that does");
-            false
+/// Says whether nobody is about to write a backup of `slot` to the ward's store. All that is in memory is gone through
+/// for it: once a second at most.
+fn is_still<'a>(ward: &'a Ward, slot: Slot, context: &'a Context) -> impl Fn() -> bool + Sync + 'a {
+    let answer = Mutex::new((Timestamp::MIN, true));
+    move || {
+        let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = (context.now)();
+        if now.duration_since(answer.0) >= AGAIN_AFTER {
+            *answer = (now, !observe::is_being_written(ward, slot, context));
         }
+        answer.1
     }
+}
+
+/// How the look ends before it is done, if it does: whoever was replaced does nothing more, and a store that fails others
+/// is left alone.
+fn ends(ward: &Ward, context: &Context) -> Option<Result<(), Error>> {
+    if let Err(reason) = context.cluster.leads() {
+        warn!(?reason, "this operator no longer leads: the rest is left to the one that does");
+        return Some(Ok(()));
+    }
+    let store = ward.store.name.clone();
+    let until = context.breakers.left_alone_until(&store, (context.now)())?;
+    Some(Err(Error::Resting { store, until }))
 }
 
 /// Puts the terms into the archive.
@@ -191,35 +231,84 @@ async fn write_down(terms: &Terms, access: &Access) -> Result<(), Error> {
     Ok(())
 }
 
-/// Puts the register into the archive, and takes away what it replaces, as far as no lock keeps that.
-async fn enter(
+/// Puts the register into the archive, and takes away what it replaces, as far as no lock keeps that. Says which version
+/// it is.
+///
+/// # Errors
+/// If it could not be put.
+pub async fn enter(
     ward: &Ward,
     register: &Register,
     seen: &Seen,
     access: &Access,
     now: Timestamp,
-) -> Result<(), Error> {
-    let Some(key) = Register::key(&register.archive).map(|key| key.to_string()) else { return Ok(()) };
+) -> Result<Option<Version>, Error> {
+    let Some(key) = Register::key(&register.archive).map(|key| key.to_string()) else { return Ok(None) };
     let bytes = register.seal(&access.keys.signing).map_err(Error::Describe)?;
-    let days = ward.store.object_lock.map(|lock| i64::from(lock.days));
+    let days = ward.store.object_lock.map(|lock| SignedDuration::from_hours(24 * i64::from(lock.days)));
     let put = Put {
         retain_until: days
-            .and_then(|days| now.checked_add(SignedDuration::from_hours(24 * days)).ok())
+            .and_then(|days| now.checked_add(days).ok())
             .and_then(|until| Timestamp::from_second(until.as_second()).ok()),
         lock_mode: ward.store.claimed_mode().unwrap_or(LockMode::Compliance),
         ..Put::default()
     };
-    access.committer.put(&key, bytes.into(), &put).await.map_err(Error::Record)?;
+    let version = access.committer.put(&key, bytes.into(), &put).await.map_err(Error::Record)?;
     info!(committed = register.committed.len(), number = register.number, "wrote the register down");
-    // The newest of those that are replaced stay, for whoever asks what was there.
-    let old = seen.replaced.len().saturating_sub(REPLACED_KEPT);
-    for version in seen.replaced.iter().take(old) {
-        if let Err(error) = access.janitor.delete(&key, Some(version)).await {
-            debug!(error = chain(&error), "an old register stays: a lock keeps it");
+    for old in outdated(&seen.replaced, days.unwrap_or_default(), now) {
+        if let Err(error) = access.janitor.delete(&key, old.version.as_ref()).await {
+            debug!(error = chain(&error), "an old register stays");
         }
     }
-    Ok(())
+    Ok(version)
+}
+
+/// Of the registers that were `replaced`, the newest first, those that go: which no lock of so many `days` keeps any more,
+/// the oldest first.
+fn outdated(replaced: &[RecordVersion], days: SignedDuration, now: Timestamp) -> Vec<&RecordVersion> {
+    // The newest of those that are replaced stay, for whoever asks what was there.
+    let old = replaced.iter().skip(REPLACED_KEPT);
+    let is_free = |old: &&RecordVersion| {
+        // The clocks differ by minutes at most.
+        old.put.is_some_and(|put| now.duration_since(put) > days + SignedDuration::from_hours(1))
+    };
+    let mut outdated: Vec<_> = old.filter(is_free).collect();
+    outdated.reverse();
+    outdated.truncate(MOST_OUTDATED);
+    outdated
 }
 
 /// So many registers that were replaced stay.
 const REPLACED_KEPT: usize = 8;
+
+/// So many go with one that is written: there is one a day.
+const MOST_OUTDATED: usize = 32;
+
+/// How often it is asked who is about to write to what goes.
+const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_that_no_lock_keeps_any_more_go_and_the_newest_of_them_stay() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let day = |count: i64| SignedDuration::from_hours(24 * count);
+        // One a day, the newest first.
+        let replaced: Vec<RecordVersion> = (1..=100)
+            .map(|ago| RecordVersion {
+                version: Some(Version::new(format!("v{ago}"))),
+                put: Some(now - day(ago)),
+            })
+            .collect();
+        let names = |days: i64| {
+            let gone = outdated(&replaced, day(days), now);
+            gone.iter().map(|old| old.version.as_ref().unwrap().as_str().to_owned()).collect::<Vec<_>>()
+        };
+
+        assert_eq!(names(97), ["v100", "v99", "v98"], "what is locked is not asked for");
+        assert_eq!(names(0).len(), MOST_OUTDATED);
+        assert!(outdated(&replaced[..8], day(0), now).is_empty());
+    }
+}

@@ -1,6 +1,6 @@
 //! Gives what the janitor looks after the names that the rest works with. Pure.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -12,7 +12,7 @@ use valv_crds::{
     store::StoreCondition,
 };
 
-use super::rounds::Standing;
+use super::rounds::{Reach, Standing};
 use crate::{
     archive::{layout::ArchiveId, manifest::FORMAT, terms::Terms},
     store::check::Store,
@@ -37,6 +37,8 @@ pub struct Ward {
     pub terms: Option<Terms>,
     /// The further stores of the policy, where it is the first.
     pub others: Vec<Store>,
+    /// How much of it is looked at this time.
+    pub reach: Reach,
 }
 
 /// Where a store stands in a policy.
@@ -61,18 +63,27 @@ impl Ward {
 
     /// What somebody asked for a look with.
     pub fn asked(&self) -> Option<String> {
-        self.tenant.as_ref().and_then(|tenant| tenant.annotations().get(LOOK_AFTER_ANNOTATION).cloned())
+        self.tenant.as_deref().and_then(asked)
     }
 
     /// Digests that somebody acknowledged: on the tenant, or on the store if there is none.
     pub fn acknowledged(&self) -> Vec<String> {
-        let annotations = match &self.tenant {
+        acknowledged(match &self.tenant {
             Some(tenant) => tenant.annotations(),
             None => self.store.object.annotations(),
-        };
-        let said = annotations.get(ACKNOWLEDGE_DELETION_ANNOTATION).map(String::as_str).unwrap_or_default();
-        said.split(',').map(str::trim).filter(|digest| !digest.is_empty()).map(str::to_owned).collect()
+        })
     }
+}
+
+/// What somebody asked for a look at `tenant`'s archives with.
+pub fn asked(tenant: &JournalTenant) -> Option<String> {
+    tenant.annotations().get(LOOK_AFTER_ANNOTATION).cloned()
+}
+
+/// Digests that somebody acknowledged with `annotations`.
+pub fn acknowledged(annotations: &BTreeMap<String, String>) -> Vec<String> {
+    let said = annotations.get(ACKNOWLEDGE_DELETION_ANNOTATION).map(String::as_str).unwrap_or_default();
+    said.split(',').map(str::trim).filter(|digest| !digest.is_empty()).map(str::to_owned).collect()
 }
 
 /// `terms` without the holds that an annotation of `store` lifts. Only of an archive whose tenant is gone: the others'

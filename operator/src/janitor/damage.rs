@@ -17,13 +17,17 @@ use crate::{
     archive::{
         envelope::{Envelope, PublicKey},
         layout::ArchiveId,
+        register::Verdicts,
     },
     drill::record::RECORD_TYPE,
     janitor::observe::{lies_in, slot as slot_of},
 };
 
-/// Records of drills that are looked at: the newest. What older ones said is in the register.
+/// Records of drills with a verdict that are read: the newest. What older ones said is in the register.
 pub const MOST_RECORDS: usize = 16;
+
+/// Records that are listed: whoever makes drills and cancels them must not push out what another drill said.
+pub const MOST_LISTED: usize = 256;
 
 /// What the names of drills' records begin with.
 pub const RECORDS: &str = "drill-";
@@ -76,13 +80,26 @@ pub struct Drilled {
     pub damaged: BTreeMap<Slot, String>,
     /// Whether the newest drill failed.
     pub failing: Option<Failing>,
+    /// What is to be remembered of it.
+    pub verdicts: Option<Verdicts>,
 }
 
 /// The newest drill did not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failing {
-    /// The newest backup that was ever restored; none: none was.
+    /// The newest backup that is there and that a drill restored; none: there is none.
     pub restorable: Option<Slot>,
+}
+
+impl Failing {
+    /// What it keeps back, and until when.
+    pub fn words(&self) -> String {
+        let restorable = match self.restorable {
+            Some(slot) => format!("{slot} and all before it stay, for a drill restored that one last"),
+            None => "all stay, for no drill has restored one that is there".to_owned(),
+        };
+        format!("the newest drill failed: {restorable}; it ends when a drill passes")
+    }
 }
 
 impl Drilled {
@@ -94,6 +111,11 @@ impl Drilled {
 }
 
 impl Told {
+    /// Whether it says something of the backup. Whoever cancelled a drill gave no verdict.
+    pub fn is_verdict(&self) -> bool {
+        self.passed || self.reason != "Cancelled"
+    }
+
     /// Reads what was found, if one of `trusted` signed it for `archive`.
     pub fn open(bytes: &[u8], archive: &ArchiveId, trusted: &[PublicKey]) -> Option<Self> {
         let (payload, _) = Envelope::parse(bytes).and_then(|found| found.open(RECORD_TYPE, trusted)).ok()?;
@@ -109,25 +131,38 @@ impl Told {
     }
 }
 
-/// What `records` say together at `now`. One that is dated in the future counts for nothing yet.
-pub fn drilled(mut records: Vec<Told>, now: Timestamp) -> Drilled {
+/// What `records` say together at `now`, after what is `remembered` of others; of the backups that `is_there` says are
+/// there. A record that is dated in the future counts for nothing yet.
+pub fn drilled(
+    mut records: Vec<Told>,
+    remembered: Option<&Verdicts>,
+    is_there: impl Fn(Slot) -> bool,
+    now: Timestamp,
+) -> Drilled {
     let latest = now.saturating_add(CLOCKS_DIFFER).unwrap_or(Timestamp::MAX);
-    // Whoever cancelled a drill gave no verdict on the backup.
-    records.retain(|told| told.ended <= latest && (told.passed || told.reason != "Cancelled"));
+    records.retain(|told| told.ended <= latest && told.is_verdict());
     records.sort_by_key(|told| told.ended);
-    let mut drilled = Drilled::default();
+    let restored = remembered.map(|remembered| remembered.restored.clone());
+    let mut drilled = Drilled { passed: restored.unwrap_or_default(), ..Drilled::default() };
     for told in &records {
         let Some(Of { slot }) = told.backup else { continue };
+        let passed = drilled.passed.get(&slot).copied().unwrap_or(Timestamp::MIN);
         if told.passed {
             drilled.damaged.remove(&slot);
-            drilled.passed.insert(slot, told.ended);
-        } else if let Some(reason) = told.damage() {
+            drilled.passed.insert(slot, told.ended.max(passed));
+        } else if let Some(reason) = told.damage().filter(|_| passed < told.ended) {
             drilled.damaged.insert(slot, format!("a drill that ended {}: {reason}", told.ended));
             drilled.passed.remove(&slot);
         }
     }
-    let restorable = drilled.passed.keys().next_back().copied();
-    drilled.failing = records.last().filter(|told| !told.passed).map(|_| Failing { restorable });
+    drilled.passed.retain(|slot, _| is_there(*slot));
+    let newest = records.last().map(|told| (told.ended, told.passed));
+    let newest = newest.max(remembered.map(|remembered| (remembered.ended, remembered.passed)));
+    if let Some((ended, passed)) = newest {
+        let restorable = drilled.passed.keys().next_back().copied();
+        drilled.failing = (!passed).then_some(Failing { restorable });
+        drilled.verdicts = Some(Verdicts { ended, passed, restored: drilled.passed.clone() });
+    }
     drilled
 }
 
@@ -179,6 +214,10 @@ mod tests {
         "2026-11-22T12:00:00Z".parse().unwrap()
     }
 
+    fn drilled(records: Vec<Told>, now: Timestamp) -> Drilled {
+        super::drilled(records, None, |_| true, now)
+    }
+
     fn told(of: u32, ended: &str, reason: &str) -> Told {
         serde_json::from_value(json!({
             "format": 1, "archive": "ada", "backup": { "slot": slot(of), "manifest": null },
@@ -215,6 +254,29 @@ mod tests {
         assert_eq!(of("Cancelled").failing, None);
         let never = drilled(vec![told(20, "21T05", "SegmentDiffers")], now());
         assert_eq!(never.failing, Some(Failing { restorable: None }));
+    }
+
+    #[test]
+    fn what_was_remembered_of_a_failure_stands_until_a_drill_passes_whatever_was_cancelled_since() {
+        let failed = drilled(vec![told(18, "19T05", "AsAsked"), told(20, "21T05", "Corrupt")], now());
+        let remembered = failed.verdicts.clone().unwrap();
+        let later = |records| super::drilled(records, Some(&remembered), |_| true, now());
+        let cancelled = (0..16).map(|_| told(20, "22T05", "Cancelled")).collect();
+
+        assert_eq!(later(cancelled).failing, failed.failing);
+        assert_eq!(later(vec![]).verdicts, failed.verdicts, "nothing new is nothing new");
+        assert_eq!(later(vec![told(20, "22T05", "AsAsked")]).failing, None);
+        let again = later(vec![told(18, "18T05", "SegmentDiffers")]);
+        assert!(again.damaged.is_empty(), "an older record says nothing against a newer one");
+    }
+
+    #[test]
+    fn what_was_restored_and_is_gone_can_be_restored_no_more() {
+        let records = vec![told(18, "19T05", "AsAsked"), told(20, "21T05", "Corrupt")];
+
+        let gone = super::drilled(records, None, |other| other != slot(18), now());
+
+        assert_eq!(gone.failing, Some(Failing { restorable: None }), "all that is left stays");
     }
 
     #[test]

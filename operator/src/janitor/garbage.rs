@@ -5,18 +5,16 @@
 //! attempt of its slot is committed, or retention has let it go, or somebody says so. And no look deletes more than a few
 //! dozen of such folders by itself.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
+use valv_crds::Slot;
 
 use super::{
     observe::Seen,
-    plan::{Waits, Why},
+    plan::{Waits, Why, question},
 };
-use crate::{
-    archive::{layout::Folder, terms::Terms},
-    digest,
-};
+use crate::archive::{layout::Folder, register::Register, terms::Terms};
 
 /// Folders of one look that go without anybody's word: what a store that is away for a day leaves.
 const USUAL: usize = 50;
@@ -34,12 +32,28 @@ pub struct Garbage {
     pub delete: Vec<Folder>,
     /// What somebody is asked about.
     pub waits: Option<Waits>,
+    /// Whether some of it goes by somebody's word.
+    pub word: Word,
+}
+
+/// Whether somebody's word was needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Word {
+    /// It was not, or was not given.
+    #[default]
+    NotUsed,
+    /// It was given, and counts once.
+    Used,
+}
+
+/// How old has to be what goes, by its slot and by when it was put: nobody writes to it then.
+pub fn age(terms: &Terms) -> Duration {
+    Duration::from_secs(terms.deadline_seconds.saturating_mul(2).saturating_add(DAY_SECONDS))
 }
 
 /// Of `folders` those that nobody committed, that no attempt writes any more, and that are nobody else's.
 pub fn candidates(terms: &Terms, seen: &Seen, folders: &[Folder], now: Timestamp) -> Vec<Folder> {
-    let age = terms.deadline_seconds.saturating_mul(2).saturating_add(DAY_SECONDS);
-    let age = std::time::Duration::from_secs(age);
+    let age = age(terms);
     let is_garbage = |folder: &&Folder| {
         let entry = seen.catalogue.entries.get(&folder.slot);
         let is_committed = entry.is_some_and(|entry| entry.commit.attempt == folder.attempt);
@@ -52,17 +66,16 @@ pub fn candidates(terms: &Terms, seen: &Seen, folders: &[Folder], now: Timestamp
     folders.iter().filter(is_garbage).cloned().collect()
 }
 
-/// What becomes of `candidates`, of which `whole` have a manifest, in `store`.
+/// What becomes of `candidates`, of which `whole` have a manifest, in `store`, where the `register` now stands.
 pub fn plan(
     store: &str,
     terms: &Terms,
     seen: &Seen,
+    register: Option<&Register>,
     candidates: &[Folder],
     whole: &BTreeSet<Folder>,
 ) -> Garbage {
-    let let_go = |folder: &Folder| {
-        seen.register.as_ref().is_some_and(|register| register.let_go.contains(&folder.slot))
-    };
+    let let_go = |folder: &Folder| register.is_some_and(|register| register.let_go.contains(&folder.slot));
     let is_left_over = |folder: &&Folder| {
         !whole.contains(*folder) || seen.catalogue.entries.contains_key(&folder.slot) || let_go(folder)
     };
@@ -73,23 +86,45 @@ pub fn plan(
         (false, _) => left.iter().chain(&whole).copied().collect(),
     };
     let why = if whole.is_empty() { Why::Leftovers } else { Why::NeverCommitted };
-    let digest = digest_of(store, terms, &asked);
+    let acknowledged = register.map(|register| register.acknowledged).unwrap_or_default();
+    let names: Vec<String> = asked.iter().map(ToString::to_string).collect();
+    let digest = question(store, terms, "folder", &names, acknowledged);
     let waits = Waits { digest, deletions: asked.len(), of: candidates.len(), why };
-    let is_acknowledged = asked.is_empty() || seen.acknowledged.contains(&waits.digest);
-    match (is_acknowledged, is_usual) {
-        (true, _) => Garbage { delete: candidates.to_vec(), waits: None },
-        (false, true) => Garbage { delete: left.into_iter().cloned().collect(), waits: Some(waits) },
-        (false, false) => Garbage { delete: vec![], waits: Some(waits) },
+    if asked.is_empty() {
+        return Garbage { delete: candidates.to_vec(), ..Garbage::default() };
     }
+    if seen.acknowledged.contains(&waits.digest) {
+        return Garbage { delete: candidates.to_vec(), waits: None, word: Word::Used };
+    }
+    let delete = if is_usual { left.into_iter().cloned().collect() } else { vec![] };
+    Garbage { delete, waits: Some(waits), word: Word::NotUsed }
 }
 
-fn digest_of(store: &str, terms: &Terms, folders: &[&Folder]) -> String {
-    let archive = terms.archive.to_string();
-    let folders: Vec<String> = folders.iter().map(ToString::to_string).collect();
-    let entries = [("store", store), ("archive", archive.as_str())];
-    let folders = folders.iter().map(|folder| ("folder", folder.as_str()));
-    digest::of_entries(entries.into_iter().chain(folders).map(|(key, value)| (key, value.as_bytes())))
+/// The register after a clean-up that needed a `word`, where only `slots` have folders: what retention let go and nothing
+/// is left of is forgotten, many at a time, for each register is an object that is locked. `None`: the one that stands is
+/// as good. Absent `slots`: it is not known which there are.
+pub fn settle(
+    standing: &Register,
+    word: Word,
+    slots: Option<&BTreeSet<Slot>>,
+    now: Timestamp,
+) -> Option<Register> {
+    let mut next = standing.clone();
+    if let Some(slots) = slots {
+        next.let_go.retain(|slot| slots.contains(slot));
+    }
+    let forgotten = standing.let_go.len() - next.let_go.len();
+    if word == Word::Used {
+        next.acknowledged = next.acknowledged.saturating_add(1);
+    }
+    if word == Word::NotUsed && forgotten < FORGOTTEN {
+        return None;
+    }
+    standing.next(next, now)
 }
+
+/// So many slots that retention let go are forgotten at a time.
+const FORGOTTEN: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -101,7 +136,8 @@ mod tests {
     fn planned(seen: &Seen, folders: &[Folder], whole: &[&Folder]) -> Garbage {
         let terms = rules_of(3, 5);
         let candidates = candidates(&terms, seen, folders, now());
-        plan("helsinki", &terms, seen, &candidates, &whole.iter().map(|folder| (*folder).clone()).collect())
+        let whole = whole.iter().map(|folder| (*folder).clone()).collect();
+        plan("helsinki", &terms, seen, seen.register.as_ref(), &candidates, &whole)
     }
 
     #[test]
@@ -135,6 +171,10 @@ mod tests {
         seen.acknowledged = vec![waits.digest];
         let acknowledged = planned(&seen, &folders, &[&whole]);
         assert_eq!((acknowledged.delete.len(), acknowledged.waits), (2, None));
+        assert_eq!(acknowledged.word, Word::Used);
+        seen.register = Some(Register { acknowledged: 1, ..register(&[]) });
+        let again = planned(&seen, &folders, &[&whole]);
+        assert!(again.waits.is_some() && again.word == Word::NotUsed, "a word counts once");
     }
 
     #[test]
@@ -163,5 +203,20 @@ mod tests {
         assert_eq!((waits.deletions, waits.why), (60, Why::Leftovers));
         seen.acknowledged = vec![waits.digest];
         assert_eq!(planned(&seen, &folders, &[]).delete.len(), 60);
+    }
+
+    #[test]
+    fn what_retention_let_go_is_forgotten_when_nothing_is_left_of_it_and_not_one_by_one() {
+        let mut standing = register(&[0]);
+        standing.let_go = (1..=150).map(slot).collect();
+        let left = |days: std::ops::RangeInclusive<i64>| days.map(slot).collect::<BTreeSet<_>>();
+        let settled = |slots: &BTreeSet<Slot>| settle(&standing, Word::NotUsed, Some(slots), now());
+
+        assert_eq!(settled(&left(1..=60)), None, "ninety are not worth an object");
+        let next = settled(&left(0..=3)).unwrap();
+        assert_eq!((next.let_go, next.number), (left(1..=3), standing.number + 1));
+        assert_eq!(next.committed, standing.committed);
+        assert_eq!(settle(&standing, Word::NotUsed, None, now()), None, "not all folders were seen");
+        assert_eq!(settle(&standing, Word::Used, None, now()).unwrap().acknowledged, 1);
     }
 }

@@ -25,6 +25,7 @@ use super::{
     Context, Error,
     check::{Place, Ward},
     observe::{Access, Seen, is_true, lies_in, slot as slot_of},
+    status,
 };
 use crate::{
     archive::{catalogue::Entry, fetch, manifest::Manifest, verify::Mode},
@@ -102,7 +103,14 @@ pub fn plan(tenant: &str, backups: &[Backup], committed: &BTreeSet<Slot>, uncopi
             || *number >= MOST_UNCOPIED;
         is_old && is_safe && is_copied
     });
-    let prune = prune.map(|(_, (backup, _))| backup.name_any()).collect();
+    // One that was begun and whose slot the catalogue has no more is of nothing.
+    let of_nothing = backups.iter().filter(|backup| {
+        backup.annotations().contains_key(FROM_CATALOGUE_ANNOTATION)
+            && !is_over(backup)
+            && slot_of(backup).is_none_or(|slot| !committed.contains(&slot))
+    });
+    let prune = prune.map(|(_, (backup, _))| backup.name_any());
+    let prune = prune.chain(of_nothing.map(ResourceExt::name_any)).collect();
     let taken: BTreeMap<String, &Backup> = backups.iter().map(|backup| (backup.name_any(), backup)).collect();
     // Made by an earlier look that came no further.
     let begun = |slot: &Slot| {
@@ -110,14 +118,14 @@ pub fn plan(tenant: &str, backups: &[Backup], committed: &BTreeSet<Slot>, uncopi
             backup.annotations().contains_key(FROM_CATALOGUE_ANNOTATION) && !is_over(backup)
         })
     };
-    let newest = committed.iter().rev().take(REBUILT);
-    let mut rebuild: Vec<Slot> = match newest_complete {
-        Some(_) => newest.filter(|slot| begun(slot)).copied().collect(),
-        None => newest
-            .filter(|slot| begun(slot) || !taken.contains_key(&slot::name(tenant, **slot)))
-            .copied()
-            .collect(),
-    };
+    // Whatever was begun is brought to its end, wherever its slot stands by now.
+    let mut rebuild: Vec<Slot> = committed.iter().rev().filter(|slot| begun(slot)).copied().collect();
+    if newest_complete.is_none() {
+        let newest = committed.iter().rev().take(REBUILT);
+        let free = newest.filter(|slot| !taken.contains_key(&slot::name(tenant, **slot)));
+        rebuild.extend(free.copied());
+        rebuild.sort_unstable_by_key(|slot| Reverse(*slot));
+    }
     // Copies are made of what has an object. The oldest first: their object is the likeliest to be gone.
     let waiting =
         over.iter().filter(|(backup, _)| is_complete(backup) && !is_true(backup, BackupCondition::Copied));
@@ -374,7 +382,7 @@ pub async fn let_go(
             None => delete(context, backup).await?,
         }
     }
-    Ok(())
+    status::forget_last(ward, slot, context).await.map_err(Error::Cluster)
 }
 
 /// Says in the object of a backup that its lock in the ward's store is longer.
@@ -553,7 +561,11 @@ mod tests {
         begun.metadata.annotations = Some([(FROM_CATALOGUE_ANNOTATION.to_owned(), "true".to_owned())].into());
         let running = backup(8, &[]);
         assert_eq!(planned(&[begun.clone(), running], &committed).rebuild, [slot(10), slot(9)]);
-        assert_eq!(planned(&[complete(10), begun], &committed).rebuild, [slot(9)]);
+        assert_eq!(planned(&[complete(10), begun.clone()], &committed).rebuild, [slot(9)]);
+        let of_long_ago =
+            super::plan("ada", &[complete(20), begun.clone()], &slots(9..=20), &BTreeSet::new());
+        assert_eq!(of_long_ago.rebuild, [slot(9)], "also when newer ones came meanwhile");
+        assert_eq!(planned(&[complete(20), begun], &slots(10..=20)).prune, names([9]), "it is gone");
         assert_eq!(planned(&[complete(10)], &committed).rebuild, []);
         assert_eq!(planned(&[], &BTreeSet::new()), Plan::default());
     }

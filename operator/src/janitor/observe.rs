@@ -1,32 +1,36 @@
 //! Looks at what a ward's plan rests on. Reads only: the cluster from memory as far as it can, the store as its reader.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use tracing::{info, warn};
+use tokio::time::timeout;
+use tracing::warn;
 use valv_crds::{
     Backup, BackupPolicy, JournalTenant, RestoreDrill, Slot,
     backup::BackupCondition,
     reference::{NAMESPACE_PREFIX, TAKE_OVER_ARCHIVE_ANNOTATION},
+    store::BreakerState,
 };
 
 use super::{
     Context, Error,
     check::{self, Place, Ward},
     damage::{self, Drilled, Told},
-    rounds::Standing,
+    rounds::{self, Known, Reach, Records, Standing, Subject},
 };
 use crate::{
     archive::{
         Archive,
-        catalogue::{Catalogue, DataFolders},
+        catalogue::{Catalogue, DataFolders, Entry},
         envelope::PublicKey,
         fetch,
         layout::{ArchiveId, Folder},
+        records::RecordVersion,
         register::{self, Register},
         retry::RetryRule,
         terms::Terms,
@@ -36,6 +40,7 @@ use crate::{
         observe::is_over,
         owner::{self, Owner},
     },
+    controllers::Guarded,
     drill::record::RECORD_LIMIT_BYTES,
     error::chain,
     io::{
@@ -51,6 +56,9 @@ use crate::{
         observe as identities,
     },
 };
+
+/// How long another store may be asked what it has. Its own looks take as long as they take.
+const ELSEWHERE: Duration = Duration::from_secs(60);
 
 /// Whom the store is asked as, each with the rights of one identity.
 pub struct Access {
@@ -77,8 +85,8 @@ pub struct Seen {
     pub recorded: Option<Terms>,
     /// What should be there, as the operator wrote it down there; `None`: it never did.
     pub register: Option<Register>,
-    /// Versions of the register that a later one has replaced.
-    pub replaced: Vec<Version>,
+    /// Versions of the register that a later one has replaced, the newest first.
+    pub replaced: Vec<RecordVersion>,
     /// What the drills say whose records lie there.
     pub drilled: Drilled,
     /// Backups that a copy or a reading found damaged there, and since when.
@@ -89,8 +97,8 @@ pub struct Seen {
     pub course: Course,
     /// Backups that are being restored, and by what.
     pub in_use: BTreeMap<Slot, String>,
-    /// Whether `in_use` is all of them: a drill may not have chosen yet.
-    pub is_use_known: bool,
+    /// Why `in_use` may not be all of them.
+    pub unknown_use: Option<String>,
     /// Backups that are being made, or copied to this store.
     pub unfinished: BTreeSet<Slot>,
     /// Backups that lie in this store, by the cluster's word.
@@ -99,13 +107,21 @@ pub struct Seen {
     pub acknowledged: Vec<String>,
     /// The `Backup` objects of the tenant.
     pub backups: Vec<Backup>,
+    /// What was read and need not be read again.
+    pub read: Known,
 }
 
 impl Seen {
     /// Whether a backup of `slot` should be there.
     pub fn is_known(&self, slot: Slot) -> bool {
-        let registered = self.register.as_ref().is_some_and(|register| register.committed.contains(&slot));
-        registered || self.known.contains(&slot)
+        self.expected().contains(&slot)
+    }
+
+    /// Backups that should be there: by the register, and by what the cluster knows and retention did not let go.
+    pub fn expected(&self) -> BTreeSet<Slot> {
+        let Some(register) = &self.register else { return self.known.clone() };
+        let known = self.known.difference(&register.let_go);
+        known.chain(&register.committed).copied().collect()
     }
 }
 
@@ -146,21 +162,26 @@ pub fn stores(context: &Context) -> Vec<Store> {
     stores.filter(check::is_ready).collect()
 }
 
-/// All archives that somebody's tenant has in a store, and those that the stores have besides.
+/// Those whose `turn` it is, of all archives that somebody's tenant has in a store, and of those that the stores have
+/// besides.
 ///
 /// An archive that two tenants claim is nobody's to look after; and neither is one whose tenant's policy is not there.
-pub fn wards(context: &Context, now: Timestamp) -> Vec<Ward> {
+pub fn wards(
+    context: &Context,
+    now: Timestamp,
+    mut turn: impl FnMut(&Subject) -> Option<Reach>,
+) -> Vec<Ward> {
     let stores: BTreeMap<String, Store> =
         stores(context).into_iter().map(|store| (store.name.clone(), store)).collect();
-    let policies: HashMap<String, _> = context
-        .policies
-        .state()
+    let policies = context.policies.state();
+    let policies: HashMap<String, &BackupPolicy> = policies
         .iter()
-        .filter_map(|policy| policy.0.as_ref().ok().map(|object| (object.name_any(), object.clone())))
+        .filter_map(|policy| policy.0.as_ref().ok().map(|object| (object.name_any(), object)))
         .collect();
     let committed = committed(context);
     let own = context.settings.location.as_ref();
-    let (claims, unreadable) = claims(context);
+    let tenants = context.tenants.state();
+    let (claims, unreadable) = claims(&tenants);
     let mut wards = Vec::new();
     let mut taken = BTreeSet::new();
     for (archive, tenants) in &claims {
@@ -178,15 +199,20 @@ pub fn wards(context: &Context, now: Timestamp) -> Vec<Ward> {
             let Some(store) = stores.get(name) else { continue };
             let namespace = format!("{NAMESPACE_PREFIX}{}", tenant.name_any());
             let newest = committed.get(&(namespace, name.clone())).copied();
+            let standing = if newest.is_none() { Standing::Unknown } else { Standing::Known };
+            let subject = Subject::of_tenant((name.clone(), archive.clone()), tenant, newest, standing);
+            // What is not looked at is not copied either: there are ten thousand of them.
+            let Some(reach) = turn(&subject) else { continue };
             wards.push(Ward {
                 archive: archive.clone(),
                 store: store.clone(),
-                tenant: Some(tenant.clone()),
+                tenant: Some(Arc::new((*tenant).clone())),
                 place: if number == 0 { Place::First } else { Place::Later },
                 committed: newest,
-                standing: if newest.is_none() { Standing::Unknown } else { Standing::Known },
+                standing,
                 terms: check::terms(tenant, policy, now),
                 others: if number == 0 { others(policy, &stores, own) } else { vec![] },
+                reach,
             });
         }
     }
@@ -194,22 +220,28 @@ pub fn wards(context: &Context, now: Timestamp) -> Vec<Ward> {
     if unreadable {
         return wards;
     }
-    let memory = context.memory();
     for store in stores.values() {
-        for archive in memory.stock(&store.name) {
+        let stock = context.memory().stock(&store.name).to_vec();
+        for archive in stock {
             if taken.contains(&(store.name.clone(), archive.clone())) {
                 continue;
             }
-            wards.push(Ward {
-                archive: archive.clone(),
+            let tenant = claims.get(&archive).and_then(|tenants| tenants.first()).copied();
+            let mut ward = Ward {
+                archive,
                 store: store.clone(),
-                tenant: claims.get(archive).and_then(|tenants| tenants.first()).cloned(),
+                tenant: tenant.map(|tenant| Arc::new(tenant.clone())),
                 place: Place::Later,
                 committed: None,
                 standing: Standing::Known,
                 terms: None,
                 others: vec![],
-            });
+                reach: Reach::Whole,
+            };
+            if let Some(reach) = turn(&Subject::of(&ward)) {
+                ward.reach = reach;
+                wards.push(ward);
+            }
         }
     }
     wards
@@ -223,14 +255,14 @@ fn others(policy: &BackupPolicy, stores: &BTreeMap<String, Store>, own: Option<&
 }
 
 /// The tenants that name each archive; and whether a tenant could not be read.
-fn claims(context: &Context) -> (BTreeMap<ArchiveId, Vec<Arc<JournalTenant>>>, bool) {
-    let mut claims: BTreeMap<ArchiveId, Vec<Arc<JournalTenant>>> = BTreeMap::new();
+fn claims(tenants: &[Arc<Guarded>]) -> (BTreeMap<ArchiveId, Vec<&JournalTenant>>, bool) {
+    let mut claims: BTreeMap<ArchiveId, Vec<&JournalTenant>> = BTreeMap::new();
     let mut unreadable = false;
-    for tenant in context.tenants.state() {
+    for tenant in tenants {
         match &tenant.0 {
             Ok(tenant) => {
                 if let Some(archive) = check::archive_of(tenant) {
-                    claims.entry(archive).or_default().push(Arc::new(tenant.clone()));
+                    claims.entry(archive).or_default().push(tenant);
                 }
             }
             Err(_) => unreadable = true,
@@ -299,24 +331,35 @@ async fn open(store: &Store, context: &Context) -> Result<Access, Error> {
 pub async fn observe(ward: &Ward, access: &Access, context: &Context) -> Result<Seen, Error> {
     let now = (context.now)();
     let backups = backups(ward, context);
-    let (in_use, is_use_known) = in_use(ward, context).await;
+    let InUse { slots: in_use, unknown } = in_use(ward, context).await;
     let trusted = access.keys.trusted();
+    let before = context.memory().known(&ward.key());
+    // What cannot be told without it is found out with two requests.
+    let register = register(ward, &access.reader, &trusted, before.register.as_ref()).await?;
     let catalogue = access.reader.catalogue(&ward.archive, &trusted).await;
     let catalogue = catalogue.map_err(|error| Error::Catalogue(Box::new(error)))?;
-    let mut lineage = BTreeMap::new();
-    // One at a time: a manifest has up to 16 MiB.
-    for (slot, entry) in &catalogue.entries {
-        let found = match access.reader.manifest(&entry.commit.manifest).await {
-            Ok(manifest) => Lineage::Of(manifest.parent),
-            Err(fetch::Error::Broken(_) | fetch::Error::Manifest { .. }) => Lineage::Damaged,
-            Err(error) => return Err(Error::Lineage(Box::new(error))),
-        };
-        lineage.insert(*slot, found);
-    }
+    let unread = match ward.reach {
+        Reach::Whole => &HashSet::new(),
+        Reach::Short | Reach::Daily => &before.manifests,
+    };
+    let lineage = lineage(&catalogue, access, unread).await?;
+    let alone = catalogue.entries.iter().filter(|(slot, _)| lineage.get(slot) == Some(&Lineage::Of(None)));
+    let mut known = Known {
+        register: register.version,
+        manifests: alone.map(|(_, entry)| number_of(entry)).collect(),
+        records: Records::default(),
+    };
     let recorded = access.reader.terms(&ward.archive, &trusted, now).await;
     let recorded = recorded.map_err(|error| Error::Catalogue(Box::new(error)))?;
-    let register = register(ward, &access.reader, &trusted).await?;
-    let drilled = drilled(ward, access, &trusted, now).await?;
+    let verdicts = register.register.as_ref().and_then(|register| register.drilled.as_ref());
+    let records = match verdicts {
+        Some(_) => &before.records,
+        // Nothing is remembered of what was read.
+        None => &Records::default(),
+    };
+    let (told, records) = told(ward, access, &trusted, records).await?;
+    known.records = records;
+    let drilled = damage::drilled(told, verdicts, |slot| catalogue.entries.contains_key(&slot), now);
     let elsewhere = elsewhere(ward, context).await;
     Ok(Seen {
         catalogue,
@@ -329,21 +372,58 @@ pub async fn observe(ward: &Ward, access: &Access, context: &Context) -> Result<
         elsewhere,
         course: if ward.tenant.is_some() { Course::GoesOn } else { Course::HasEnded },
         in_use,
-        is_use_known,
+        unknown_use: unknown,
         unfinished: backups
             .iter()
             .filter(|backup| is_unfinished(backup, &ward.store.name))
             .filter_map(slot)
             .collect(),
-        known: known(ward, &backups),
+        known: known_here(ward, &backups),
         acknowledged: ward.acknowledged(),
         backups,
+        read: known,
     })
 }
 
+/// What each backup of `catalogue` builds on; of those of which the manifest is `known`, which build on none, by memory.
+///
+/// # Errors
+/// If one could not be seen.
+pub async fn lineage(
+    catalogue: &Catalogue,
+    access: &Access,
+    known: &HashSet<u64>,
+) -> Result<BTreeMap<Slot, Lineage>, Error> {
+    let mut lineage = BTreeMap::new();
+    // One at a time: a manifest has up to 4 MiB.
+    for (slot, entry) in &catalogue.entries {
+        let found = if known.contains(&number_of(entry)) {
+            Lineage::Of(None)
+        } else {
+            match access.reader.manifest(&entry.commit.manifest).await {
+                Ok(manifest) => Lineage::Of(manifest.parent),
+                Err(fetch::Error::Broken(_) | fetch::Error::Manifest { .. }) => Lineage::Damaged,
+                Err(error) => return Err(Error::Lineage(Box::new(error))),
+            }
+        };
+        lineage.insert(*slot, found);
+    }
+    Ok(lineage)
+}
+
+/// How the manifest of a backup is remembered.
+fn number_of(entry: &Entry) -> u64 {
+    rounds::number(entry.commit.manifest.blake3.as_bytes())
+}
+
 /// The register of the ward.
-async fn register(ward: &Ward, reader: &Archive, trusted: &[PublicKey]) -> Result<register::Found, Error> {
-    let found = reader.register(&ward.archive, &ward.store.name, trusted).await;
+async fn register(
+    ward: &Ward,
+    reader: &Archive,
+    trusted: &[PublicKey],
+    known: Option<&Version>,
+) -> Result<register::Found, Error> {
+    let found = reader.register(&ward.archive, &ward.store.name, trusted, known).await;
     let found = found.map_err(|error| Error::Catalogue(Box::new(error)))?;
     // Without one, whatever is there now would be all that should be.
     if found.register.is_none() && found.refused > 0 {
@@ -352,51 +432,87 @@ async fn register(ward: &Ward, reader: &Archive, trusted: &[PublicKey]) -> Resul
     Ok(found)
 }
 
-/// What the drills say whose records lie in the archive.
-async fn drilled(
+/// What the drills say whose records lie in the archive and were not `read`; and those that were read then.
+async fn told(
     ward: &Ward,
     access: &Access,
     trusted: &[PublicKey],
-    now: Timestamp,
-) -> Result<Drilled, Error> {
-    let most = damage::MOST_RECORDS;
-    let records =
-        access.reader.newest_records(&ward.archive, damage::RECORDS, RECORD_LIMIT_BYTES, most).await;
-    let records = records.map_err(|error| Error::Catalogue(Box::new(error)))?;
-    let told = records
-        .iter()
-        .filter_map(|versions| versions.iter().find_map(|bytes| Told::open(bytes, &ward.archive, trusted)));
-    Ok(damage::drilled(told.collect(), now))
+    read: &Records,
+) -> Result<(Vec<Told>, Records), Error> {
+    let listed = access.reader.newest_records(&ward.archive, damage::RECORDS, damage::MOST_LISTED).await;
+    let listed = listed.map_err(|error| Error::Catalogue(Box::new(error)))?;
+    let mut all = Vec::new();
+    for record in listed.iter().filter(|record| !read.have(&record.key)) {
+        let versions = access.reader.record(&ward.archive, record, RECORD_LIMIT_BYTES).await;
+        let versions = versions.map_err(|error| Error::Catalogue(Box::new(error)))?;
+        let told = versions.iter().find_map(|bytes| Told::open(bytes, &ward.archive, trusted));
+        // What is cancelled takes no other's place.
+        all.extend(told.filter(Told::is_verdict));
+        if all.len() >= damage::MOST_RECORDS {
+            break;
+        }
+    }
+    Ok((all, Records::of(listed.iter().map(|record| record.key.as_str()))))
 }
 
 /// What the further stores of the ward's policy have. One that does not let us look is left out: its own ward says so.
 async fn elsewhere(ward: &Ward, context: &Context) -> Vec<Elsewhere> {
     let mut found = Vec::new();
-    for store in &ward.others {
-        match elsewhere_in(store, ward, context).await {
-            Ok(there) => found.push(there),
-            Err(error) => warn!(
-                store.name = store.name,
-                error = chain(&error),
-                "failed to look which copies are missing"
-            ),
+    for store in ward.others.iter().filter(|_| ward.reach > Reach::Short) {
+        let now = (context.now)();
+        // One that is left alone, or slow, must not keep this one from being looked after.
+        if context.breakers.status(&store.name).state != BreakerState::Closed {
+            continue;
         }
+        let there = timeout(ELSEWHERE, elsewhere_in(store, ward, context)).await;
+        let why = match there {
+            Ok(Ok(there)) => {
+                found.push(there);
+                continue;
+            }
+            Ok(Err(error)) => {
+                if error.of_store().is_some_and(bucket::Error::is_of_the_store) {
+                    context.breakers.failed(&store.name, now);
+                }
+                chain(&error)
+            }
+            Err(_) => {
+                context.breakers.failed(&store.name, now);
+                format!("it did not answer all within {} s", ELSEWHERE.as_secs())
+            }
+        };
+        warn!(store.name = store.name, error = why, "failed to look which copies are missing");
     }
     found
 }
 
+/// By the register there, which its own ward keeps, and a listing: what is in both is there, and of the rest each commit is
+/// read. Where there is no register yet, all are.
 async fn elsewhere_in(store: &Store, ward: &Ward, context: &Context) -> Result<Elsewhere, Error> {
     let access = open(store, context).await?;
     let trusted = access.keys.trusted();
-    let catalogue = access.reader.catalogue(&ward.archive, &trusted).await;
-    let catalogue = catalogue.map_err(|error| Error::Catalogue(Box::new(error)))?;
-    let register = access.reader.register(&ward.archive, &store.name, &trusted).await;
-    let register = register.map_err(|error| Error::Catalogue(Box::new(error)))?.register;
-    Ok(Elsewhere {
-        store: store.name.clone(),
-        committed: catalogue.entries.into_keys().collect(),
-        let_go: register.map(|register| register.let_go).unwrap_or_default(),
-    })
+    let wrong = |error| Error::Catalogue(Box::new(error));
+    let key = (store.name.clone(), ward.archive.clone());
+    let known = context.memory().known(&key).register;
+    let found = access.reader.register(&ward.archive, &store.name, &trusted, known.as_ref()).await;
+    let Some(register) = found.map_err(wrong)?.register else {
+        let catalogue = access.reader.catalogue(&ward.archive, &trusted).await.map_err(wrong)?;
+        let committed = catalogue.entries.into_keys().collect();
+        return Ok(Elsewhere { store: store.name.clone(), committed, let_go: BTreeSet::new() });
+    };
+    let there = access.reader.slots(&ward.archive).await.map_err(wrong)?;
+    let mut committed: BTreeSet<Slot> = register.committed.intersection(&there).copied().collect();
+    // What was committed since its own look, or what somebody laid there.
+    for slot in there.difference(&register.committed) {
+        match access.reader.commit(&ward.archive, *slot, &trusted).await {
+            Ok(_) => {
+                committed.insert(*slot);
+            }
+            Err(fetch::Error::Broken(_) | fetch::Error::Commit { .. }) => {}
+            Err(error) => return Err(Error::Lineage(Box::new(error))),
+        }
+    }
+    Ok(Elsewhere { store: store.name.clone(), committed, let_go: register.let_go })
 }
 
 /// Whose the archive is, by the record that lies in it. A person who has it taken over says so on the tenant.
@@ -421,7 +537,9 @@ fn judge(ward: &Ward, owner: Option<Result<Owner, String>>, here: &str) -> Whose
         return Whose::Ours;
     }
     match owner {
-        None => Whose::Ours,
+        // The tenant's next backup, or its next copy, writes it.
+        None if ward.tenant.is_some() => Whose::Ours,
+        None => Whose::Another("nobody knows whom: it has no record of whose it is".to_owned()),
         Some(Ok(owner)) if owner.cluster == here => Whose::Ours,
         Some(Ok(owner)) => {
             Whose::Another(format!("the tenant {} in the cluster {}", owner.tenant, owner.cluster))
@@ -430,12 +548,13 @@ fn judge(ward: &Ward, owner: Option<Result<Owner, String>>, here: &str) -> Whose
     }
 }
 
-/// The folders of data that the archive has.
+/// The folders of data that the archive has; but when all is looked at, only of slots of which nothing is committed.
 ///
 /// # Errors
 /// If they cannot be listed.
-pub async fn folders(ward: &Ward, access: &Access) -> Result<DataFolders, Error> {
-    access.reader.data_folders(&ward.archive).await.map_err(Error::List)
+pub async fn folders(ward: &Ward, seen: &Seen, access: &Access) -> Result<DataFolders, Error> {
+    let is_asked_for = |slot| ward.reach == Reach::Whole || !seen.catalogue.entries.contains_key(&slot);
+    access.reader.data_folders(&ward.archive, is_asked_for).await.map_err(Error::List)
 }
 
 /// Those of `folders` that have a manifest.
@@ -489,7 +608,7 @@ pub fn lies_in(backup: &Backup, store: &str) -> bool {
 }
 
 /// What the cluster knows to be in the ward's store.
-fn known(ward: &Ward, backups: &[Backup]) -> BTreeSet<Slot> {
+fn known_here(ward: &Ward, backups: &[Backup]) -> BTreeSet<Slot> {
     let archive = ward.archive.to_string();
     let of_this_archive = |backup: &&Backup| {
         let status = backup.status.as_ref();
@@ -503,18 +622,37 @@ fn known(ward: &Ward, backups: &[Backup]) -> BTreeSet<Slot> {
     committed.filter_map(slot).chain(last).collect()
 }
 
-/// Which backups of the ward's tenant are being restored; and whether that is all of them.
-async fn in_use(ward: &Ward, context: &Context) -> (BTreeMap<Slot, String>, bool) {
-    let Some(namespace) = ward.namespace() else { return (BTreeMap::new(), true) };
+/// Whether somebody writes, or is about to write, a backup of `slot` to the ward's store: by what the cluster knows now.
+pub fn is_being_written(ward: &Ward, of: Slot, context: &Context) -> bool {
+    let Some(namespace) = ward.namespace() else { return false };
+    context.backups.state().iter().filter_map(|backup| backup.0.as_ref().ok()).any(|backup| {
+        backup.metadata.namespace.as_ref() == Some(&namespace)
+            && is_unfinished(backup, &ward.store.name)
+            && slot(backup) == Some(of)
+    })
+}
+
+/// Which backups of a tenant are being restored.
+#[derive(Debug, Default)]
+pub struct InUse {
+    /// Those, and by what.
+    pub slots: BTreeMap<Slot, String>,
+    /// Why that may not be all of them.
+    pub unknown: Option<String>,
+}
+
+/// Which backups of the ward's tenant are being restored.
+pub async fn in_use(ward: &Ward, context: &Context) -> InUse {
+    let mut in_use = InUse::default();
+    let Some(namespace) = ward.namespace() else { return in_use };
     let drills = match context.cluster.list_in::<RestoreDrill>(Kind::RestoreDrill, &namespace, "").await {
         Ok(drills) => drills,
         Err(error) => {
             warn!(error = chain(&error), "failed to list the drills: nothing is deleted this time");
-            return (BTreeMap::new(), false);
+            in_use.unknown = Some("the drills could not be listed".to_owned());
+            return in_use;
         }
     };
-    let mut in_use = BTreeMap::new();
-    let mut is_known = true;
     for drill in drills {
         let status = drill.status.as_ref();
         if status.is_some_and(|status| status.ended.is_some()) {
@@ -522,18 +660,16 @@ async fn in_use(ward: &Ward, context: &Context) -> (BTreeMap<Slot, String>, bool
         }
         match status.and_then(|status| status.backup.as_ref()) {
             Some(backup) => {
-                in_use.insert(backup.slot, format!("the drill {} restores it", drill.name_any()));
+                let by = format!("the drill {} restores it", drill.name_any());
+                in_use.slots.insert(backup.slot, by);
             }
             None => {
-                info!(
-                    object.name = drill.name_any(),
-                    "a drill has not chosen yet: nothing is deleted this time"
-                );
-                is_known = false;
+                in_use.unknown =
+                    Some(format!("the drill {} has not chosen its backup yet", drill.name_any()));
             }
         }
     }
-    (in_use, is_known)
+    in_use
 }
 
 #[cfg(test)]
@@ -554,6 +690,7 @@ mod tests {
             standing: Standing::Known,
             terms: None,
             others: vec![],
+            reach: Reach::Whole,
         }
     }
 
@@ -570,5 +707,10 @@ mod tests {
         assert_eq!(judge(&taken_over, owner("c2"), "c1"), Whose::Ours);
         let gone = Ward { tenant: None, ..plain };
         assert!(matches!(judge(&gone, owner("c2"), "c1"), Whose::Another(_)));
+        assert_eq!(judge(&gone, owner("c1"), "c1"), Whose::Ours);
+        assert!(
+            matches!(judge(&gone, None, "c1"), Whose::Another(_)),
+            "another cluster's may lack its record"
+        );
     }
 }

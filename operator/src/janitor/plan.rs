@@ -50,8 +50,19 @@ pub struct Plan {
     pub register: Option<Register>,
     /// What waits for somebody's word.
     pub waits: Option<Waits>,
+    /// Backups that would go, and what keeps them back.
+    pub held_back: Option<HeldBack>,
     /// Terms to be written into the archive.
     pub record: Option<Terms>,
+}
+
+/// Backups that would go, and stay for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldBack {
+    /// So many.
+    pub backups: usize,
+    /// Why, and until when.
+    pub why: String,
 }
 
 /// A clean-up that waits to be acknowledged.
@@ -104,18 +115,24 @@ pub fn plan(terms: &Terms, store: &Store, seen: &Seen, now: Timestamp) -> Result
     let mut wanted = retention::plan(&rules(terms)?, lock, &catalogue, now);
     // While nobody can restore what is newer, what could be restored last stays, and all before it. No lock is made longer
     // for that.
+    let by_rules = wanted.delete.len();
     wanted.delete.retain(|slot| !seen.drilled.holds_back(*slot));
     let missing = missing(seen);
     let mut plan = Plan {
         keep: wanted.keep.len(),
+        held_back: held_back(seen, by_rules, wanted.delete.len()),
         extend: wanted.extend,
         blocked: wanted.blocked,
         uncopied: uncopied(&rules(terms)?, seen, &catalogue, &wanted.keep, now),
         ..Plan::default()
     };
-    let digest = digest_of(&store.name, terms, &missing.iter().copied().collect::<Vec<_>>());
-    if seen.acknowledged.contains(&digest) {
+    let mut register = register;
+    let slots: Vec<Slot> = missing.iter().copied().collect();
+    let digest = digest_of(&store.name, terms, &slots, register.acknowledged);
+    if !missing.is_empty() && seen.acknowledged.contains(&digest) {
         plan.forgotten = missing;
+        // The same word says nothing of what is missing another time.
+        register.acknowledged = register.acknowledged.saturating_add(1);
     } else if !missing.is_empty() {
         let (deletions, of) = (missing.len(), seen.catalogue.entries.len());
         plan.waits = Some(Waits { digest, deletions, of, why: Why::Missing });
@@ -134,24 +151,24 @@ pub fn plan(terms: &Terms, store: &Store, seen: &Seen, now: Timestamp) -> Result
     let of = seen.catalogue.entries.len();
     let usual = usize::try_from(terms.retention.acknowledge_above).unwrap_or_default();
     let is_usual = |slots: &[Slot]| slots.len() <= usual && slots.len() * 2 <= of;
-    let digest = digest_of(&store.name, terms, &wanted.delete);
+    let digest = digest_of(&store.name, terms, &wanted.delete, register.acknowledged);
     let why = match (is_usual(&wanted.delete), before.len() == wanted.delete.len()) {
         (false, _) => Some(Why::Many),
         (true, false) => Some(Why::Tightened),
         (true, true) => None,
     };
-    plan.waits = why.filter(|_| !seen.acknowledged.contains(&digest)).map(|why| Waits {
-        digest,
-        deletions: wanted.delete.len(),
-        of,
-        why,
-    });
+    let is_acknowledged = seen.acknowledged.contains(&digest);
+    if why.is_some() && is_acknowledged && seen.unknown_use.is_none() {
+        register.acknowledged = register.acknowledged.saturating_add(1);
+    }
+    plan.waits =
+        why.filter(|_| !is_acknowledged).map(|why| Waits { digest, deletions: wanted.delete.len(), of, why });
     plan.delete = match &plan.waits {
         None => wanted.delete,
         Some(_) if is_usual(&before) => before,
         Some(_) => vec![],
     };
-    if !seen.is_use_known {
+    if seen.unknown_use.is_some() {
         plan.delete.clear();
     }
     plan.record = record(terms, seen, plan.waits.as_ref(), now);
@@ -170,14 +187,21 @@ impl Plan {
 fn register(store: &Store, seen: &Seen, now: Timestamp) -> Register {
     let archive = &seen.catalogue.archive;
     let mut register = seen.register.clone().unwrap_or_else(|| Register::empty(archive, &store.name, now));
+    // It may have been written under another name.
+    register.store.clone_from(&store.name);
     register.committed.extend(seen.catalogue.entries.keys());
     register.let_go.retain(|slot| !seen.catalogue.entries.contains_key(slot));
-    let Drilled { passed, damaged, failing: _ } = &seen.drilled;
+    let Drilled { passed, damaged, failing: _, verdicts } = &seen.drilled;
+    register.drilled.clone_from(verdicts);
     register.damaged.extend(damaged.iter().map(|(slot, why)| (*slot, why.clone())));
     for (slot, (why, since)) in &seen.reported {
         // A drill that restored it since knows better.
         if passed.get(slot).is_none_or(|passed| passed < since) {
             register.damaged.insert(*slot, why.clone());
+            // It is known to be so since, also when nobody reports it any more.
+            if let Some(drilled) = &mut register.drilled {
+                drilled.restored.remove(slot);
+            }
         }
     }
     register.damaged.retain(|slot, _| {
@@ -188,6 +212,16 @@ fn register(store: &Store, seen: &Seen, now: Timestamp) -> Register {
         seen.catalogue.entries.contains_key(slot) && (is_reported || !passed.contains_key(slot))
     });
     register
+}
+
+/// What of `by_rules` many backups stays though the rules let it go, when `left` of them are left to be deleted.
+fn held_back(seen: &Seen, by_rules: usize, left: usize) -> Option<HeldBack> {
+    let (backups, why) = match (&seen.unknown_use, &seen.drilled.failing) {
+        (Some(unknown), _) => (by_rules, format!("{unknown}: nobody knows what it restores")),
+        (None, Some(failing)) => (by_rules.saturating_sub(left), failing.words()),
+        (None, None) => return None,
+    };
+    (backups > 0).then_some(HeldBack { backups, why })
 }
 
 /// The register that is to be written, if it says otherwise than the one that is there.
@@ -245,13 +279,20 @@ fn uncopied(
     uncopied
 }
 
-/// Whom the deletion of `slots` is asked of: a digest that is another for every other clean-up.
-fn digest_of(store: &str, terms: &Terms, slots: &[Slot]) -> String {
-    let archive = terms.archive.to_string();
+/// Whom the deletion of `slots` is asked of: a digest that is another for every other clean-up, and another when the same
+/// is asked after so many were `acknowledged`.
+fn digest_of(store: &str, terms: &Terms, slots: &[Slot], acknowledged: u64) -> String {
     let slots: Vec<String> = slots.iter().map(ToString::to_string).collect();
-    let entries = [("store", store), ("archive", archive.as_str())];
-    let slots = slots.iter().map(|slot| ("slot", slot.as_str()));
-    digest::of_entries(entries.into_iter().chain(slots).map(|(key, value)| (key, value.as_bytes())))
+    question(store, terms, "slot", &slots, acknowledged)
+}
+
+/// The digest of a question about `what`, each of a `kind`.
+pub fn question(store: &str, terms: &Terms, kind: &str, what: &[String], acknowledged: u64) -> String {
+    let (archive, number) = (terms.archive.to_string(), acknowledged.to_string());
+    let mut entries = vec![("store", store), ("archive", archive.as_str())];
+    entries.extend(what.iter().map(|one| (kind, one.as_str())));
+    entries.extend((acknowledged > 0).then_some(("acknowledged", number.as_str())));
+    digest::of_entries(entries.into_iter().map(|(key, value)| (key, value.as_bytes())))
 }
 
 fn rules(terms: &Terms, course: Course) -> Result<Rules, ScheduleError> {
@@ -291,9 +332,9 @@ fn catalogue(terms: &Terms, seen: &Seen, register: &Register, now: Timestamp) ->
 
 /// What the cluster knows to be there, or the register, and is not.
 fn missing(seen: &Seen) -> BTreeSet<Slot> {
-    let registered = seen.register.iter().flat_map(|register| &register.committed);
-    let wanted = seen.known.iter().chain(registered);
-    wanted.filter(|slot| !seen.catalogue.entries.contains_key(slot)).copied().collect()
+    let mut expected = seen.expected();
+    expected.retain(|slot| !seen.catalogue.entries.contains_key(slot));
+    expected
 }
 
 /// The terms that are to lie in the archive. Tighter ones wait until they are acknowledged; holds do not wait.
@@ -404,11 +445,12 @@ pub(super) mod tests {
             elsewhere: vec![],
             course: Course::GoesOn,
             in_use: BTreeMap::new(),
-            is_use_known: true,
+            unknown_use: None,
             unfinished: BTreeSet::new(),
             known: BTreeSet::new(),
             acknowledged: vec![],
             backups: vec![],
+            read: crate::janitor::rounds::Known::default(),
         }
     }
 
@@ -512,8 +554,11 @@ pub(super) mod tests {
         seen.in_use = BTreeMap::from([(slot(4), "the drill ada-1 restores it".to_owned())]);
         assert_eq!(planned(&rules_of(3, 5), &seen).delete, [slot(3)]);
 
-        seen.is_use_known = false;
-        assert_eq!(planned(&rules_of(3, 5), &seen).delete, []);
+        seen.unknown_use = Some("the drill ada-2 has not chosen its backup yet".to_owned());
+        let held_back = planned(&rules_of(3, 5), &seen);
+        assert_eq!(held_back.delete, []);
+        let HeldBack { backups, why } = held_back.held_back.unwrap();
+        assert!(backups == 1 && why.contains("ada-2"), "{why}");
     }
 
     #[test]
@@ -545,7 +590,63 @@ pub(super) mod tests {
         let acknowledged = planned(&rules_of(3, 50), &seen);
         assert_eq!(acknowledged.delete, [slot(3), slot(4)]);
         assert_eq!((acknowledged.missing.len(), acknowledged.forgotten), (0, BTreeSet::from([slot(300)])));
-        assert!(!acknowledged.register.unwrap().committed.contains(&slot(300)));
+        let written = acknowledged.register.unwrap();
+        assert!(!written.committed.contains(&slot(300)));
+
+        // It came back, was learnt again, and is gone once more.
+        let mut again = self::seen(5);
+        again.register = Some(Register { committed: register(&[0, 1, 2, 3, 4, 300]).committed, ..written });
+        again.acknowledged = seen.acknowledged;
+        let asked = planned(&rules_of(3, 50), &again);
+        assert_eq!(asked.missing, BTreeSet::from([slot(300)]), "a word counts once");
+        assert_ne!(asked.waits.unwrap().digest, again.acknowledged[0]);
+    }
+
+    #[test]
+    fn what_is_asked_is_asked_with_the_same_words_at_the_next_look() {
+        let mut seen = seen(12);
+        seen.register = Some(register(&[0]));
+        seen.known = BTreeSet::from([slot(300)]);
+        let missing = planned(&rules_of(3, 5), &seen);
+        seen.acknowledged = vec![missing.waits.unwrap().digest];
+
+        // It is forgotten, and now it is asked about what is too much.
+        let asked = planned(&rules_of(3, 5), &seen);
+
+        let mut next = self::seen(12);
+        next.register = asked.register;
+        assert_eq!(asked.waits.clone().unwrap().why, Why::Many);
+        assert_eq!(planned(&rules_of(3, 5), &next).waits, asked.waits);
+    }
+
+    #[test]
+    fn what_retention_let_go_is_not_missed_though_the_cluster_still_names_it() {
+        let mut seen = seen(5);
+        seen.register = Some(register(&[0, 1, 2, 3, 4]));
+        seen.register.as_mut().unwrap().let_go = BTreeSet::from([slot(40)]);
+        seen.known = BTreeSet::from([slot(0), slot(40)]);
+
+        assert_eq!(planned(&rules_of(9, 5), &seen).missing, BTreeSet::new());
+        assert!(!seen.is_known(slot(40)) && seen.is_known(slot(0)));
+    }
+
+    #[test]
+    fn what_the_drills_said_is_written_down() {
+        let mut seen = seen(5);
+        seen.register = Some(register(&[0, 1, 2, 3, 4]));
+        let verdicts = crate::archive::register::Verdicts {
+            ended: now(),
+            passed: true,
+            restored: [(slot(2), now())].into(),
+        };
+        seen.drilled.verdicts = Some(verdicts.clone());
+        seen.drilled.passed = verdicts.restored.clone();
+
+        assert_eq!(planned(&rules_of(9, 5), &seen).register.unwrap().drilled, Some(verdicts));
+        let later = now() + SignedDuration::from_hours(1);
+        seen.reported = BTreeMap::from([(slot(2), ("the copy".to_owned(), later))]);
+        let written = planned(&rules_of(9, 5), &seen).register.unwrap();
+        assert!(written.drilled.unwrap().restored.is_empty() && written.damaged.contains_key(&slot(2)));
     }
 
     #[test]
@@ -588,7 +689,10 @@ pub(super) mod tests {
         let failing = |restorable| Some(crate::janitor::damage::Failing { restorable });
 
         seen.drilled.failing = failing(Some(slot(4)));
-        assert_eq!(planned(&rules_of(3, 5), &seen).delete, [slot(3)]);
+        let some = planned(&rules_of(3, 5), &seen);
+        assert_eq!(some.delete, [slot(3)]);
+        let HeldBack { backups, why } = some.held_back.unwrap();
+        assert!(backups == 2 && why.contains(&slot(4).to_string()), "{why}");
         seen.drilled.failing = failing(None);
         assert_eq!(planned(&rules_of(3, 5), &seen).delete, []);
         let extended = planned(&rules_of(3, 5), &seen).extend;

@@ -1,12 +1,17 @@
 //! Says whose turn it is. Pure, but for the [`Memory`], which is lost with the process and missed by nobody.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use jiff::{Span, Timestamp, tz::TimeZone};
+use kube::ResourceExt;
 use sha2::{Digest, Sha256};
+use valv_crds::JournalTenant;
 
-use super::check::Ward;
-use crate::archive::layout::ArchiveId;
+use super::check::{self, Ward};
+use crate::{archive::layout::ArchiveId, io::bucket::Version};
 
 /// Time between two rounds.
 pub const EVERY: Duration = Duration::from_secs(30);
@@ -14,8 +19,14 @@ pub const EVERY: Duration = Duration::from_secs(30);
 /// How long after a commit the catalogue is looked at: others of the same night come first.
 const AFTER_A_COMMIT: Duration = Duration::from_secs(600);
 
-/// After a failure it is tried again no sooner.
+/// After a failure it is tried again no sooner; after several of a kind that lasts twice as long each time, up to a day.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(1800);
+
+/// So often all of an archive is looked at.
+const WHOLE_EVERY: Duration = Duration::from_secs(7 * DAY);
+
+/// Wards of one store that are looked at before it is seen anew whose turn it is.
+pub const MOST_AT_ONE_GO: usize = 64;
 
 /// Over this time wards of which nothing is known in the cluster are spread: all of them, after a cluster was lost.
 const SPREAD: Duration = Duration::from_secs(900);
@@ -48,6 +59,17 @@ pub enum Standing {
 }
 
 impl Subject {
+    /// That of an archive of `tenant`.
+    pub fn of_tenant(
+        key: (String, ArchiveId),
+        tenant: &JournalTenant,
+        committed: Option<Timestamp>,
+        standing: Standing,
+    ) -> Self {
+        let (acknowledged, asked) = (check::acknowledged(tenant.annotations()), check::asked(tenant));
+        Self { key, committed, acknowledged, asked, standing }
+    }
+
     /// That of `ward`.
     pub fn of(ward: &Ward) -> Self {
         Self {
@@ -65,27 +87,130 @@ impl Subject {
 pub struct Memory {
     wards: BTreeMap<(String, ArchiveId), Looked>,
     stocks: BTreeMap<String, (Timestamp, Vec<ArchiveId>)>,
+    known: BTreeMap<(String, ArchiveId), Known>,
+}
+
+/// How much of a ward is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// What a new backup changes.
+    Short,
+    /// That, and which copies are missing.
+    Daily,
+    /// All: every manifest, and every folder of data.
+    Whole,
+}
+
+/// What came of a look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Came {
+    /// What waits to be acknowledged.
+    pub awaits: Option<String>,
+    /// What a person should look at, whatever it is: the next look has to see it too.
+    pub finding: Option<String>,
+}
+
+/// Whether a failure may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The store does not answer: it may in a moment.
+    Passing,
+    /// It is as it is until somebody does something, or it is not known.
+    Lasting,
+}
+
+/// What was read in a store and need not be read again: it cannot have changed. Some hundred bytes a ward.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The version of the register that counted.
+    pub register: Option<Version>,
+    /// The records of drills.
+    pub records: Records,
+    /// Manifests of backups that build on no other, by the beginning of their digest.
+    pub manifests: HashSet<u64>,
+}
+
+/// Records that were read, or are older than those.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    oldest: Option<String>,
+    newest: HashSet<u64>,
+}
+
+/// Records that are remembered one by one.
+const MOST_RECORDS: usize = 64;
+
+impl Records {
+    /// All of `listed`, the newest first.
+    pub fn of<'a>(listed: impl Iterator<Item = &'a str>) -> Self {
+        let newest: Vec<&str> = listed.take(MOST_RECORDS).collect();
+        Self {
+            oldest: newest.last().map(|key| (*key).to_owned()),
+            newest: newest.into_iter().map(beginning_of).collect(),
+        }
+    }
+
+    /// Whether the record `key` was read.
+    pub fn have(&self, key: &str) -> bool {
+        self.oldest.as_deref().is_some_and(|oldest| key < oldest) || self.newest.contains(&beginning_of(key))
+    }
+}
+
+/// The beginning of the digest of a text.
+fn beginning_of(text: &str) -> u64 {
+    number(&Sha256::digest(text.as_bytes()))
+}
+
+/// The number that begins `digest`.
+pub fn number(digest: &[u8]) -> u64 {
+    digest.iter().take(8).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 #[derive(Clone, Debug)]
 struct Looked {
     at: Timestamp,
-    awaits: Option<String>,
+    came: Came,
     asked: Option<String>,
-    failed: bool,
+    /// How long to wait after a failure; `None`: it did not fail.
+    waits: Option<Duration>,
+    /// When all of it was last looked at.
+    whole: Option<Timestamp>,
 }
 
 impl Memory {
-    /// Notes that a ward was looked at, and what it waits for.
-    pub fn looked(&mut self, subject: &Subject, at: Timestamp, awaits: Option<String>) {
-        let asked = subject.asked.clone();
-        self.wards.insert(subject.key.clone(), Looked { at, awaits, asked, failed: false });
+    /// Notes what came of a look at a ward.
+    pub fn looked(&mut self, subject: &Subject, reach: Reach, at: Timestamp, came: Came) {
+        let before = self.wards.get(&subject.key).and_then(|looked| looked.whole);
+        let whole = if reach == Reach::Whole { Some(at) } else { before };
+        let looked = Looked { at, came, asked: subject.asked.clone(), waits: None, whole };
+        self.wards.insert(subject.key.clone(), looked);
     }
 
     /// Notes that a look failed.
-    pub fn failed(&mut self, subject: &Subject, at: Timestamp) {
-        let asked = subject.asked.clone();
-        self.wards.insert(subject.key.clone(), Looked { at, awaits: None, asked, failed: true });
+    pub fn failed(&mut self, subject: &Subject, at: Timestamp, trouble: Trouble) {
+        let before = self.wards.get(&subject.key);
+        let waits = match (trouble, before.and_then(|looked| looked.waits)) {
+            (Trouble::Passing, _) | (Trouble::Lasting, None) => AFTER_A_FAILURE,
+            (Trouble::Lasting, Some(waited)) => waited.saturating_mul(2).min(Duration::from_secs(DAY)),
+        };
+        let looked = Looked {
+            at,
+            came: Came::default(),
+            asked: subject.asked.clone(),
+            waits: Some(waits),
+            whole: before.and_then(|looked| looked.whole),
+        };
+        self.wards.insert(subject.key.clone(), looked);
+    }
+
+    /// What was read of an archive in a store.
+    pub fn known(&self, key: &(String, ArchiveId)) -> Known {
+        self.known.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Notes what was read of an archive in a store.
+    pub fn read(&mut self, key: (String, ArchiveId), known: Known) {
+        self.known.insert(key, known);
     }
 
     /// Notes which archives a store has.
@@ -107,31 +232,46 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Whether it is `subject`'s turn at `now`.
+    /// Whether it is `subject`'s turn at `now`, and how much is looked at.
     ///
     /// Once a day at its moment; a while after a backup was committed; at once when somebody acknowledged what it waits
-    /// for, or for a look; again a while after a failure; and soon if the cluster knows nothing of it.
-    pub fn is_due(self, subject: &Subject, now: Timestamp, memory: &Memory) -> bool {
+    /// for, or for a look; again a while after a failure; and soon if the cluster knows nothing of it. All of it is looked
+    /// at first, once a week, when somebody asks, and while a question is open.
+    pub fn turn(self, subject: &Subject, now: Timestamp, memory: &Memory) -> Option<Reach> {
         let looked = memory.wards.get(&subject.key);
         let since = looked.map_or(self.began, |looked| looked.at);
         let is_acknowledged = looked
-            .and_then(|looked| looked.awaits.as_ref())
+            .and_then(|looked| looked.came.awaits.as_ref())
             .is_some_and(|digest| subject.acknowledged.contains(digest));
         let is_asked = subject.asked.is_some() && looked.is_none_or(|looked| looked.asked != subject.asked);
-        let is_failed = looked.is_some_and(|looked| looked.failed) && later(since, AFTER_A_FAILURE) <= now;
+        if is_acknowledged || is_asked {
+            return Some(Reach::Whole);
+        }
+        let waits = looked.and_then(|looked| looked.waits);
+        let is_open = looked.is_some_and(|looked| looked.came != Came::default());
+        let is_whole = is_open
+            || looked.and_then(|looked| looked.whole).is_none_or(|whole| later(whole, WHOLE_EVERY) <= now);
+        let daily = if is_whole { Reach::Whole } else { Reach::Daily };
+        if let Some(waits) = waits {
+            return (later(since, waits) <= now).then_some(daily);
+        }
         let is_committed = subject
             .committed
             .is_some_and(|committed| committed >= since && later(committed, AFTER_A_COMMIT) <= now);
         let is_unknown = looked.is_none()
             && subject.standing == Standing::Unknown
             && later(self.began, share(SPREAD, &subject.key, 0)) <= now;
-        let waits = looked.is_some_and(|looked| looked.failed) && !is_failed;
         let moments = [now, now.saturating_sub(Duration::from_secs(DAY)).unwrap_or(now)];
         let is_daily = moments
             .into_iter()
             .filter_map(|day| moment(&subject.key, day))
             .any(|moment| since < moment && moment <= now);
-        is_acknowledged || is_asked || is_failed || !waits && (is_committed || is_unknown || is_daily)
+        match (is_unknown || is_daily, is_committed) {
+            (true, _) => Some(daily),
+            (false, true) if is_open => Some(Reach::Whole),
+            (false, true) => Some(Reach::Short),
+            (false, false) => None,
+        }
     }
 
     /// Whether it is time to look which archives `store` has: when nobody knows, and daily.
@@ -151,8 +291,7 @@ fn moment(key: &(String, ArchiveId), time: Timestamp) -> Option<Timestamp> {
 /// A part of `whole`, drawn from the key and the day.
 fn share(whole: Duration, (store, archive): &(String, ArchiveId), day: i64) -> Duration {
     let digest = Sha256::digest(format!("{store}/{archive}/{day}").as_bytes());
-    let drawn = digest.iter().take(8).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
-    Duration::from_secs(drawn.checked_rem(whole.as_secs()).unwrap_or_default())
+    Duration::from_secs(number(&digest).checked_rem(whole.as_secs()).unwrap_or_default())
 }
 
 fn later(time: Timestamp, span: Duration) -> Timestamp {
@@ -185,6 +324,14 @@ mod tests {
         Turns { began: at(BEGAN) }
     }
 
+    fn is_due(subject: &Subject, now: Timestamp, memory: &Memory) -> bool {
+        turns().turn(subject, now, memory).is_some()
+    }
+
+    fn awaits(digest: &str) -> Came {
+        Came { awaits: Some(digest.to_owned()), finding: None }
+    }
+
     fn minutes(count: i64) -> SignedDuration {
         SignedDuration::from_mins(count)
     }
@@ -197,10 +344,10 @@ mod tests {
                 (subject(&format!("a{number}")), Memory::default(), 0);
             for minute in 0..3 * 24 * 60 {
                 let now = at(BEGAN) + minutes(minute);
-                if turns().is_due(&subject, now, &memory) {
+                if is_due(&subject, now, &memory) {
                     turn_count += 1;
                     hours[usize::try_from(minute / 60 % 24).unwrap()] += 1;
-                    memory.looked(&subject, now, None);
+                    memory.looked(&subject, Reach::Whole, now, Came::default());
                 }
             }
             assert!((2..=3).contains(&turn_count), "{turn_count}");
@@ -224,26 +371,26 @@ mod tests {
         let mut memory = Memory::default();
         let mut ada = subject("ada");
         let now = moment(&ada.key, at(BEGAN)).unwrap() + minutes(1);
-        memory.looked(&ada, now, Some("d1".to_owned()));
+        memory.looked(&ada, Reach::Whole, now, awaits("d1"));
         let soon = now + minutes(20);
-        assert!(!turns().is_due(&ada, soon, &memory) || moment(&ada.key, soon).unwrap() > now);
+        assert!(!is_due(&ada, soon, &memory) || moment(&ada.key, soon).unwrap() > now);
 
         ada.acknowledged = vec!["d2".to_owned()];
-        let quiet = turns().is_due(&ada, now + minutes(1), &memory);
+        let quiet = is_due(&ada, now + minutes(1), &memory);
         ada.acknowledged = vec!["d1".to_owned()];
-        assert!(!quiet && turns().is_due(&ada, now + minutes(1), &memory));
+        assert!(!quiet && is_due(&ada, now + minutes(1), &memory));
 
         ada.acknowledged.clear();
         ada.committed = Some(now + minutes(1));
-        assert!(!turns().is_due(&ada, now + minutes(5), &memory));
-        assert!(turns().is_due(&ada, now + minutes(12), &memory));
-        memory.looked(&ada, now + minutes(12), None);
-        assert!(!turns().is_due(&ada, now + minutes(13), &memory));
+        assert!(!is_due(&ada, now + minutes(5), &memory));
+        assert!(is_due(&ada, now + minutes(12), &memory));
+        memory.looked(&ada, Reach::Short, now + minutes(12), Came::default());
+        assert!(!is_due(&ada, now + minutes(13), &memory));
 
         ada.asked = Some("now".to_owned());
-        assert!(turns().is_due(&ada, now + minutes(13), &memory));
-        memory.looked(&ada, now + minutes(13), None);
-        assert!(!turns().is_due(&ada, now + minutes(14), &memory));
+        assert!(is_due(&ada, now + minutes(13), &memory));
+        memory.looked(&ada, Reach::Whole, now + minutes(13), Came::default());
+        assert!(!is_due(&ada, now + minutes(14), &memory));
     }
 
     #[test]
@@ -251,10 +398,62 @@ mod tests {
         let mut memory = Memory::default();
         let ada = subject("ada");
         let now = at("2026-11-20T12:00:00Z");
-        memory.failed(&ada, now);
+        memory.failed(&ada, now, Trouble::Passing);
 
-        assert!(!turns().is_due(&ada, now + minutes(29), &memory));
-        assert!(turns().is_due(&ada, now + minutes(30), &memory));
+        assert!(!is_due(&ada, now + minutes(29), &memory));
+        assert!(is_due(&ada, now + minutes(30), &memory));
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_looked_at_ever_more_seldom_and_once_a_day_at_least() {
+        let mut memory = Memory::default();
+        let mut ada = subject("ada");
+        let waited = |memory: &mut Memory, now: Timestamp, trouble: Trouble| {
+            memory.failed(&ada, now, trouble);
+            (1..3000).find(|count| is_due(&ada, now + minutes(*count), memory)).unwrap()
+        };
+        let now = at("2026-11-20T12:00:00Z");
+
+        let waits: Vec<i64> = (0..8).map(|_| waited(&mut memory, now, Trouble::Lasting)).collect();
+
+        assert_eq!(waits, [30, 60, 120, 240, 480, 960, 1440, 1440]);
+        assert_eq!(waited(&mut memory, now, Trouble::Passing), 30, "a store that is away comes back");
+        memory.failed(&ada, now, Trouble::Lasting);
+        ada.asked = Some("mended".to_owned());
+        assert!(is_due(&ada, now + minutes(1), &memory), "and whoever mended it need not wait");
+    }
+
+    #[test]
+    fn all_is_looked_at_first_and_weekly_and_while_a_question_is_open_and_less_between() {
+        let mut memory = Memory::default();
+        let mut ada = subject("ada");
+        let day = |count: i64| moment(&ada.key, at(BEGAN) + SignedDuration::from_hours(24 * count)).unwrap();
+        let days: Vec<Timestamp> = (0..9).map(day).collect();
+        let turn = |ada: &Subject, memory: &Memory, now| turns().turn(ada, now, memory);
+
+        assert_eq!(turn(&ada, &memory, days[0]), Some(Reach::Whole));
+        memory.looked(&ada, Reach::Whole, days[0], Came::default());
+        assert_eq!(turn(&ada, &memory, days[1]), Some(Reach::Daily));
+        memory.looked(&ada, Reach::Daily, days[1], awaits("d1"));
+        assert_eq!(turn(&ada, &memory, days[2]), Some(Reach::Whole));
+        memory.looked(&ada, Reach::Daily, days[2], Came::default());
+        ada.committed = Some(days[2] + minutes(1));
+        let soon = days[2] + minutes(12);
+        assert!(matches!(turn(&ada, &memory, soon), Some(Reach::Short | Reach::Daily)));
+        ada.committed = None;
+        memory.looked(&ada, Reach::Short, days[7], Came::default());
+        assert_eq!(turn(&ada, &memory, days[8]), Some(Reach::Whole), "a week has passed");
+    }
+
+    #[test]
+    fn a_record_that_was_read_is_known_and_so_is_what_is_older() {
+        let keys: Vec<String> = (10..90).rev().map(|number| format!("drill-{number}")).collect();
+
+        let read = Records::of(keys.iter().map(String::as_str));
+
+        assert!(read.have("drill-89") && read.have("drill-26") && read.have("drill-11"));
+        assert!(!read.have("drill-90") && !read.have("drill-50-late"));
+        assert!(!Records::default().have("drill-10"));
     }
 
     #[test]
@@ -262,7 +461,7 @@ mod tests {
         for number in 0..100 {
             let lost = Subject { standing: Standing::Unknown, ..subject(&format!("a{number}")) };
 
-            assert!(turns().is_due(&lost, at(BEGAN) + minutes(15), &Memory::default()));
+            assert!(is_due(&lost, at(BEGAN) + minutes(15), &Memory::default()));
         }
     }
 }

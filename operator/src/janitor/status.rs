@@ -4,14 +4,18 @@ use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource, ResourceExt};
 use tracing::warn;
-use valv_crds::{JournalTenant, Slot, protection::KeptIn};
+use valv_crds::{
+    JournalTenant, Slot,
+    protection::{KeptIn, LastBackup, ProtectionStatus},
+};
 
 use super::{
     Context,
     apply::Outcome,
     check::Ward,
     observe::Seen,
-    plan::{Plan, Waits, Why},
+    plan::{HeldBack, Plan, Waits, Why},
+    rounds::Reach,
 };
 use crate::{
     error::chain,
@@ -54,6 +58,8 @@ pub fn kept(
         awaits_acknowledgement: plan.waits.as_ref().map(|waits| waits.digest.clone()),
         missing: plan.missing.iter().take(NAMED).copied().collect(),
         uncopied: number(plan.uncopied.len()),
+        held_back: plan.held_back.as_ref().map(|held| number(held.backups)).unwrap_or_default(),
+        held_back_for: plan.held_back.as_ref().map(|held| held.why.chars().take(MOST_CHARS).collect()),
         looked: Timestamp::from_second(now.as_second()).ok().map(Time),
         failure: None,
         finding: finding.map(|finding| {
@@ -120,6 +126,11 @@ pub fn news(
         kept_finding.filter(|finding| before.and_then(|before| before.finding.as_ref()) != Some(*finding))
     {
         say(Tone::Warning, "StoreCrowded", format!("in {store}: {finding}"));
+    }
+    let was_held_back = before.is_some_and(|before| before.held_back > 0);
+    if let Some(HeldBack { backups, why }) = plan.held_back.as_ref().filter(|_| !was_held_back) {
+        let note = format!("{backups} backups of {archive} in {store} would be deleted, and are not: {why}");
+        say(Tone::Warning, "DeletionHeldBack", note);
     }
     let was_damaged = seen.register.as_ref().map(|register| &register.damaged);
     let damaged = plan.register.as_ref().map(|register| &register.damaged);
@@ -229,6 +240,10 @@ pub async fn tell(
         return Ok(());
     };
     let replace = |standing: Option<&KeptIn>| {
+        // What was not looked at is as it was.
+        if ward.reach == Reach::Short {
+            kept.uncopied = standing.map(|standing| standing.uncopied).unwrap_or_default();
+        }
         if outcome.failure.is_some() {
             // Who looks next says why it stopped; when all was looked after last stands.
             kept.looked = standing.and_then(|standing| standing.looked.clone());
@@ -249,14 +264,19 @@ pub async fn tell_failure(ward: &Ward, error: &super::Error, context: &Context) 
     if matches!(error, super::Error::Resting { .. }) {
         return;
     }
-    let Some(tenant) = &ward.tenant else { return };
     let words: String = chain(error).chars().take(MOST_CHARS).collect();
+    let news = || {
+        let note = format!("{} in {} was not looked after: {words}", ward.archive, ward.store.name);
+        vec![News { tone: Tone::Warning, reason: "NotLookedAfter".to_owned(), note }]
+    };
+    let Some(tenant) = &ward.tenant else {
+        events::publish(&context.recorder, &ward.store.object.object_ref(&()), news()).await;
+        return;
+    };
     let failed = |standing: Option<&KeptIn>| with_failure(standing, &ward.store.name, &words);
     match note(&tenant.name_any(), &ward.store.name, context, failed).await {
         Ok(before) if before.as_ref().and_then(|before| before.failure.as_ref()) != Some(&words) => {
-            let note = format!("{} in {} was not looked after: {words}", ward.archive, ward.store.name);
-            let news = vec![News { tone: Tone::Warning, reason: "NotLookedAfter".to_owned(), note }];
-            events::publish(&context.recorder, &tenant.object_ref(&()), news).await;
+            events::publish(&context.recorder, &tenant.object_ref(&()), news()).await;
         }
         Ok(_) => {}
         Err(error) => warn!(
@@ -266,6 +286,32 @@ pub async fn tell_failure(ward: &Ward, error: &super::Error, context: &Context) 
             "failed to say that an archive was not looked after"
         ),
     }
+}
+
+/// Takes the backup of `slot`, which goes in the ward's store, out of what the tenant's status calls its newest one.
+///
+/// # Errors
+/// If the cluster refuses it.
+pub async fn forget_last(ward: &Ward, slot: Slot, context: &Context) -> Result<(), Error> {
+    let Some(tenant) = &ward.tenant else { return Ok(()) };
+    let last = |tenant: &JournalTenant| tenant.status.as_ref()?.backup.as_ref()?.last_backup.clone();
+    if last(tenant).is_none_or(|last| last.slot != slot) {
+        return Ok(());
+    }
+    change(&tenant.name_any(), context, |protection| {
+        protection.last_backup =
+            protection.last_backup.take().and_then(|last| without(last, slot, &ward.store.name));
+    })
+    .await
+    .map(drop)
+}
+
+/// `last` without `store`, if it is of `slot`; `None`: it lies nowhere else.
+fn without(mut last: LastBackup, slot: Slot, store: &str) -> Option<LastBackup> {
+    if last.slot == slot {
+        last.stores.retain(|name| name != store);
+    }
+    (!last.stores.is_empty()).then_some(last)
 }
 
 /// What stands, and that it could not be looked after since.
@@ -280,6 +326,8 @@ fn with_failure(standing: Option<&KeptIn>, store: &str, words: &str) -> KeptIn {
         awaits_acknowledgement: None,
         missing: vec![],
         uncopied: 0,
+        held_back: 0,
+        held_back_for: None,
         looked: None,
         failure: None,
         finding: None,
@@ -294,6 +342,22 @@ async fn note(
     context: &Context,
     mut replace: impl FnMut(Option<&KeptIn>) -> KeptIn,
 ) -> Result<Option<KeptIn>, Error> {
+    let mut before = None;
+    let is_told = change(tenant, context, |protection| {
+        before = protection.kept.iter().find(|standing| standing.store == store).cloned();
+        protection.kept.retain(|standing| standing.store != store);
+        protection.kept.push(replace(before.as_ref()));
+        protection.kept.sort_by(|one, other| one.store.cmp(&other.store));
+    });
+    Ok(is_told.await?.and(before))
+}
+
+/// Changes what the tenant's status says of its backups; `None` if there is no status to change.
+async fn change(
+    tenant: &str,
+    context: &Context,
+    mut change: impl FnMut(&mut ProtectionStatus),
+) -> Result<Option<()>, Error> {
     let mut tries = TRIES;
     loop {
         tries -= 1;
@@ -304,13 +368,9 @@ async fn note(
         else {
             return Ok(None);
         };
-        let protection = status.backup.get_or_insert_default();
-        let before = protection.kept.iter().find(|standing| standing.store == store).cloned();
-        protection.kept.retain(|standing| standing.store != store);
-        protection.kept.push(replace(before.as_ref()));
-        protection.kept.sort_by(|one, other| one.store.cmp(&other.store));
+        change(status.backup.get_or_insert_default());
         match context.cluster.set_status(Kind::JournalTenant, &object, &status).await {
-            Ok(_) => return Ok(before),
+            Ok(_) => return Ok(Some(())),
             Err(error) if error.is_conflict() && tries > 0 => {}
             Err(error) => return Err(error),
         }
@@ -332,5 +392,24 @@ mod tests {
 
         assert_eq!((after.backups, after.looked), (9, looked));
         assert_eq!(after.failure.as_deref(), Some("the clocks differ"));
+    }
+
+    #[test]
+    fn what_retention_deletes_in_its_last_store_is_nobody_s_newest_backup_any_more() {
+        let of = "20261122T010000Z".parse().unwrap();
+        let at = Time("2026-11-22T01:05:00Z".parse().unwrap());
+        let last = |stores: &[&str]| LastBackup {
+            slot: of,
+            taken: at.clone(),
+            committed: at.clone(),
+            bytes: 1,
+            stores: stores.iter().map(|&store| store.to_owned()).collect(),
+        };
+
+        let left = without(last(&["helsinki", "frankfurt"]), of, "frankfurt").unwrap();
+        assert_eq!(left.stores, ["helsinki"]);
+        assert_eq!(without(last(&["helsinki"]), of, "helsinki"), None);
+        let other = "20261121T010000Z".parse().unwrap();
+        assert_eq!(without(last(&["helsinki"]), other, "helsinki"), Some(last(&["helsinki"])));
     }
 }

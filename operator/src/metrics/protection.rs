@@ -345,6 +345,13 @@ fn gauges(snapshot: &Snapshot<'_>, tenants: &[Overview], orphans: &[Orphan]) -> 
             }),
         ),
         (
+            "valv_backups_held_back",
+            "Backups that retention would delete, and that stay because nobody knows what could be restored without them",
+            each(&|tenant: &Overview| {
+                Some(tenant.archives.iter().map(|archive| f64::from(archive.held_back)).sum())
+            }),
+        ),
+        (
             "valv_janitor_last_look_timestamp_seconds",
             "When the archive in the store that nobody looked after the longest was last looked after",
             last_looks(tenants),
@@ -721,7 +728,7 @@ mod tests {
     fn what_the_janitor_saw_is_told() {
         let kept = json!([
             { "store": "helsinki", "looked": "2026-11-23T02:00:00Z", "uncopied": 2,
-                "awaitsAcknowledgement": "0123456789abcdef" },
+                "awaitsAcknowledgement": "0123456789abcdef", "heldBack": 3 },
         ]);
         let world = World::well().tenant("/status/backup/kept", kept);
 
@@ -730,6 +737,7 @@ mod tests {
             &[
                 "valv_backup_copies_missing{tenant=\"ada\"} 2.0",
                 "valv_cleanup_waits{tenant=\"ada\"} 1.0",
+                "valv_backups_held_back{tenant=\"ada\"} 3.0",
                 "valv_janitor_last_look_timestamp_seconds{store=\"helsinki\"} 1795399200.0",
             ],
         );

@@ -544,6 +544,8 @@ fn what_is_missing_waits_or_is_not_looked_after_in_a_store_is_a_trouble() {
     assert_eq!(troubles_of(&waits), [TroubleCode::CleanUpWaits]);
     assert_eq!(troubles_of(&failed), [TroubleCode::NotLookedAfter]);
     assert_eq!(troubles_of(&long_ago), [TroubleCode::NotLookedAfter]);
+    let held_back = kept(&json!({ "heldBack": 40, "heldBackFor": "the newest drill failed" }));
+    assert_eq!(troubles_of(&held_back), [TroubleCode::DeletionHeldBack]);
     assert_eq!(troubles_of(&crowded), [TroubleCode::CleanUpWaits]);
     assert_eq!(troubles_of(&uncopied), [TroubleCode::NotCopied]);
 }

@@ -55,6 +55,8 @@ pub enum TroubleCode {
     KeyProofOverdue,
     /// What would be deleted in a store waits for somebody's word.
     CleanUpWaits,
+    /// What retention would delete stays, for nobody knows what could be restored without it.
+    DeletionHeldBack,
     /// The journal itself is not as its spec asks.
     NotReady,
 }
@@ -188,6 +190,15 @@ pub fn troubles(
         }
         if let Some(finding) = &archive.finding {
             say(TroubleCode::CleanUpWaits, format!("in {}: {finding}", archive.store));
+        }
+        if archive.held_back > 0 {
+            let message = format!(
+                "{} backups in {} are older than retention keeps them, and are not deleted: {}",
+                archive.held_back,
+                archive.store,
+                archive.held_back_for.as_deref().unwrap_or("the next look says why")
+            );
+            say(TroubleCode::DeletionHeldBack, message);
         }
     }
     let conditions = tenant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();

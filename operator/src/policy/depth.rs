@@ -19,14 +19,26 @@ const SHORTER_BY: Duration = Duration::from_secs(2 * 3600);
 /// How much `policy` has read back of the backup of `slot`, when `whole` is the slot of the newest one of which all was
 /// read in the same store.
 pub fn depth(policy: &BackupPolicy, whole: Option<Timestamp>, slot: Timestamp) -> Depth {
+    // One that is dated after this was dated by a wrong clock. This one itself, tried again, stays what it was.
+    let is_due = |span| whole.is_none_or(|whole| whole >= slot || is_since(whole, slot, span));
+    when_due(policy, is_due)
+}
+
+/// How much `policy` has read back of a copy of the backup of `slot`. As [`depth`], but that older backups are copied
+/// after newer ones: what is older than the newest one of which all was read there puts nothing off.
+pub fn of_copy(policy: &BackupPolicy, whole: Option<Timestamp>, slot: Timestamp) -> Depth {
+    let is_due = |span| whole.is_none_or(|whole| whole == slot || is_since(whole, slot, span));
+    when_due(policy, is_due)
+}
+
+fn is_since(whole: Timestamp, slot: Timestamp, span: Duration) -> bool {
+    Duration::try_from(slot.duration_since(whole)).unwrap_or_default() >= span
+}
+
+fn when_due(policy: &BackupPolicy, is_due: impl Fn(Duration) -> bool) -> Depth {
     let Verification { mode, segments, full_every } = policy.spec.verification;
-    let is_due = full_every.is_some_and(|days| {
-        let span = DAY.saturating_mul(days.count()).saturating_sub(SHORTER_BY);
-        // One that is dated after this was dated by a wrong clock. This one itself, tried again, stays what it was.
-        whole.is_none_or(|whole| {
-            whole >= slot || Duration::try_from(slot.duration_since(whole)).unwrap_or_default() >= span
-        })
-    });
+    let is_due =
+        full_every.is_some_and(|days| is_due(DAY.saturating_mul(days.count()).saturating_sub(SHORTER_BY)));
     match mode {
         VerificationMode::Sample | VerificationMode::Metadata if is_due => Depth::Full,
         VerificationMode::Full => Depth::Full,
@@ -94,6 +106,19 @@ mod tests {
         assert_eq!(of("{mode: Metadata, fullEvery: 7d}", Some("2026-11-01T01:00:00Z")), Depth::Full);
         assert_eq!(of(weekly, Some("2027-01-01T00:00:00Z")), Depth::Full, "a wrong clock puts nothing off");
         assert_eq!(of(weekly, Some("2026-11-22T01:00:00Z")), Depth::Full, "the same one, tried again");
+    }
+
+    #[test]
+    fn a_copy_of_an_older_backup_is_not_read_whole_because_a_newer_one_was() {
+        let of_copy = |whole: &str| {
+            let whole = Some(whole.parse().unwrap());
+            let slot = "2026-11-22T01:00:00Z".parse().unwrap();
+            of_copy(&policy("{mode: Sample, fullEvery: 7d}"), whole, slot)
+        };
+
+        assert_eq!(of_copy("2026-11-23T01:00:00Z"), Depth::Sample(8));
+        assert_eq!(of_copy("2026-11-22T01:00:00Z"), Depth::Full, "the same one, tried again");
+        assert_eq!(of_copy("2026-11-15T01:00:00Z"), Depth::Full);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The breakers of all stores: one each, shared by all of this process who use it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,31 +26,42 @@ struct Entry {
     breaker: Breaker,
     failures: i32,
     since: Option<Timestamp>,
-    /// Jobs whose pods told of a failure.
-    told: VecDeque<String>,
+    /// Who told of a failure since then.
+    told: BTreeSet<String>,
+    /// When the store last answered, or was found to be away: what ended before says nothing of now.
+    heard: Timestamp,
 }
 
-/// So many Jobs are remembered: more than run at once.
-const REMEMBERED: usize = 1024;
+impl Entry {
+    /// Something is known of the store since `now`.
+    fn hear(&mut self, now: Timestamp) {
+        self.heard = now;
+        self.told.clear();
+    }
+}
 
 impl Breakers {
-    /// Takes the rule of `store`'s spec. Another rule is another breaker, which is closed.
-    pub fn heed(&self, store: &str, spec: store::Breaker) {
+    /// Takes the rule of `store`'s spec at `now`. Another rule is another breaker, which is closed.
+    pub fn heed(&self, store: &str, spec: store::Breaker, now: Timestamp) {
         let failures = u32::try_from(spec.opens_after).unwrap_or(1).max(1);
         let rule = Rule { failures, pause: spec.tries_after.duration() };
         let mut stores = self.stores();
         if stores.get(store).is_none_or(|entry| entry.rule != rule) {
             let breaker = Breaker::new(rule);
-            stores.insert(
-                store.to_owned(),
-                Entry { rule, breaker, failures: 0, since: None, told: VecDeque::new() },
-            );
+            let told = BTreeSet::new();
+            let entry = Entry { rule, breaker, failures: 0, since: None, told, heard: now };
+            stores.insert(store.to_owned(), entry);
         }
     }
 
     /// Whether a request to `store` may go at `now`. Whoever goes [notes](Self::note) what came of it.
     pub fn admit(&self, store: &str, now: Timestamp) -> Admission {
         self.change(store, now, |entry| entry.breaker.admit(now)).unwrap_or(Admission::Go)
+    }
+
+    /// Until when `store` is left alone; `None`: somebody may ask it at `now`, and if only to try. Changes nothing.
+    pub fn left_alone_until(&self, store: &str, now: Timestamp) -> Option<Timestamp> {
+        self.stores().get(store)?.breaker.left_alone_until(now)
     }
 
     /// Notes what came of a request to `store` that ended at `now`.
@@ -66,6 +77,7 @@ impl Breakers {
         self.change(store, now, |entry| {
             entry.failures = 0;
             entry.breaker.answered();
+            entry.hear(now);
         });
     }
 
@@ -82,21 +94,19 @@ impl Breakers {
         self.change(store, now, |entry| entry.breaker.unasked(now));
     }
 
-    /// A pod told that `store` did not answer it: one failure a Job, however often it is looked at.
+    /// A pod of `teller` whose Job ended at `ended` told that `store` did not answer it: one failure a teller, until the
+    /// store answers.
     ///
     /// No more than one, though the pod tried for minutes: what runs beside a tenant's database is believed little, and
-    /// one that lies must not keep all others from their store.
-    pub fn told(&self, store: &str, job: &str, now: Timestamp) {
+    /// one tenant that lies must not keep all others from their store. What ended before the store was last heard of, or
+    /// before this process began, is old news.
+    pub fn told(&self, store: &str, teller: &str, ended: Timestamp, now: Timestamp) {
         self.change(store, now, |entry| {
-            if entry.told.iter().any(|known| known == job) {
-                return;
+            let is_news = ended >= entry.heard && entry.breaker.standing() == Standing::Closed;
+            if is_news && entry.told.insert(teller.to_owned()) {
+                entry.failures = entry.failures.saturating_add(1);
+                entry.breaker.failed(now);
             }
-            entry.told.push_back(job.to_owned());
-            if entry.told.len() > REMEMBERED {
-                entry.told.pop_front();
-            }
-            entry.failures = entry.failures.saturating_add(1);
-            entry.breaker.failed(now);
         });
     }
 
@@ -127,6 +137,7 @@ impl Breakers {
         let changed = change(entry);
         if entry.breaker.standing() != before {
             entry.since = Timestamp::from_second(now.as_second()).ok();
+            entry.hear(now);
         }
         Some(changed)
     }
@@ -143,20 +154,46 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn pods_that_tell_of_a_dead_store_open_it_and_each_counts_once() {
-        let breakers = Breakers::default();
-        breakers.heed("helsinki", store::Breaker { opens_after: 3, ..store::Breaker::default() });
-        let now = "2026-11-22T09:00:00Z".parse().unwrap();
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
 
-        for _ in 0..9 {
-            breakers.told("helsinki", "one", now);
+    /// Helsinki, which three failures in a row open.
+    fn helsinki() -> Breakers {
+        let breakers = Breakers::default();
+        breakers.heed("helsinki", store::Breaker { opens_after: 3, ..store::Breaker::default() }, at(0));
+        breakers
+    }
+
+    #[test]
+    fn pods_that_tell_of_a_dead_store_open_it_and_each_tenant_counts_once() {
+        let breakers = helsinki();
+
+        for second in 1..9 {
+            breakers.told("helsinki", "journal-ada", at(second), at(second));
         }
-        breakers.told("helsinki", "two", now);
+        breakers.told("helsinki", "journal-bo", at(9), at(9));
         assert_eq!(breakers.status("helsinki").state, BreakerState::Closed);
-        breakers.told("helsinki", "three", now);
+        breakers.told("helsinki", "journal-cy", at(9), at(9));
 
         assert_eq!(breakers.status("helsinki").state, BreakerState::Open);
+    }
+
+    #[test]
+    fn jobs_that_ended_before_the_store_was_last_heard_of_open_nothing() {
+        let breakers = helsinki();
+        let tenants = ["journal-ada", "journal-bo", "journal-cy"];
+
+        for tenant in tenants {
+            breakers.told("helsinki", tenant, at(-21_600), at(1));
+        }
+        assert_eq!(breakers.status("helsinki").state, BreakerState::Closed, "before this process began");
+
+        breakers.answered("helsinki", at(60));
+        for tenant in tenants {
+            breakers.told("helsinki", tenant, at(59), at(61));
+        }
+        assert_eq!(breakers.status("helsinki").state, BreakerState::Closed, "it has answered since");
     }
 
     #[test]
@@ -165,7 +202,7 @@ mod tests {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let rule = store::Breaker { opens_after: 2, tries_after: Span::seconds(60) };
         for name in ["helsinki", "frankfurt"] {
-            breakers.heed(name, rule);
+            breakers.heed(name, rule, now);
         }
 
         breakers.failed("helsinki", now);
@@ -176,7 +213,7 @@ mod tests {
         assert_eq!((open.state, open.failures, open.since), (BreakerState::Open, 2, Some(Time(now))));
         assert_eq!(breakers.status("frankfurt").state, BreakerState::Closed);
         assert!(matches!(breakers.admit("helsinki", now), Admission::Wait { .. }));
-        breakers.heed("helsinki", rule);
+        breakers.heed("helsinki", rule, now);
         assert_eq!(breakers.status("helsinki").state, BreakerState::Open, "the same rule changes nothing");
     }
 
@@ -184,7 +221,7 @@ mod tests {
     fn an_answer_closes_it_again() {
         let breakers = Breakers::default();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        breakers.heed("helsinki", store::Breaker { opens_after: 1, tries_after: Span::seconds(60) });
+        breakers.heed("helsinki", store::Breaker { opens_after: 1, tries_after: Span::seconds(60) }, now);
         breakers.failed("helsinki", now);
 
         breakers.answered("helsinki", now);

@@ -106,7 +106,7 @@ mod tests {
     /// Opened at nine, for a minute.
     fn opened() -> Breakers {
         let breakers = Breakers::default();
-        breakers.heed("helsinki", store::Breaker { opens_after: 2, ..store::Breaker::default() });
+        breakers.heed("helsinki", store::Breaker { opens_after: 2, ..store::Breaker::default() }, at_nine());
         breakers.failed("helsinki", at_nine());
         breakers.failed("helsinki", at_nine());
         breakers

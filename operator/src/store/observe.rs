@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use secrecy::ExposeSecret;
@@ -37,7 +38,9 @@ pub struct Observed {
     pub credentials: Result<Identities<Credentials>, Unresolved>,
     /// What a probe of now would be a probe of: another spec or other credentials make another subject.
     pub subject: String,
-    /// What the last probe came to, in this process.
+    /// When one of the Secrets was last changed, as the API server notes it; `None`: it cannot be known.
+    pub changed: Option<Timestamp>,
+    /// What the last probe came to: in this process, or in one before it whose probe still stands.
     pub remembered: Option<Remembered>,
     /// Whether requests go there.
     pub breaker: BreakerStatus,
@@ -101,8 +104,10 @@ pub async fn observe(
     breakers: &Breakers,
     signing: signing::Standing,
 ) -> Result<Observed, Error> {
-    let credentials = credentials(store, cluster, namespace).await?;
+    let secrets = secrets(store, cluster, namespace).await?;
+    let credentials = resolve(store, &secrets);
     Ok(Observed {
+        changed: changed(&secrets),
         subject: subject(store, credentials.as_ref().ok(), signing.key()),
         credentials,
         remembered: memory.of(&store.name),
@@ -120,11 +125,30 @@ pub async fn credentials(
     cluster: &Cluster,
     namespace: &str,
 ) -> Result<Result<Identities<Credentials>, Unresolved>, Error> {
+    Ok(resolve(store, &secrets(store, cluster, namespace).await?))
+}
+
+/// The Secrets that `store` names, in the order of [`Identity::ALL`].
+async fn secrets(store: &Store, cluster: &Cluster, namespace: &str) -> Result<Vec<Option<Secret>>, Error> {
     let mut secrets = Vec::with_capacity(Identity::ALL.len());
     for identity in Identity::ALL {
         secrets.push(cluster.get::<Secret>(Kind::Secret, namespace, store.secret(identity)).await?);
     }
-    Ok(resolve(store, &secrets))
+    Ok(secrets)
+}
+
+/// When the last of `secrets` was changed: each change is noted with its time, by whoever made it.
+fn changed(secrets: &[Option<Secret>]) -> Option<Timestamp> {
+    let of = |secret: &Option<Secret>| {
+        let metadata = &secret.as_ref()?.metadata;
+        let noted =
+            metadata.managed_fields.iter().flatten().map(|noted| noted.time.as_ref().map(|time| time.0));
+        // One that was written without a time may have been written at any.
+        let noted: Option<Vec<Timestamp>> = noted.collect();
+        let noted = noted.filter(|noted| !noted.is_empty())?;
+        noted.into_iter().chain(metadata.creation_timestamp.as_ref().map(|time| time.0)).max()
+    };
+    secrets.iter().map(of).collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 /// Four identities from four Secrets, in the order of [`Identity::ALL`].
@@ -283,5 +307,24 @@ mod tests {
         assert_eq!(of(&four()), of(&four()));
         assert_ne!(of(&four()), of(&rotated));
         assert_ne!(of(&four()), signed(&four(), Some(made.public())), "its public half is to be put there");
+    }
+
+    #[test]
+    fn the_last_change_of_a_secret_is_the_last_that_anybody_noted() {
+        let with = |times: &[Option<&str>]| {
+            let mut secret = secret(Identity::Reader, "r", "k").unwrap();
+            secret.metadata.creation_timestamp =
+                serde_json::from_value(serde_json::json!("2026-11-01T00:00:00Z")).unwrap();
+            let noted = times.iter().map(|time| serde_json::json!({ "manager": "kubectl", "time": time }));
+            secret.metadata.managed_fields =
+                serde_json::from_value(serde_json::Value::Array(noted.collect())).unwrap();
+            Some(secret)
+        };
+        let (old, new) = (Some("2026-11-02T00:00:00Z"), Some("2026-11-20T00:00:00Z"));
+
+        assert_eq!(changed(&[with(&[old]), with(&[old, new])]), new.unwrap().parse().ok());
+        assert_eq!(changed(&[with(&[old]), with(&[None])]), None);
+        assert_eq!(changed(&[with(&[])]), None);
+        assert_eq!(changed(&[with(&[old]), None]), None);
     }
 }

@@ -5,18 +5,28 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use valv_crds::{
     BackupStore,
-    store::{BreakerState, Capabilities},
+    store::{BreakerState, Capabilities, StoreCondition, StoreReason},
 };
 
-use super::{check::Store, judge::Known, memory::Remembered, observe::Observed, probe::Findings};
+use super::{
+    check::Store,
+    judge::Known,
+    memory::Remembered,
+    observe::Observed,
+    probe::{Extent, Findings},
+};
 
 /// Secrets are not watched: another key is seen within this time.
 const SECRETS_EVERY: Duration = Duration::from_secs(60);
 
 /// A Secret that is missing is waited for.
 const MISSING_EVERY: Duration = Duration::from_secs(10);
+
+/// A probe ends within five minutes, and clocks differ a little: what was changed while it ran counts as changed.
+const LONGEST_PROBE: Duration = Duration::from_secs(600);
 
 /// Nothing is looked at more often.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -65,6 +75,41 @@ pub fn plan(store: &Store, observed: &Observed, now: Timestamp) -> Plan {
     Plan { probe, look_again_after: SECRETS_EVERY }
 }
 
+/// What a process before this one left of its last probe, if that still stands: the store was all that it should be, and
+/// neither its spec, nor its Secrets, nor the signing key was changed since. The next probe is due when it would have been.
+///
+/// Secrets are remembered by their digest, which is not written down; what has none yet goes by the times of their changes.
+pub fn left(store: &Store, observed: &Observed, now: Timestamp) -> Option<Remembered> {
+    if observed.remembered.is_some() || observed.credentials.is_err() {
+        return None;
+    }
+    let status = store.object.status.as_ref().filter(|_| is_of_this_spec(&store.object))?;
+    let ready = format!("{:?}", StoreCondition::Ready);
+    let as_asked = format!("{:?}", StoreReason::AsAsked);
+    let is_well = |condition: &&Condition| {
+        condition.type_ == ready && condition.status == "True" && condition.reason == as_asked
+    };
+    status.conditions.iter().find(is_well)?;
+    let probed = status.last_probe.as_ref()?.0;
+    let began = probed.saturating_sub(LONGEST_PROBE).ok()?;
+    let is_same = observed.changed.is_some_and(|changed| changed < began);
+    let key = observed.signing.key().map(|key| key.id().to_string());
+    let is_same_key = key.is_some() && key == status.signing_key.as_ref().map(|told| told.id.clone());
+    let next = probed.saturating_add(store.probe_every.duration()).ok()?;
+    let is_due = next <= now || probed > now;
+    (is_same && is_same_key && !is_due).then(|| Remembered {
+        subject: observed.subject.clone(),
+        findings: Findings {
+            capabilities: status.capabilities.clone(),
+            troubles: vec![],
+            extent: Extent::Whole,
+        },
+        last_whole: Some(probed),
+        failures: 0,
+        next,
+    })
+}
+
 /// What is known of `store` before anything is probed.
 pub fn known(store: &Store, observed: &Observed) -> Known {
     if let Some(remembered) = remembered(observed) {
@@ -106,6 +151,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        archive::envelope::SigningKey,
         io::bucket::Credentials,
         store::{
             check::{Identities, Identity, check, tests::store},
@@ -123,7 +169,7 @@ mod tests {
         });
         let breaker = BreakerStatus::default();
         let signing = crate::signing::Standing::Lost(String::new());
-        Observed { credentials, subject: "now".into(), remembered, breaker, signing }
+        Observed { credentials, subject: "now".into(), changed: None, remembered, breaker, signing }
     }
 
     fn remembered(subject: &str, next: Timestamp) -> Option<Remembered> {
@@ -179,6 +225,41 @@ mod tests {
         assert_eq!(known(&same, &observed(None)).last_whole, Some(at(-60)));
         assert_eq!(plan(&changed, &observed(None), at(0)).probe, Probe::Anew);
         assert_eq!(known(&changed, &observed(None)).findings, None);
+    }
+
+    #[test]
+    fn a_new_operator_takes_over_a_probe_that_is_not_due_if_nothing_was_changed_since() {
+        let key = SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap().public();
+        let of = |ready: (&str, &str), probed: i64, changed: Option<i64>, told: &str| {
+            let mut object = store().object.as_ref().clone();
+            object.status = serde_json::from_value(serde_json::json!({
+                "observedGeneration": 3, "lastProbe": at(probed).to_string(),
+                "signingKey": { "id": told, "publicKey": "" },
+                "conditions": [{ "type": "Ready", "status": ready.0, "reason": ready.1, "message": "",
+                    "lastTransitionTime": "2026-11-22T01:00:00Z" }],
+            }))
+            .unwrap();
+            let observed = Observed {
+                changed: changed.map(at),
+                signing: crate::signing::Standing::Kept(key),
+                ..observed(None)
+            };
+            left(&check(Arc::new(object)), &observed, at(0))
+        };
+        let (well, id) = (("True", "AsAsked"), key.id().to_string());
+
+        let left = of(well, -3600, Some(-9000), &id).unwrap();
+
+        assert_eq!(left.next, at(-3600) + store().probe_every.duration());
+        assert_eq!((left.subject.as_str(), left.last_whole), ("now", Some(at(-3600))));
+        let taken_over = Observed { remembered: Some(left), ..observed(None) };
+        assert_eq!(plan(&store(), &taken_over, at(0)).probe, Probe::No);
+        assert_eq!(of(well, -3600, Some(-3700), &id), None, "a Secret was changed while it ran");
+        assert_eq!(of(well, -3600, None, &id), None);
+        assert_eq!(of(well, -3600, Some(-9000), "another"), None);
+        assert_eq!(of(well, -90_000_000, Some(-99_000_000), &id), None, "it is due");
+        assert_eq!(of(("False", "BreakerOpen"), -3600, Some(-9000), &id), None);
+        assert_eq!(of(("True", "CertificateExpiring"), -3600, Some(-9000), &id), None);
     }
 
     #[test]

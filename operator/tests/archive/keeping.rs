@@ -11,7 +11,7 @@ use valv::{
         commit::{Commit, ManifestRef},
         copy::{self, Copied, Copier},
         digest::Blake3,
-        erase::Eraser,
+        erase::{self, Eraser, Stillness},
         layout::{DataObject, Folder, Key, Part, SegmentName},
         lock,
         manifest::Manifest,
@@ -115,7 +115,7 @@ async fn a_catalogue_has_what_was_signed_whatever_lies_over_it() {
     let mut archives = archive(&bucket).archives().await.unwrap();
     archives.sort();
     assert_eq!(archives.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ada", "bo"]);
-    assert_eq!(archive(&bucket).data_folders(&ada).await.unwrap().folders.len(), 4);
+    assert_eq!(archive(&bucket).data_folders(&ada, |_| true).await.unwrap().folders.len(), 4);
     // What the catalogue says of a commit is what is signed, of the very bytes that lie there.
     let entry = &catalogue.entries[&slots[2].parse().unwrap()];
     assert_eq!(entry.blake3, Blake3::of(&fs::read(store.file(&key(slots[2]))).unwrap()));
@@ -200,40 +200,47 @@ async fn what_an_earlier_try_locked_too_short_is_sent_again_with_the_lock_that_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_registers_the_one_with_the_highest_number_counts_and_only_in_its_own_store() {
+async fn of_several_registers_the_one_with_the_highest_number_counts_and_of_another_store_s_what_was_committed()
+ {
     for keeps in [Keeps::Latest, Keeps::LockedVersions] {
         let (store, keys) = (Store::start(keeps), Keys::new());
         let (bucket, ada) = (store.bucket(), "ada".parse().unwrap());
         let key = Register::key(&ada).unwrap().to_string();
+        let slot = "20261122T010000Z".parse().unwrap();
         let register =
             |number: u64, store: &str| Register { number, ..Register::empty(&ada, store, from_now(0)) };
-        let found = async || archive(&bucket).register(&ada, "helsinki", &[keys.public()]).await.unwrap();
+        let put = async |register: &Register| {
+            let sealed = register.seal(&keys.signing).unwrap().into();
+            bucket.put(&key, sealed, &Put::default()).await.unwrap()
+        };
+        let found =
+            async || archive(&bucket).register(&ada, "helsinki", &[keys.public()], None).await.unwrap();
         assert_eq!(found().await, Default::default());
 
         let newest = register(2, "helsinki");
-        bucket.put(&key, newest.seal(&keys.signing).unwrap().into(), &Put::default()).await.unwrap();
-        assert_eq!(found().await.register, Some(newest.clone()));
-        bucket
-            .put(&key, register(1, "helsinki").seal(&keys.signing).unwrap().into(), &Put::default())
-            .await
-            .unwrap();
+        let version = put(&newest).await;
+        assert_eq!((found().await.register, found().await.version), (Some(newest.clone()), version.clone()));
+        put(&register(1, "helsinki")).await;
         let older_over_it = found().await;
-        bucket
-            .put(&key, register(9, "frankfurt").seal(&keys.signing).unwrap().into(), &Put::default())
-            .await
-            .unwrap();
+        let renamed = Register { committed: [slot].into(), let_go: [slot].into(), ..register(9, "hel") };
+        put(&renamed).await;
         let another_s_over_it = found().await;
 
         if keeps == Keeps::LockedVersions {
             assert_eq!((older_over_it.register, older_over_it.replaced.len()), (Some(newest.clone()), 1));
-            assert_eq!((another_s_over_it.register, another_s_over_it.refused), (Some(newest), 1));
+            assert!(older_over_it.replaced[0].put.is_some(), "the store says when");
+            assert_eq!(another_s_over_it.register, Some(newest.clone()));
+            // What lay there before the one that counted last is not read again.
+            let known = archive(&bucket).register(&ada, "helsinki", &[keys.public()], version.as_ref()).await;
+            assert_eq!(known.unwrap().register, Some(newest));
         } else {
-            assert_eq!(
-                (another_s_over_it.register, another_s_over_it.refused),
-                (None, 1),
-                "and that is said"
-            );
+            let carried_over = another_s_over_it.register.unwrap();
+            assert_eq!((carried_over.store.as_str(), carried_over.number), ("hel", 9));
+            assert_eq!(carried_over.committed, renamed.committed, "what was there under its other name");
+            assert!(carried_over.let_go.is_empty());
         }
+        bucket.put(&key, Bytes::from_static(b"{}"), &Put::default()).await.unwrap();
+        assert_eq!(found().await.refused, 1);
     }
 }
 
@@ -250,7 +257,7 @@ async fn a_folder_with_more_attempts_than_anybody_makes_is_left_and_the_others_a
         fs::write(folder.join("x"), b"x").unwrap();
     }
 
-    let found = archive(&bucket).data_folders(&ada).await.unwrap();
+    let found = archive(&bucket).data_folders(&ada, |_| true).await.unwrap();
 
     assert_eq!(found.folders, [backup.manifest.folder()]);
     assert!(found.crowded.unwrap().contains("20261121T010000Z"));
@@ -271,12 +278,12 @@ async fn records_of_drills_are_found_the_newest_first_whatever_lies_over_them() 
     bucket.delete(&key(4), None).await.unwrap();
     drop(keys);
 
-    let found = archive(&bucket).newest_records(&ada, "drill-", 1024, 3).await.unwrap();
-
-    let mut texts: Vec<Vec<String>> = found
-        .iter()
-        .map(|versions| versions.iter().map(|bytes| String::from_utf8(bytes.clone()).unwrap()).collect())
-        .collect();
+    let reader = archive(&bucket);
+    let mut texts: Vec<Vec<String>> = Vec::new();
+    for record in reader.newest_records(&ada, "drill-", 3).await.unwrap() {
+        let versions = reader.record(&ada, &record, 1024).await.unwrap();
+        texts.push(versions.into_iter().map(|bytes| String::from_utf8(bytes).unwrap()).collect());
+    }
     texts[0].sort();
     assert_eq!(texts, [vec!["5", "over"], vec!["4"], vec!["3"]]);
 }
@@ -387,13 +394,42 @@ async fn garbage_is_asked_for_its_commit_right_before_it_goes() {
     let eraser = Eraser { reader: &reader, janitor: &bucket, now: from_now(0) };
     let trusted = [keys.public()];
 
-    let of = async |backup: &Backup| eraser.garbage(&backup.manifest.folder(), &trusted).await.unwrap();
+    let of = async |backup: &Backup, since: i64, is_still: bool| {
+        let stillness = Stillness { since: from_now(since), is_still: &|| is_still };
+        eraser.garbage(&backup.manifest.folder(), &trusted, stillness).await.unwrap()
+    };
 
-    assert_eq!(of(&good).await, None);
-    assert_eq!(of(&theirs).await, None, "who signed it is not known, and it may be somebody's backup");
-    assert!(of(&garbage).await.unwrap().versions >= 3);
+    assert_eq!(of(&good, 60, true).await, None);
+    assert_eq!(
+        of(&theirs, 60, true).await,
+        None,
+        "who signed it is not known, and it may be somebody's backup"
+    );
+    assert_eq!(of(&garbage, -3600, true).await, None, "it was put a moment ago: somebody may be at it");
+    assert_eq!(of(&garbage, 60, false).await, None, "somebody is about to write there");
+    assert!(of(&garbage, 60, true).await.unwrap().versions >= 3);
     assert!(!store.keys().iter().any(|key| key.starts_with(&garbage.manifest.folder().to_string())));
     assert!(restored(&bucket, &good, &keys.tenant).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_begins_to_write_to_while_it_goes_is_left() {
+    let (store, keys) = (Store::start(Keeps::LockedVersions), Keys::new());
+    let bucket = store.bucket();
+    let reader = archive(&bucket);
+    let garbage = backup::back_up(&bucket, "ada", &mixed(20 * MEBIBYTE, 19), &keys).await;
+    let eraser = Eraser { reader: &reader, janitor: &bucket, now: from_now(0) };
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    // Before the listing, and before the manifest.
+    let is_still = || asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2;
+
+    let stillness = Stillness { since: from_now(60), is_still: &is_still };
+    let disturbed = eraser.garbage(&garbage.manifest.folder(), &[keys.public()], stillness).await;
+
+    assert!(matches!(disturbed, Err(erase::Error::Disturbed)), "{disturbed:?}");
+    let left = store.keys();
+    assert!(!left.iter().any(|key| key.ends_with("manifest.json")), "the manifest goes first");
+    assert!(left.contains(&segment_key(&garbage.manifest, 0)), "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,6 +77,14 @@ impl Breaker {
         }
     }
 
+    /// Until when nobody asks; `None`: somebody may at `now`, and if only to try.
+    pub fn left_alone_until(&self, now: Timestamp) -> Option<Timestamp> {
+        match self.state {
+            State::Open { until } | State::HalfOpen { until } if now < until => Some(until),
+            State::Open { .. } | State::HalfOpen { .. } | State::Closed { .. } => None,
+        }
+    }
+
     /// Asks whether a request may go at `now`. Whoever goes says afterwards what came of it.
     ///
     /// Whoever tries and never says what came of it is given up after the rule's pause.
@@ -149,6 +157,10 @@ mod tests {
 
         assert_eq!(breaker.standing(), Standing::Open);
         assert_eq!(breaker.admit(at(29)), Admission::Wait { until: at(30) });
+        assert_eq!(
+            (breaker.left_alone_until(at(29)), breaker.left_alone_until(at(30))),
+            (Some(at(30)), None)
+        );
     }
 
     #[test]

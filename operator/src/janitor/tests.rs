@@ -1,0 +1,420 @@
+//! Whole looks, at a store and a cluster in memory.
+
+use std::{collections::HashMap, future::ready};
+
+use ::http::{Method, Request, StatusCode};
+use bytes::Bytes;
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    core::DeserializeGuard,
+    runtime::{events::Reporter, reflector::store::Writer, watcher::Event},
+};
+use serde_json::{Value, json};
+use valv_crds::reference::{IDENTITY_LABEL, STORE_LABEL};
+
+use super::{rounds::Subject, *};
+use crate::{
+    archive::{
+        commit::{Commit, ManifestRef, Store as Where, Verified},
+        digest::Blake3,
+        envelope::SigningKey,
+        layout::{DataObject, Folder},
+        manifest::{FORMAT, Manifest, tests::empty},
+        register::Register,
+        verify::Mode,
+    },
+    backup::owner,
+    fake_api,
+    fake_store::FakeStore,
+    io::bucket::Put,
+    janitor::plan::tests::{attempt, slot},
+};
+
+fn noon() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().unwrap()
+}
+
+/// What the cluster answers, and what it was asked.
+#[derive(Clone, Default)]
+struct Answers {
+    secrets: Arc<Mutex<HashMap<String, Value>>>,
+    /// The drills, one list for each time that they are asked for; the last stays.
+    drills: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Answers {
+    fn answer(&self, request: &Request<Value>) -> (StatusCode, Value) {
+        let path = request.uri().path();
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if path.contains("/secrets/") {
+            return match self.secrets.lock().unwrap().get(name) {
+                Some(secret) => (StatusCode::OK, secret.clone()),
+                None => (StatusCode::NOT_FOUND, Value::Null),
+            };
+        }
+        if path.ends_with("/restoredrills") {
+            let mut drills = self.drills.lock().unwrap();
+            let now = if drills.len() > 1 {
+                drills.remove(0)
+            } else {
+                drills.first().cloned().unwrap_or(json!([]))
+            };
+            return (
+                StatusCode::OK,
+                json!({ "apiVersion": "valv.eu/v1alpha1", "kind": "RestoreDrillList",
+                "metadata": {}, "items": now }),
+            );
+        }
+        if path.ends_with("/namespaces/kube-system") {
+            return (StatusCode::OK, json!({ "metadata": { "name": "kube-system", "uid": "c1" } }));
+        }
+        if request.method() == Method::GET {
+            return (StatusCode::NOT_FOUND, Value::Null);
+        }
+        (StatusCode::OK, request.body().clone())
+    }
+}
+
+/// A cluster with Ada, whose backups lie in Helsinki and in Frankfurt.
+struct World {
+    helsinki: FakeStore,
+    frankfurt: FakeStore,
+    key: Arc<SigningKey>,
+    answers: Answers,
+    backups: Writer<DeserializeGuard<valv_crds::Backup>>,
+    context: Context,
+}
+
+fn fill<K>(writer: &mut Writer<DeserializeGuard<K>>, objects: Vec<Value>)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + 'static,
+{
+    writer.apply_watcher_event(&Event::Init);
+    for object in objects {
+        writer.apply_watcher_event(&Event::InitApply(serde_json::from_value(object).unwrap()));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+}
+
+/// The newest `last` backups are kept.
+async fn world(last: i32) -> World {
+    let (helsinki, frankfurt) = (FakeStore::start(noon).await, FakeStore::start(noon).await);
+    let pem = SigningKey::generate().unwrap();
+    let key = Arc::new(SigningKey::from_pem(&pem).unwrap());
+    let answers = Answers::default();
+    for (name, identity) in [("w", "writer"), ("c", "committer"), ("r", "reader"), ("j", "janitor")] {
+        for store in ["helsinki", "frankfurt"] {
+            let secret = json!({ "metadata": { "name": format!("{store}-{name}"),
+                "labels": { STORE_LABEL: store, IDENTITY_LABEL: identity } } });
+            let mut secret: Secret = serde_json::from_value(secret).unwrap();
+            let entry = |key: &str, text: &str| (key.to_owned(), k8s_openapi::ByteString(text.into()));
+            secret.data = Some([entry("accessKeyID", name), entry("secretAccessKey", "s")].into());
+            let named = format!("{store}-{name}");
+            answers.secrets.lock().unwrap().insert(named, serde_json::to_value(secret).unwrap());
+        }
+    }
+    let signing = crate::signing::secret_for_tests(&pem, key.public());
+    answers
+        .secrets
+        .lock()
+        .unwrap()
+        .insert("valv-signing-key".to_owned(), serde_json::to_value(signing).unwrap());
+    let serving = answers.clone();
+    let client = fake_api::client(move |request: Request<Value>| {
+        let (status, body) = serving.answer(&request);
+        ready(if status == StatusCode::OK {
+            fake_api::respond(status, &body)
+        } else {
+            fake_api::refuse(status, "NotFound")
+        })
+    });
+    let (mut tenants, mut policies, mut stores, mut backups) =
+        (Writer::default(), Writer::default(), Writer::default(), Writer::default());
+    let object = |store: crate::store::check::Store| {
+        let mut object = serde_json::to_value(store.object.as_ref()).unwrap();
+        for name in ["writer", "committer", "reader", "janitor"] {
+            let secret = format!("{}-{}", store.name, &name[..1]);
+            object["spec"]["credentials"][name] = json!({ "name": secret });
+        }
+        object
+    };
+    fill(&mut stores, vec![object(helsinki.store("helsinki")), object(frankfurt.store("frankfurt"))]);
+    let policy = crate::copy::check::tests::policy(&["helsinki", "frankfurt"]);
+    let mut policy = serde_json::to_value(policy.as_ref()).unwrap();
+    policy["spec"]["retention"] = json!({ "last": last, "daily": 0, "weekly": 0, "monthly": 0, "yearly": 0,
+        "floor": { "days": 1, "reason": "decided in a test" } });
+    fill(&mut policies, vec![policy]);
+    fill(&mut tenants, vec![serde_json::to_value(crate::copy::check::tests::tenant().as_ref()).unwrap()]);
+    fill(&mut backups, vec![]);
+    let settings = "images: {valv: registry.example/valv:1, postgres: registry.example/postgres:17, proxy: registry.example/proxy:1}";
+    let reporter = Reporter { controller: "test".to_owned(), instance: None };
+    let context = Context {
+        cluster: fake_api::cluster(client.clone()),
+        tenants: tenants.as_reader(),
+        policies: policies.as_reader(),
+        stores: stores.as_reader(),
+        backups: backups.as_reader(),
+        signing: Signing::default(),
+        settings: Arc::new(Settings::parse(settings, "valv-system").unwrap()),
+        breakers: Breakers::default(),
+        recorder: Recorder::new(client, reporter),
+        memory: Mutex::default(),
+        cluster_id: OnceCell::new(),
+        now: noon,
+    };
+    // What reads them lives as long as the test.
+    std::mem::forget((tenants, policies, stores));
+    World { helsinki, frankfurt, key, answers, backups, context }
+}
+
+/// The folder of a backup of so many days ago.
+fn folder(days_ago: i64, try_number: i64) -> Folder {
+    Folder { archive: "ada".parse().unwrap(), slot: slot(days_ago), attempt: attempt(try_number) }
+}
+
+impl World {
+    async fn put(&self, store: &FakeStore, key: &str, bytes: Vec<u8>) {
+        store.bucket().put(key, Bytes::from(bytes), &Put::default()).await.unwrap();
+    }
+
+    /// Puts the manifest of a backup, and says what a commit says of it.
+    async fn manifest(&self, store: &FakeStore, folder: &Folder) -> ManifestRef {
+        let (slot, attempt) = (folder.slot, folder.attempt.clone());
+        let manifest = Manifest { slot, attempt, ..empty() };
+        let bytes = manifest.to_bytes().unwrap();
+        let key = folder.key(DataObject::Manifest).to_string();
+        let (size, blake3) = (bytes.len() as u64, Blake3::of(&bytes));
+        let version = store.bucket().put(&key, Bytes::from(bytes), &Put::default()).await.unwrap();
+        ManifestRef { key, version, size, blake3 }
+    }
+
+    /// A backup that is committed.
+    async fn backup(&self, store: &FakeStore, days_ago: i64) {
+        let folder = folder(days_ago, days_ago);
+        let manifest = self.manifest(store, &folder).await;
+        let commit = Commit {
+            format: FORMAT,
+            archive: folder.archive.clone(),
+            slot: folder.slot,
+            attempt: folder.attempt.clone(),
+            manifest,
+            verified: Verified {
+                mode: Mode::Full,
+                seed: None,
+                segments_read: 0,
+                segments: 0,
+                at: folder.slot.time(),
+            },
+            store: Where { name: "helsinki".into(), region: "r".into(), country: "FI".into() },
+            retain_until: None,
+            committed: folder.slot.time(),
+        };
+        let key = Commit::key(&folder.archive, folder.slot).to_string();
+        self.put(store, &key, commit.seal(&self.key).unwrap()).await;
+    }
+
+    async fn owner(&self, store: &FakeStore) {
+        let owner = owner::tests::owner("ada", "t1", "c1", None);
+        let key = owner::Owner::key(&owner.archive).unwrap().to_string();
+        self.put(store, &key, owner.seal(&self.key).unwrap()).await;
+    }
+
+    /// All that lies there was put so many days ago.
+    fn age(&self, store: &FakeStore, days: i64) {
+        store.change(|stored| stored.put = noon() - SignedDuration::from_hours(24 * days));
+    }
+
+    /// Locked for as long as retention may ask for.
+    fn lock(&self, store: &FakeStore) {
+        store.change(|stored| stored.locked_until = Some(noon() + SignedDuration::from_hours(24 * 400)));
+    }
+
+    fn ward(&self, store: &str, reach: Reach) -> Ward {
+        let all = observe::wards(&self.context, noon(), |_| Some(reach));
+        all.into_iter().find(|ward| ward.store.name == store).unwrap()
+    }
+
+    async fn look(&self, store: &str, reach: Reach) -> Came {
+        let ward = self.ward(store, reach);
+        let came = look(&ward, &self.context).await.unwrap();
+        self.context.memory().looked(&Subject::of(&ward), reach, noon(), came.clone());
+        came
+    }
+
+    async fn register(&self, store: &FakeStore) -> Register {
+        let reader = crate::archive::Archive::new(store.bucket(), fetch::Options::default());
+        let found = reader.register(&"ada".parse().unwrap(), "helsinki", &[self.key.public()], None).await;
+        found.unwrap().register.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_look_at_fifty_backups_asks_for_no_more_than_the_page_says() {
+    let world = world(60).await;
+    for store in [&world.helsinki, &world.frankfurt] {
+        world.owner(store).await;
+        for days_ago in 0..50 {
+            world.backup(store, days_ago).await;
+        }
+        world.lock(store);
+        store.asked();
+    }
+    let counts = async |reach: Reach| {
+        world.look("helsinki", reach).await;
+        (world.helsinki.asked().len(), world.frankfurt.asked().len())
+    };
+
+    world.look("frankfurt", Reach::Whole).await;
+    world.frankfurt.asked();
+    let first = counts(Reach::Whole).await;
+    let (short, daily, whole) =
+        (counts(Reach::Short).await, counts(Reach::Daily).await, counts(Reach::Whole).await);
+
+    // As docs/architecture.md has it: change both.
+    assert!(first.0 <= 165 && whole.0 <= 165, "{first:?} {whole:?}");
+    assert!(short.0 <= 65 && daily.0 <= 65, "{short:?} {daily:?}");
+    assert_eq!(short.1, 0, "after a commit nobody asks the second store");
+    assert!(daily.1 <= 4, "{daily:?}");
+}
+
+#[tokio::test]
+async fn a_backup_that_is_restored_by_now_stays_though_it_was_not_when_it_was_looked() {
+    let world = world(2).await;
+    world.owner(&world.helsinki).await;
+    for days_ago in 0..4 {
+        world.backup(&world.helsinki, days_ago).await;
+    }
+    let begun = json!([{ "apiVersion": "valv.eu/v1alpha1", "kind": "RestoreDrill",
+        "metadata": { "name": "ada-now", "namespace": "journal-ada" }, "spec": { "origin": "Manual" },
+        "status": { "backup": { "slot": slot(3), "store": "helsinki" } } }]);
+    *world.answers.drills.lock().unwrap() = vec![json!([]), begun];
+
+    world.look("helsinki", Reach::Whole).await;
+
+    let keys = world.helsinki.keys();
+    let commit = |days_ago: i64| Commit::key(&"ada".parse().unwrap(), slot(days_ago)).to_string();
+    assert!(keys.contains(&commit(3)), "{keys:?}");
+    assert!(!keys.contains(&commit(2)), "{keys:?}");
+}
+
+#[tokio::test]
+async fn what_is_left_is_read_again_before_anything_goes_for_it() {
+    let world = world(2).await;
+    world.owner(&world.helsinki).await;
+    for days_ago in 0..2 {
+        world.backup(&world.helsinki, days_ago).await;
+    }
+    world.look("helsinki", Reach::Whole).await;
+    world.backup(&world.helsinki, 3).await;
+    let broken = folder(1, 1).key(DataObject::Manifest).to_string();
+    world.helsinki.change(|stored| {
+        if stored.key.ends_with(&broken) {
+            stored.bytes[0] ^= 1;
+        }
+    });
+
+    world.look("helsinki", Reach::Short).await;
+
+    let commit = Commit::key(&"ada".parse().unwrap(), slot(3)).to_string();
+    assert!(world.helsinki.keys().contains(&commit), "without the broken one it is the second that is good");
+}
+
+#[tokio::test]
+async fn what_was_put_lately_into_an_old_slot_s_folder_stays_and_so_does_what_is_to_be_copied() {
+    let mut world = world(60).await;
+    world.owner(&world.helsinki).await;
+    world.backup(&world.helsinki, 0).await;
+    let (old, late, wanted) = (folder(40, 1), folder(41, 1), folder(42, 1));
+    let page = |folder: &Folder| format!("{folder}index/database-00000.jsonl");
+    for folder in [&old, &late, &wanted] {
+        world.put(&world.helsinki, &page(folder), b"left".to_vec()).await;
+    }
+    world.age(&world.helsinki, 30);
+    world.put(&world.helsinki, &format!("{late}index/database-00001.jsonl"), b"now".to_vec()).await;
+    // It is complete in Frankfurt, and Helsinki has none of it.
+    let to_be_copied = json!({
+        "apiVersion": "valv.eu/v1alpha1", "kind": "Backup",
+        "metadata": { "name": "by-hand", "namespace": "journal-ada", "uid": "u9" }, "spec": {},
+        "status": { "slot": wanted.slot, "archiveID": "ada",
+            "conditions": [{ "type": "Complete", "status": "True", "reason": "Committed", "message": "",
+                "lastTransitionTime": "2026-11-22T01:00:00Z" }],
+            "stores": [{ "name": "frankfurt", "commit": { "key": "k", "blake3": "0".repeat(64) } }] },
+    });
+    fill(&mut world.backups, vec![to_be_copied]);
+
+    world.look("helsinki", Reach::Whole).await;
+
+    let keys = world.helsinki.keys();
+    assert!(!keys.contains(&page(&old)), "{keys:?}");
+    assert!(keys.contains(&page(&late)) && keys.contains(&page(&wanted)), "{keys:?}");
+}
+
+#[tokio::test]
+async fn an_archive_without_a_tenant_and_without_a_record_of_whose_it_is_is_left_alone() {
+    let world = world(60).await;
+    world.backup(&world.helsinki, 0).await;
+    world
+        .put(&world.helsinki, &format!("{}index/database-00000.jsonl", folder(90, 1)), b"left".to_vec())
+        .await;
+    world.age(&world.helsinki, 30);
+    let before = world.helsinki.keys();
+    let orphan = Ward { tenant: None, terms: None, ..world.ward("helsinki", Reach::Whole) };
+
+    look(&orphan, &world.context).await.unwrap();
+
+    assert_eq!(world.helsinki.keys(), before);
+    world.look("helsinki", Reach::Whole).await;
+    assert_ne!(world.helsinki.keys(), before, "with its tenant it is looked after");
+}
+
+#[tokio::test]
+async fn a_store_that_got_another_name_is_looked_after_and_what_it_had_is_still_missed() {
+    let world = world(60).await;
+    world.owner(&world.helsinki).await;
+    world.backup(&world.helsinki, 0).await;
+    let before = Register {
+        number: 9,
+        committed: [slot(0), slot(5)].into(),
+        ..Register::empty(&"ada".parse().unwrap(), "hel", noon())
+    };
+    let key = Register::key(&before.archive).unwrap().to_string();
+    world.put(&world.helsinki, &key, before.seal(&world.key).unwrap()).await;
+
+    let asked = world.look("helsinki", Reach::Whole).await;
+
+    assert!(asked.awaits.is_some(), "one of them is not there");
+    let written = world.register(&world.helsinki).await;
+    assert_eq!((written.store.as_str(), written.number), ("helsinki", 10));
+    assert_eq!(written.committed, [slot(0), slot(5)].into());
+}
+
+#[tokio::test]
+async fn a_store_that_is_left_alone_is_asked_nothing() {
+    let world = world(60).await;
+    world.owner(&world.helsinki).await;
+    world.context.breakers.heed(
+        "helsinki",
+        valv_crds::store::Breaker { opens_after: 1, ..valv_crds::store::Breaker::default() },
+        noon(),
+    );
+    let ward = world.ward("helsinki", Reach::Whole);
+    world.context.breakers.failed("helsinki", noon());
+    world.helsinki.asked();
+
+    let looked = look(&ward, &world.context).await;
+
+    assert!(matches!(looked, Err(Error::Resting { .. })), "{looked:?}");
+    assert_eq!(world.helsinki.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn only_what_may_be_another_in_a_moment_is_tried_again_as_soon_as_ever() {
+    let archive = "ada".parse().unwrap();
+    let another = Error::Another { archive, by: "somebody".to_owned() };
+
+    assert_eq!(another.trouble(), Trouble::Lasting);
+    assert_eq!(Error::Register { versions: 3 }.trouble(), Trouble::Lasting);
+    let resting = Error::Resting { store: "helsinki".to_owned(), until: noon() };
+    assert_eq!(resting.trouble(), Trouble::Passing);
+}

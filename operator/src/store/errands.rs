@@ -1,0 +1,69 @@
+//! What is under way at each store: one errand at a time, side by side with those at others. One that takes long, because
+//! its store does, is waited for by nobody else.
+
+use std::{collections::BTreeSet, future::Future, pin::pin, time::Duration};
+
+use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use tokio::time::sleep;
+
+/// The errands, by what no two of them share: a store, or a pair of stores.
+pub struct Errands<'a, K> {
+    under_way: BTreeSet<K>,
+    work: FuturesUnordered<LocalBoxFuture<'a, K>>,
+}
+
+impl<K> Default for Errands<'_, K> {
+    fn default() -> Self {
+        Self { under_way: BTreeSet::new(), work: FuturesUnordered::new() }
+    }
+}
+
+impl<'a, K: Ord + Clone + 'a> Errands<'a, K> {
+    /// Whether the last errand at `key` is not over.
+    pub fn is_under_way(&self, key: &K) -> bool {
+        self.under_way.contains(key)
+    }
+
+    /// Begins `work` at `key`. It goes on while somebody [waits](Self::go_on_for).
+    pub fn begin(&mut self, key: K, work: impl Future<Output = ()> + 'a) {
+        self.under_way.insert(key.clone());
+        self.work.push(work.map(|()| key).boxed_local());
+    }
+
+    /// Goes on with all of them for this long.
+    pub async fn go_on_for(&mut self, span: Duration) {
+        let mut over = pin!(sleep(span));
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                Some(key) = self.work.next(), if !self.work.is_empty() => {
+                    self.under_way.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, future::pending};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_errand_that_never_ends_keeps_no_other_from_ending_and_from_beginning_again() {
+        let done = RefCell::new(Vec::new());
+        let mut errands = Errands::default();
+        errands.begin("frankfurt", pending());
+
+        for round in 0..3 {
+            assert!(!errands.is_under_way(&"helsinki"));
+            let done = &done;
+            errands.begin("helsinki", async move { done.borrow_mut().push(round) });
+            errands.go_on_for(Duration::from_secs(30)).await;
+        }
+
+        assert_eq!(*done.borrow(), [0, 1, 2]);
+        assert!(errands.is_under_way(&"frankfurt"));
+    }
+}
