@@ -171,7 +171,7 @@ impl Eraser<'_> {
     /// As [`backup`](Self::backup).
     pub async fn object(&self, key: &str) -> Result<Erased, Error> {
         let mut erased = Erased::default();
-        self.sweep(key, |doomed| doomed.key == key, &mut erased).await?;
+        self.sweep(key, |doomed| doomed.key == key, None, &mut erased).await?;
         Ok(erased)
     }
 

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, ffi::OsString};
 
 use age::secrecy::ExposeSecret;
 use jiff::SignedDuration;
-use tokio::sync::Semaphore;
 use valv_crds::drill::{Check, DrillReason, Outcome, Verdict};
 
 use super::{
@@ -263,7 +262,6 @@ impl Trial<'_> {
             credentials: self.credentials,
             keys: self.keys,
             cluster: "conformance",
-            parsing: &Semaphore::new(1),
             now: (self.now)(),
         };
         // Nobody else is there to lead.
