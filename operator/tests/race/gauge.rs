@@ -97,7 +97,11 @@ fn tree_time(root: u32) -> Duration {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             let (_, rest) = stat.rsplit_once(')')?;
             Some(
-                rest.split_whitespace().skip(11).take(4).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>(),
+                rest.split_whitespace()
+                    .skip(11)
+                    .take(4)
+                    .filter_map(|ticks| ticks.parse::<u64>().ok())
+                    .sum::<u64>(),
             )
         })
         .sum();

@@ -50,7 +50,7 @@ impl PgBackRest {
             self.store.port, pod.port,
         );
         fs::write(root.join("etc/store.pem"), &self.store.authority).unwrap();
-        // It takes no address for the name in a certificate.
+        // The name in the certificate of the store: not all releases take an address there.
         fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
         fs::write(root.join("etc/pgbackrest.conf"), settings).unwrap();
         let locks = root.join("valv/run/pgbackrest");

@@ -92,7 +92,10 @@ impl Table {
             let most = ratios.iter().copied().fold(0.0, f64::max);
             let verdict = if found <= target { "met" } else { "MISSED" };
             let rounds = format!("{least:.2} to {most:.2}");
-            println!("{name:<22} {found:>6.2} {rounds:>14} {:>14}  {verdict}", format!("at most {target:.2}"));
+            println!(
+                "{name:<22} {found:>6.2} {rounds:>14} {:>14}  {verdict}",
+                format!("at most {target:.2}")
+            );
         }
     }
 }
