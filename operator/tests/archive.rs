@@ -463,8 +463,7 @@ async fn whoever_takes_no_more_of_a_stream_has_not_restored_it() {
     let backup = back_up(&bucket, "ada", &data, &keys).await;
     let (taker, mut slices) = mpsc::channel(1);
     let (archive, progress) = (archive(&bucket), watch::Sender::default());
-    let reading =
-        read::slices(&archive, &backup.manifest, Part::Database, &keys.tenant, taker, &progress);
+    let reading = read::slices(&archive, &backup.manifest, Part::Database, &keys.tenant, taker, &progress);
 
     let taking = async {
         let first = slices.recv().await.unwrap();
