@@ -49,7 +49,10 @@ use std::{
 use bytes::Bytes;
 use faults::{Fault, FaultProxy};
 use jiff::Timestamp;
-use tokio::{io::AsyncReadExt, sync::watch};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{mpsc, watch},
+};
 use valv::{
     archive::{
         commit::InvalidCommit,
@@ -450,6 +453,27 @@ async fn a_wrong_identity_opens_nothing() {
     let error = restored(&store.bucket(), &backup, &Keys::new().tenant).await.unwrap_err();
 
     assert!(matches!(error, read::Error::NoKey { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_no_more_of_a_stream_has_not_restored_it() {
+    let (store, keys) = (Store::start(Keeps::Latest), Keys::new());
+    let bucket = store.bucket();
+    let data = mixed(40 * MEBIBYTE, 9);
+    let backup = back_up(&bucket, "ada", &data, &keys).await;
+    let (taker, mut slices) = mpsc::channel(1);
+    let (archive, progress) = (archive(&bucket), watch::Sender::default());
+    let reading = read::slices(&archive, &backup.manifest, Part::Database, &keys.tenant, taker, &progress);
+
+    let taking = async {
+        let first = slices.recv().await.unwrap();
+        drop(slices);
+        first
+    };
+    let (read, first) = tokio::join!(reading, taking);
+
+    assert!(first == data[..first.len()]);
+    assert!(matches!(read, Err(read::Error::Sink { part: Part::Database, .. })), "{read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

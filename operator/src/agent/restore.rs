@@ -29,10 +29,8 @@ use clap::Args;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, duplex},
-    runtime::Handle,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     task::spawn_blocking,
     time::Instant,
 };
@@ -61,7 +59,7 @@ use crate::{
         finding::Findings,
         layout::Part,
         manifest::Manifest,
-        read,
+        read::{self, SLICES_WAITING},
         recipients::{Identities, InvalidIdentity},
         verify::{self, Depth},
     },
@@ -89,9 +87,6 @@ pub const PREVIOUS_UNREADABLE: &str = "previous-unreadable.json";
 /// The most segments that are fetched ahead. Two more are in memory, of 16 MiB each: with a fourth it would be more
 /// than the 128 MiB that are promised.
 const MOST_AHEAD: usize = 3;
-
-/// Bytes of the tar stream that wait for the volume.
-const WAITING_BYTES: usize = 1024 * 1024;
 
 /// What a base backup may bring along that makes a later server start as something else: a standby, or one that
 /// recovers to another moment.
@@ -565,15 +560,14 @@ impl Course {
         target: &Path,
         rules: Rules,
     ) -> Result<Result<read::Restored, Broken>, Stop> {
-        let (sink, source) = duplex(WAITING_BYTES);
-        let (target, handle) = (target.to_owned(), Handle::current());
-        let extracting =
-            spawn_blocking(move || extract::extract(Blocking { source, handle }, &target, rules));
+        let (taker, coming) = mpsc::channel(SLICES_WAITING);
+        let target = target.to_owned();
+        let extracting = spawn_blocking(move || extract::extract(Slices::of(coming), &target, rules));
         let total_bytes = manifest.parts.iter().map(|part| part.plain_bytes).sum();
-        let reading = read::part(&self.archive, manifest, part, &self.identities, sink, &self.progress);
+        let reading = read::slices(&self.archive, manifest, part, &self.identities, taker, &self.progress);
         let reading = pulse::with_lines(self.progress.subscribe(), total_bytes, pulse::stage_of, reading);
         let read = reading.await;
-        // The stream has ended either way: the sink is gone.
+        // The stream has ended either way: nobody has more of it.
         let extracted = extracting.await.map_err(|error| Stop::Failed(Error::Worker(error)))?;
         match (read, extracted) {
             (Ok(restored), Ok(Extracted { files, left_out })) => {
@@ -766,15 +760,43 @@ fn seconds_since(started: Instant) -> i64 {
     i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX)
 }
 
-/// A stream, read on a thread of its own.
-struct Blocking<S> {
-    source: S,
-    handle: Handle,
+/// A stream that comes in slices, read on a thread of its own.
+struct Slices {
+    coming: mpsc::Receiver<Vec<u8>>,
+    slice: Vec<u8>,
+    taken: usize,
 }
 
-impl<S: AsyncRead + Unpin> io::Read for Blocking<S> {
+impl Slices {
+    fn of(coming: mpsc::Receiver<Vec<u8>>) -> Self {
+        Self { coming, slice: Vec::new(), taken: 0 }
+    }
+}
+
+impl io::BufRead for Slices {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.taken == self.slice.len() {
+            // Before the next comes: so that there is never one more in memory.
+            self.slice = Vec::new();
+            self.taken = 0;
+            match self.coming.blocking_recv() {
+                Some(slice) => self.slice = slice,
+                None => break,
+            }
+        }
+        Ok(self.slice.get(self.taken..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.taken += bytes;
+    }
+}
+
+impl io::Read for Slices {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.handle.block_on(self.source.read(buffer))
+        let read = io::Read::read(&mut io::BufRead::fill_buf(self)?, buffer)?;
+        io::BufRead::consume(self, read);
+        Ok(read)
     }
 }
 
@@ -785,4 +807,28 @@ pub(super) fn report(restore: &Restore, outcome: &Result<Restored, Error>) {
         Err(error) => DrillWords::Failure(Failure { reason: error.reason(), message: chain(error) }),
     };
     words.write(&restore.termination_log);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn slices_are_one_stream() {
+        let (taker, coming) = mpsc::channel(8);
+        for slice in [&b"a jour"[..], b"", b"nal", b"'s"] {
+            taker.try_send(slice.to_vec()).unwrap();
+        }
+        drop(taker);
+        let (mut start, mut rest) = ([0; 8], String::new());
+        let mut stream = Slices::of(coming);
+
+        stream.read_exact(&mut start).unwrap();
+        stream.read_to_string(&mut rest).unwrap();
+
+        assert_eq!((&start[..], rest.as_str()), (&b"a journa"[..], "l's"));
+        assert_eq!(stream.read(&mut start).unwrap(), 0);
+    }
 }

@@ -32,8 +32,8 @@ use super::{
     recipients::{Identities, x25519_stanzas},
 };
 
-/// Slices that wait for the sink.
-const SLICES_WAITING: usize = 4;
+/// Slices that wait for whoever takes them.
+pub const SLICES_WAITING: usize = 4;
 
 /// A part could not be restored. What reached the sink is the true beginning of its stream.
 #[derive(Debug, thiserror::Error)]
@@ -139,19 +139,36 @@ pub async fn part(
     sink: impl AsyncWrite + Unpin,
     progress: &watch::Sender<Progress>,
 ) -> Result<Restored, Error> {
+    let (to_sink, taken) = mpsc::channel(SLICES_WAITING);
+    let (restored, ()) = try_join!(
+        slices(archive, manifest, part, identities, to_sink, progress),
+        sink_all(part, taken, sink)
+    )?;
+    Ok(restored)
+}
+
+/// The same, for who takes the stream slice by slice: none of it is copied.
+///
+/// The stream is whole only when this returned `Ok`: that `taker` is dropped says nothing by itself.
+pub async fn slices(
+    archive: &Archive,
+    manifest: &Manifest,
+    part: Part,
+    identities: &Identities,
+    taker: mpsc::Sender<Vec<u8>>,
+    progress: &watch::Sender<Progress>,
+) -> Result<Restored, Error> {
     let summary = manifest.part(part).ok_or(Error::NoPart { part })?;
     progress.send_modify(|progress| progress.part = Some(part));
     let (to_open, fetched) = mpsc::channel(1);
-    let (to_sink, slices) = mpsc::channel(SLICES_WAITING);
     let opened = async {
-        let (identities, progress) = (identities.clone(), progress.clone());
-        match spawn_blocking(move || open_all(&identities, &progress, fetched, to_sink)).await {
+        let opener = Opener { part, identities: identities.clone(), progress: progress.clone(), taker };
+        match spawn_blocking(move || opener.open_all(fetched)).await {
             Ok(opened) => opened,
             Err(source) => Err(Error::Worker { part, source }),
         }
     };
-    let ((), restored, ()) =
-        try_join!(fetch_all(archive, manifest, summary, to_open), opened, sink_all(part, slices, sink))?;
+    let ((), restored) = try_join!(fetch_all(archive, manifest, summary, to_open), opened)?;
     Ok(restored)
 }
 
@@ -230,82 +247,70 @@ async fn hand_on(
 }
 
 /// Decrypts and decompresses segments, on a thread of its own.
-///
-/// Ends without an error when either side has gone: that side says why.
-fn open_all(
-    identities: &Identities,
-    progress: &watch::Sender<Progress>,
-    mut fetched: mpsc::Receiver<Message<Segment>>,
-    to_sink: mpsc::Sender<Message<Vec<u8>>>,
-) -> Result<Restored, Error> {
-    let mut restored = Restored::default();
-    while let Some(message) = fetched.blocking_recv() {
-        let Message::Next(segment) = message else {
-            let _ = to_sink.blocking_send(Message::End);
-            return Ok(restored);
-        };
-        let recipients = x25519_stanzas(segment.bytes.as_ref()).unwrap_or(0);
-        if let Gone::Yes = open(identities, &segment, &to_sink)? {
-            return Ok(restored);
-        }
-        restored.segments += 1;
-        restored.plain_bytes += segment.entry.plain;
-        restored.note_recipients(recipients);
-        progress.send_modify(|progress| progress.add(segment.entry.size, segment.entry.plain));
-    }
-    Ok(restored)
+struct Opener {
+    part: Part,
+    identities: Identities,
+    progress: watch::Sender<Progress>,
+    taker: mpsc::Sender<Vec<u8>>,
 }
 
-fn open(
-    identities: &Identities,
-    segment: &Segment,
-    to_sink: &mpsc::Sender<Message<Vec<u8>>>,
-) -> Result<Gone, Error> {
-    let Segment { key, entry, bytes } = segment;
-    let content = |source| Error::Content { key: key.clone(), source };
-    let opened = age::Decryptor::new_buffered(bytes.as_ref())
-        .and_then(|decryptor| decryptor.decrypt(identities.as_age()));
-    let frames = opened.map_err(|source| {
-        if matches!(source, age::DecryptError::NoMatchingKeys) {
-            Error::NoKey { key: key.clone() }
-        } else {
-            Error::Open { key: key.clone(), source }
+impl Opener {
+    /// Ends without an error when whoever fetches has gone: that side says why.
+    fn open_all(self, mut fetched: mpsc::Receiver<Message<Segment>>) -> Result<Restored, Error> {
+        let mut restored = Restored::default();
+        while let Some(Message::Next(segment)) = fetched.blocking_recv() {
+            let recipients = x25519_stanzas(segment.bytes.as_ref()).unwrap_or(0);
+            self.open(&segment)?;
+            restored.segments += 1;
+            restored.plain_bytes += segment.entry.plain;
+            restored.note_recipients(recipients);
+            self.progress.send_modify(|progress| progress.add(segment.entry.size, segment.entry.plain));
         }
-    })?;
-    let mut stream = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(1 << 16, frames))
-        .map_err(content)?;
-    stream.window_log_max(SLICE_LOG).map_err(content)?;
+        Ok(restored)
+    }
 
-    let mut found = 0;
-    loop {
-        let mut slice = Vec::with_capacity(SLICE_BYTES);
-        stream.by_ref().take(SLICE_BYTES as u64).read_to_end(&mut slice).map_err(content)?;
-        found += slice.len() as u64;
-        // Also before the end: so that a segment of zeros without end does not fill a disk.
-        if found > entry.plain || (slice.is_empty() && found != entry.plain) {
-            return Err(Error::Length { key: key.clone(), expected: entry.plain, found });
-        }
-        if slice.is_empty() {
-            return Ok(Gone::No);
-        }
-        if to_sink.blocking_send(Message::Next(slice)).is_err() {
-            return Ok(Gone::Yes);
+    fn open(&self, segment: &Segment) -> Result<(), Error> {
+        let Segment { key, entry, bytes } = segment;
+        let content = |source| Error::Content { key: key.clone(), source };
+        let opened = age::Decryptor::new_buffered(bytes.as_ref())
+            .and_then(|decryptor| decryptor.decrypt(self.identities.as_age()));
+        let frames = opened.map_err(|source| {
+            if matches!(source, age::DecryptError::NoMatchingKeys) {
+                Error::NoKey { key: key.clone() }
+            } else {
+                Error::Open { key: key.clone(), source }
+            }
+        })?;
+        let mut stream = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(1 << 16, frames))
+            .map_err(content)?;
+        stream.window_log_max(SLICE_LOG).map_err(content)?;
+
+        let mut found = 0;
+        loop {
+            let mut slice = Vec::with_capacity(SLICE_BYTES);
+            stream.by_ref().take(SLICE_BYTES as u64).read_to_end(&mut slice).map_err(content)?;
+            found += slice.len() as u64;
+            // Also before the end: so that a segment of zeros without end does not fill a disk.
+            if found > entry.plain || (slice.is_empty() && found != entry.plain) {
+                return Err(Error::Length { key: key.clone(), expected: entry.plain, found });
+            }
+            if slice.is_empty() {
+                return Ok(());
+            }
+            let gone = |_| Error::Sink { part: self.part, source: io::ErrorKind::BrokenPipe.into() };
+            self.taker.blocking_send(slice).map_err(gone)?;
         }
     }
 }
 
 async fn sink_all(
     part: Part,
-    mut slices: mpsc::Receiver<Message<Vec<u8>>>,
+    mut slices: mpsc::Receiver<Vec<u8>>,
     mut sink: impl AsyncWrite + Unpin,
 ) -> Result<(), Error> {
     let failed = |source| Error::Sink { part, source };
-    loop {
-        match slices.recv().await {
-            Some(Message::Next(slice)) => sink.write_all(&slice).await.map_err(failed)?,
-            Some(Message::End) => return sink.flush().await.map_err(failed),
-            // An earlier stage ended early, and says why.
-            None => std::future::pending().await,
-        }
+    while let Some(slice) = slices.recv().await {
+        sink.write_all(&slice).await.map_err(failed)?;
     }
+    sink.flush().await.map_err(failed)
 }

@@ -142,6 +142,12 @@ impl Store {
         if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&said).into_owned()) }
     }
 
+    /// The server's process.
+    #[allow(dead_code, reason = "only the race asks")]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn endpoint(&self) -> String {
         let scheme = if self.wire == Wire::Tls { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.port)

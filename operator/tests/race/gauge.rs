@@ -1,11 +1,11 @@
 //! What a program takes: time, processor, memory.
 
 use std::{
-    collections::BTreeMap,
     fs,
+    process::Command,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -16,64 +16,65 @@ use nix::sys::resource::{UsageWho, getrusage};
 use super::{
     journal::Journal,
     pod::{Ended, Started},
+    store::Store,
 };
 
 /// How often memory is looked at.
-const INTERVAL: Duration = Duration::from_millis(40);
+const INTERVAL: Duration = Duration::from_millis(25);
 
 /// Programs of the pod that are not what is measured.
-const HARNESS: [&str; 4] = ["unshare", "sh", "tail", "setpriv"];
+const HARNESS: [&str; 5] = ["unshare", "sh", "tail", "setpriv", "chroot"];
 
 /// One run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Run {
     pub wall: Duration,
     pub processor: Duration,
-    /// The server's, while it ran.
+    /// The database's server's, while it ran.
     pub server: Duration,
+    /// The store's, while it ran.
+    pub store: Duration,
+    /// The most that all its processes had at a time, shared pages counted once.
     pub most_bytes: u64,
+    /// The most that its largest process had, by the kernel's own count.
+    pub largest_bytes: u64,
     /// Bytes in the store, for a backup.
     pub stored: u64,
 }
 
-/// Measures what runs beside the server of a journal.
+/// Measures what runs beside the server of a journal, with a store.
 pub struct Gauge {
     postmaster: u32,
+    store: u32,
 }
 
 impl Gauge {
-    pub fn of(journal: &Journal) -> Self {
-        Self { postmaster: journal.postmaster() }
+    pub fn of(journal: &Journal, store: &Store) -> Self {
+        Self { postmaster: journal.postmaster(), store: store.id() }
     }
 
     /// Waits for `started`, which must end well.
     pub fn measure(&self, start: impl FnOnce() -> Started) -> (Run, Ended) {
-        let (processor, server) = (children_time(), self.server_time());
+        // What an earlier run left to be written out is not paid for by this one.
+        assert!(Command::new("sync").status().unwrap().success());
+        let (processor, server, store) = (children_time(), tree_time(self.postmaster), tree_time(self.store));
         let begun = Instant::now();
         let started = start();
         let watch = Memory::of(started.id());
         let ended = started.finish();
         let wall = begun.elapsed();
-        let most_bytes = watch.most();
+        let seen = watch.seen();
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let run = Run {
             wall,
             processor: children_time().saturating_sub(processor),
-            server: self.server_time().saturating_sub(server),
-            most_bytes,
+            server: tree_time(self.postmaster).saturating_sub(server),
+            store: tree_time(self.store).saturating_sub(store),
+            most_bytes: seen.together,
+            largest_bytes: seen.largest,
             stored: 0,
         };
         (run, ended)
-    }
-
-    /// Of the server and of its processes that have ended.
-    fn server_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.postmaster)).unwrap();
-        let (_, rest) = stat.rsplit_once(')').unwrap();
-        let ticks: u64 =
-            rest.split_whitespace().skip(11).take(4).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-        // The kernel's unit for these is a hundredth of a second, on all that we run on.
-        Duration::from_millis(ticks * 10)
     }
 }
 
@@ -88,61 +89,98 @@ fn children_time() -> Duration {
     duration(usage.user_time()) + duration(usage.system_time())
 }
 
+/// Of a process and of all below it, be they still there or have they ended.
+fn tree_time(root: u32) -> Duration {
+    let ticks: u64 = tree(root)
+        .iter()
+        .filter_map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let (_, rest) = stat.rsplit_once(')')?;
+            Some(
+                rest.split_whitespace()
+                    .skip(11)
+                    .take(4)
+                    .filter_map(|ticks| ticks.parse::<u64>().ok())
+                    .sum::<u64>(),
+            )
+        })
+        .sum();
+    // The kernel's unit for these is a hundredth of a second, on all that we run on.
+    Duration::from_millis(ticks * 10)
+}
+
+/// A process and all below it.
+fn tree(root: u32) -> Vec<u32> {
+    let mut found = vec![root];
+    let mut at = 0;
+    while let Some(pid) = found.get(at).copied() {
+        found.extend(children(pid));
+        at += 1;
+    }
+    found
+}
+
+/// The children of all threads of a process.
+pub fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads
+        .flat_map(|thread| {
+            let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// What was seen of a program's memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    together: u64,
+    largest: u64,
+}
+
 /// Looks at the memory of a process and of all below it.
 struct Memory {
     is_over: Arc<AtomicBool>,
-    most: Arc<AtomicU64>,
+    most: Arc<Mutex<Seen>>,
     looking: JoinHandle<()>,
 }
 
 impl Memory {
     fn of(process: u32) -> Self {
-        let (is_over, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (is_over, most) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
         let (until, seen) = (is_over.clone(), most.clone());
         let looking = thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
-                seen.fetch_max(resident(process), Ordering::Relaxed);
+                let now = look(process);
+                let mut seen = seen.lock().unwrap();
+                seen.together = seen.together.max(now.together);
+                seen.largest = seen.largest.max(now.largest);
+                drop(seen);
                 thread::sleep(INTERVAL);
             }
         });
         Self { is_over, most, looking }
     }
 
-    fn most(self) -> u64 {
+    fn seen(self) -> Seen {
         self.is_over.store(true, Ordering::Relaxed);
         self.looking.join().unwrap();
-        self.most.load(Ordering::Relaxed)
+        *self.most.lock().unwrap()
     }
 }
 
-fn resident(root: u32) -> u64 {
-    let mut parents = BTreeMap::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let Some((_, rest)) = stat.rsplit_once(')') else { continue };
-        let parent = rest.split_whitespace().nth(1).and_then(|parent| parent.parse::<u32>().ok());
-        parents.insert(pid, parent.unwrap_or_default());
-    }
-    let is_below = |mut pid: u32| {
-        while pid > 1 {
-            if pid == root {
-                return true;
-            }
-            pid = parents.get(&pid).copied().unwrap_or_default();
-        }
-        false
-    };
-    parents.keys().filter(|pid| is_below(**pid)).map(|pid| proportional(*pid)).sum()
+fn look(root: u32) -> Seen {
+    let text = |pid: u32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let measured = tree(root).into_iter().filter(|pid| !HARNESS.contains(&text(*pid, "comm").trim()));
+    measured.fold(Seen::default(), |seen, pid| Seen {
+        together: seen.together + bytes(&text(pid, "smaps_rollup"), "Pss:"),
+        largest: seen.largest.max(bytes(&text(pid, "status"), "VmHWM:")),
+    })
 }
 
-fn proportional(pid: u32) -> u64 {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    if HARNESS.contains(&name.trim()) {
-        return 0;
-    }
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+/// What `name` says in a file of `/proc`; 0 if it is not there, as of a process that has ended.
+fn bytes(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kibibytes.unwrap_or_default() * 1024
 }

@@ -1,78 +1,141 @@
 //! The table, and whether the targets were met.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::gauge::Run;
 
-/// All runs.
+/// Who races.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Valv,
+    PgBackRest,
+}
+
+/// At what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    Backup,
+    Restore,
+}
+
+/// What Valv promises to take at most, in memory.
+const MEMORY_BYTES: f64 = 128.0 * 1024.0 * 1024.0;
+
+/// All runs that count.
 #[derive(Default)]
 pub struct Table {
-    runs: Vec<(&'static str, &'static str, Run)>,
+    runs: Vec<(usize, Program, Work, Run)>,
 }
 
 impl Table {
-    pub fn note(&mut self, program: &'static str, what: &'static str, run: Run) {
-        println!("    {program} {what}: {}", line(&run));
-        self.runs.push((program, what, run));
+    /// Notes a run, which counts unless it is of round 0.
+    pub fn note(&mut self, round: usize, program: Program, work: Work, run: Run) {
+        if round == 0 && (program, work) == (Program::PgBackRest, Work::Backup) {
+            println!("{:<20} {HEADINGS}", "");
+        }
+        println!("{:<20} {}", format!("{program} {work}"), line(&run));
+        if round > 0 {
+            self.runs.push((round, program, work, run));
+        }
+    }
+
+    fn of(&self, program: Program, work: Work) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(move |run| (run.1, run.2) == (program, work)).map(|(.., run)| run)
     }
 
     /// The median of each figure.
-    fn median(&self, program: &str, what: &str) -> Run {
-        let runs: Vec<&Run> = self
-            .runs
-            .iter()
-            .filter(|(of, kind, _)| (*of, *kind) == (program, what))
-            .map(|(_, _, run)| run)
-            .collect();
-        let middle = |of: fn(&Run) -> u64| {
-            let mut figures: Vec<u64> = runs.iter().map(|run| of(run)).collect();
-            figures.sort_unstable();
-            figures[figures.len() / 2]
-        };
-        let time = |of: fn(&Run) -> u64| Duration::from_micros(middle(of));
+    fn middle(&self, program: Program, work: Work) -> Run {
+        let figure = |of: fn(&Run) -> f64| median(self.of(program, work).map(of).collect());
+        let time = |of: fn(&Run) -> f64| Duration::from_secs_f64(figure(of));
         Run {
-            wall: time(|run| run.wall.as_micros() as u64),
-            processor: time(|run| run.processor.as_micros() as u64),
-            server: time(|run| run.server.as_micros() as u64),
-            most_bytes: middle(|run| run.most_bytes),
-            stored: middle(|run| run.stored),
+            wall: time(|run| run.wall.as_secs_f64()),
+            processor: time(|run| run.processor.as_secs_f64()),
+            server: time(|run| run.server.as_secs_f64()),
+            store: time(|run| run.store.as_secs_f64()),
+            most_bytes: figure(|run| run.most_bytes as f64) as u64,
+            largest_bytes: figure(|run| run.largest_bytes as f64) as u64,
+            stored: figure(|run| run.stored as f64) as u64,
         }
     }
 
+    /// Valv's figure by pgBackRest's, in each round.
+    fn ratios(&self, work: Work, figure: fn(&Run) -> f64) -> Vec<f64> {
+        self.of(Program::Valv, work)
+            .zip(self.of(Program::PgBackRest, work))
+            .map(|(valv, rest)| figure(valv) / figure(rest))
+            .collect()
+    }
+
     pub fn print(&self) {
-        println!("\nmedians                 wall s   processor s  (server s)  most MiB  stored MiB");
-        for what in ["backup", "restore"] {
-            for program in ["valv", "pgbackrest"] {
-                println!("{what:<8} {program:<12} {}", line(&self.median(program, what)));
+        println!("\n{:<20} {HEADINGS}", "medians");
+        for work in [Work::Backup, Work::Restore] {
+            for program in [Program::Valv, Program::PgBackRest] {
+                println!("{:<20} {}", format!("{work} {program}"), line(&self.middle(program, work)));
             }
         }
-        let of = |program, what| self.median(program, what);
-        let ratio =
-            |what, figure: fn(&Run) -> f64| figure(&of("valv", what)) / figure(&of("pgbackrest", what));
-        let wall: fn(&Run) -> f64 = |run| run.wall.as_secs_f64();
-        let stored: fn(&Run) -> f64 = |run| run.stored as f64;
-        let most = of("valv", "backup").most_bytes.max(of("valv", "restore").most_bytes) >> 20;
+        let wall = |run: &Run| run.wall.as_secs_f64();
+        let memory = [Work::Backup, Work::Restore].map(|work| {
+            let most = |run: &Run| run.most_bytes.max(run.largest_bytes) as f64 / MEMORY_BYTES;
+            self.of(Program::Valv, work).map(most).fold(0.0, f64::max)
+        });
         let targets = [
-            ("backup, wall", ratio("backup", wall), 1.0),
-            ("backup, stored bytes", ratio("backup", stored), 1.05),
-            ("restore, wall", ratio("restore", wall), 0.8),
-            ("memory, of 128 MiB", most as f64 / 128.0, 1.0),
+            ("backup, wall", self.ratios(Work::Backup, wall), 1.0),
+            ("backup, bytes stored", self.ratios(Work::Backup, |run| run.stored as f64), 1.05),
+            ("restore, wall", self.ratios(Work::Restore, wall), 0.8),
+            ("backup, of 128 MiB", vec![memory[0]], 1.0),
+            ("restore, of 128 MiB", vec![memory[1]], 1.0),
         ];
-        println!();
-        for (name, found, target) in targets {
+        println!("\n{:<22} {:>6} {:>14} {:>14}", "valv by pgbackrest", "ratio", "rounds", "target");
+        for (name, ratios, target) in targets {
+            let found = median(ratios.clone());
+            let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = ratios.iter().copied().fold(0.0, f64::max);
             let verdict = if found <= target { "met" } else { "MISSED" };
-            println!("{name:<22} {found:.2} x (target {target:.2} x): {verdict}");
+            let rounds = format!("{least:.2} to {most:.2}");
+            println!(
+                "{name:<22} {found:>6.2} {rounds:>14} {:>14}  {verdict}",
+                format!("at most {target:.2}")
+            );
         }
     }
 }
 
+/// Of an even number, the mean of the two in the middle.
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let middle = figures.len() / 2;
+    if figures.len() % 2 == 1 { figures[middle] } else { f64::midpoint(figures[middle - 1], figures[middle]) }
+}
+
+const HEADINGS: &str = "  wall s  processor s  server s  store s  memory MiB  largest MiB  stored MiB";
+
 fn line(run: &Run) -> String {
     format!(
-        "{:>10.1} {:>12.1} {:>11.1} {:>9} {:>11}",
+        "{:>8.2} {:>12.2} {:>9.2} {:>8.2} {:>11} {:>12} {:>11}",
         run.wall.as_secs_f64(),
         run.processor.as_secs_f64(),
         run.server.as_secs_f64(),
+        run.store.as_secs_f64(),
         run.most_bytes >> 20,
+        run.largest_bytes >> 20,
         run.stored >> 20
     )
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Valv => "valv",
+            Self::PgBackRest => "pgbackrest",
+        })
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Backup => "backup",
+            Self::Restore => "restore",
+        })
+    }
 }

@@ -10,20 +10,24 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, BufRead, Write},
+    num::NonZeroU64,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, fchmod, futimens, mkdirat, openat, symlinkat,
-        unlinkat,
+        Advice, AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, fadvise, fchmod, futimens, mkdirat, openat,
+        symlinkat, unlinkat,
     },
     io::Errno,
 };
 
 use super::untar::{self, Entries, Entry, Kind};
+
+/// Bytes of a file that are written before the volume is told to begin with them.
+const WRITE_BEHIND_BYTES: u64 = 8 << 20;
 
 /// Folders within folders, as many as a backup has at most.
 const DEEPEST: usize = 256;
@@ -84,7 +88,7 @@ impl Error {
 }
 
 /// Puts all of `stream` into the folder at `root`, which is there.
-pub fn extract(stream: impl Read, root: &Path, rules: Rules) -> Result<Extracted, Error> {
+pub fn extract(stream: impl BufRead, root: &Path, rules: Rules) -> Result<Extracted, Error> {
     let failed =
         |source: Errno| Error::Write { doing: "open the folder for", entry: 0, source: source.into() };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -106,7 +110,7 @@ struct Target {
 }
 
 impl Target {
-    fn put<R: Read>(&mut self, entry: &Entry, entries: &mut Entries<R>) -> Result<(), Error> {
+    fn put<R: BufRead>(&mut self, entry: &Entry, entries: &mut Entries<R>) -> Result<(), Error> {
         let number = entries.number();
         let refused = |what| Error::Refused { entry: number, what };
         let pieces = pieces(&entry.path).map_err(refused)?;
@@ -128,7 +132,7 @@ impl Target {
                 let rules = self.rules;
                 let folder = self.folder(above, number)?;
                 let mut file = create(folder, name, number)?;
-                let copied = io::copy(&mut entries.content(*bytes), &mut file);
+                let copied = copy(entries.content(*bytes), &mut file);
                 let copied =
                     copied.map_err(|source| Error::Write { doing: "write", entry: number, source })?;
                 if copied != *bytes {
@@ -178,6 +182,37 @@ impl Target {
             None => Ok(&self.root),
         }
     }
+}
+
+/// Writes all of `content` to `file`, from where it lies, and has the volume begin with it at once: what is made
+/// lasting at the end has then mostly been written.
+fn copy(mut content: impl BufRead, file: &mut File) -> io::Result<u64> {
+    let (mut written, mut begun) = (0, 0);
+    loop {
+        let piece = content.fill_buf()?;
+        let bytes = piece.len();
+        if bytes > 0 {
+            file.write_all(piece)?;
+            content.consume(bytes);
+            written += bytes as u64;
+        }
+        if written - begun >= WRITE_BEHIND_BYTES || (bytes == 0 && written > begun) {
+            write_out(file, begun, written);
+            begun = written;
+        }
+        if bytes == 0 {
+            return Ok(written);
+        }
+    }
+}
+
+/// Has the kernel begin to write these bytes of `file` to its volume, and waits for nothing. What cannot be begun
+/// is written later.
+///
+/// # Source
+/// `posix_fadvise(2)`, `POSIX_FADV_DONTNEED`: pages that are not written yet are begun with, and stay in memory.
+fn write_out(file: &File, from: u64, to: u64) {
+    let _ = fadvise(file, from, NonZeroU64::new(to - from), Advice::DontNeed);
 }
 
 fn enter(above: &OwnedFd, name: &[u8], number: u64) -> Result<OwnedFd, Error> {
@@ -361,6 +396,20 @@ mod tests {
         extract(&stream(&entries)[..], folder.path(), Rules::Shared).unwrap();
 
         assert_eq!(fs::read(folder.path().join("log")).unwrap(), b"newer");
+    }
+
+    #[test]
+    fn a_file_of_many_pieces_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = usize::try_from(2 * WRITE_BEHIND_BYTES).unwrap() + 5000;
+        let content: Vec<u8> = (0..bytes).map(|number| (number % 251) as u8).collect();
+        let stream = stream(&[(b"large", file(bytes as u64), &content), (b"after", file(1), b"x")]);
+        let pieces = io::BufReader::with_capacity(100_003, &stream[..]);
+
+        extract(pieces, folder.path(), Rules::Private).unwrap();
+
+        assert!(fs::read(folder.path().join("large")).unwrap() == content);
+        assert_eq!(fs::read(folder.path().join("after")).unwrap(), b"x");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! that is for [`extract`](super::extract). Holds one block and the records of one entry.
 //! Source: <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html>
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use crate::agent::backup::tar::{BLOCK_BYTES, padding};
 
@@ -72,7 +72,7 @@ pub struct Entries<R> {
     skip: usize,
 }
 
-impl<R: Read> Entries<R> {
+impl<R: BufRead> Entries<R> {
     /// The entries of `stream`.
     pub fn of(stream: R) -> Self {
         Self { stream, number: 0, skip: 0 }
@@ -110,7 +110,7 @@ impl<R: Read> Entries<R> {
     }
 
     /// The bytes of the file that came last; its reader must take all of them.
-    pub fn content(&mut self, bytes: u64) -> impl Read + '_ {
+    pub fn content(&mut self, bytes: u64) -> impl BufRead + '_ {
         self.skip = padding(bytes);
         (&mut self.stream).take(bytes)
     }
