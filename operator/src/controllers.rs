@@ -433,6 +433,7 @@ fn keeping(
         ledger: runtime.ledger.clone(),
         recorder: runtime.recorder(),
         resting: Mutex::default(),
+        beginning: Mutex::default(),
         cluster_id: OnceCell::new(),
         now: runtime.now,
     });

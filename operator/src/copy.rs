@@ -99,6 +99,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Copies that were refused or failed on this side, and when each is tried again. Lost with the process.
     pub resting: Mutex<BTreeMap<(String, String), Timestamp>>,
+    /// Copies that an errand begins or is about to, and until when at the latest: their Jobs may not be there yet.
+    pub beginning: Mutex<BTreeMap<(String, String), Timestamp>>,
     /// What tells this cluster from others, once it was asked for.
     pub cluster_id: OnceCell<String>,
     /// The clock, so that a test can hold it.
@@ -115,10 +117,26 @@ impl Context {
         let until = (self.now)().saturating_add(span).unwrap_or(Timestamp::MAX);
         self.resting().insert(copy.key(), until);
     }
+
+    /// A panic elsewhere leaves nothing half done in it.
+    fn beginning(&self) -> MutexGuard<'_, BTreeMap<(String, String), Timestamp>> {
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that `copy` takes a place until then, if it is to be begun.
+    fn begins(&self, copy: &Copy, step: &Step, until: Timestamp) {
+        if matches!(step, Step::Begins { .. }) {
+            self.beginning().insert(copy.key(), until);
+        }
+    }
 }
 
 /// From which store to which: what is slow there keeps no other copies waiting.
 type Way = (String, String);
+
+fn way(copy: &Copy) -> Way {
+    (copy.source.name.clone(), copy.target.name.clone())
+}
 
 /// Takes rounds. Never ends.
 pub async fn run(context: Arc<Context>, filled: Filled) {
@@ -126,7 +144,7 @@ pub async fn run(context: Arc<Context>, filled: Filled) {
     let context = context.as_ref();
     let mut errands = Errands::default();
     loop {
-        match round(context).await {
+        match round(context, |way| errands.is_under_way(way)).await {
             Ok(ways) => {
                 for (way, steps) in ways {
                     // What is left undone there is planned anew when that is over.
@@ -141,28 +159,38 @@ pub async fn run(context: Arc<Context>, filled: Filled) {
     }
 }
 
-/// The next step of every copy, by the way that it goes.
+/// The next step of every copy, by the way that it goes. Those of a way that is under way rest: a place that is given to
+/// one that nobody begins is taken from the others, and from the backups.
 ///
 /// # Errors
 /// If Jobs or pods cannot be listed: then nothing is known of any copy.
-async fn round(context: &Context) -> Result<BTreeMap<Way, Vec<(Copy, Step)>>, cluster::Error> {
+async fn round(
+    context: &Context,
+    is_under_way: impl Fn(&Way) -> bool,
+) -> Result<BTreeMap<Way, Vec<(Copy, Step)>>, cluster::Error> {
     let now = (context.now)();
     let copies = check::copies(context);
     if copies.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let jobs = observe::observe(context).await?;
+    let mut jobs = observe::observe(context).await?;
     let resting = {
         let mut resting = context.resting();
         resting.retain(|_, until| *until > now);
         resting.clone()
     };
-    let rests = |copy: &Copy| resting.contains_key(&copy.key());
+    let rests = |copy: &Copy| resting.contains_key(&copy.key()) || is_under_way(&way(copy));
     for (copy, seen) in copies.iter().filter_map(|copy| Some((copy, jobs.get(&copy.key())?))) {
         if let Some((store, ended)) = seen.unanswered([&copy.source.name, &copy.target.name]) {
             context.breakers.told(store, &seen.name, ended.unwrap_or(now), now);
         }
     }
+    let beginning: Vec<(String, String)> = {
+        let mut beginning = context.beginning();
+        beginning.retain(|_, until| *until > now);
+        beginning.keys().cloned().collect()
+    };
+    observe::count_as_begun(&mut jobs, beginning);
     let steps = plan::plan(
         copies,
         &jobs,
@@ -179,7 +207,7 @@ async fn round(context: &Context) -> Result<BTreeMap<Way, Vec<(Copy, Step)>>, cl
     );
     let mut ways: BTreeMap<Way, Vec<(Copy, Step)>> = BTreeMap::new();
     for (copy, step) in steps {
-        ways.entry((copy.source.name.clone(), copy.target.name.clone())).or_default().push((copy, step));
+        ways.entry(way(&copy)).or_default().push((copy, step));
     }
     Ok(ways)
 }
@@ -187,14 +215,21 @@ async fn round(context: &Context) -> Result<BTreeMap<Way, Vec<(Copy, Step)>>, cl
 /// Brings the copies of one way one step further.
 async fn go(steps: Vec<(Copy, Step)>, context: &Context) {
     let planned = (context.now)();
+    let stale = planned.saturating_add(STALE_AFTER).unwrap_or(Timestamp::MAX);
+    for (copy, step) in &steps {
+        context.begins(copy, step, stale);
+    }
     stream::iter(steps)
         .for_each_concurrent(AT_ONCE, async |(copy, step)| {
             let now = (context.now)();
             // It was planned by what was seen then: the next round looks again.
-            if now.duration_since(planned) > STALE_AFTER {
+            if now > stale {
                 return;
             }
+            context.begins(&copy, &step, now.saturating_add(STEP).unwrap_or(Timestamp::MAX));
             let stepped = timeout(STEP, step_on(&copy, &step, context, now)).await;
+            // Its Job is there by now, or there is none.
+            context.beginning().remove(&copy.key());
             let why = match stepped {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => chain(&error),
@@ -229,3 +264,6 @@ async fn step_on(copy: &Copy, step: &Step, context: &Context, now: Timestamp) ->
     // Only what was told is taken away: a crash before finds the Job again.
     apply::tidy(step, &outcome, context).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,15 @@ pub async fn observe(context: &Context) -> Result<Jobs, Error> {
     Ok(newest(&jobs, &pods))
 }
 
+/// Has copies that are being begun take their places, as if their Jobs were there.
+pub fn count_as_begun(jobs: &mut Jobs, beginning: impl IntoIterator<Item = (String, String)>) {
+    for key in beginning {
+        let number = jobs.get(&key).map_or(1, |seen| seen.number.saturating_add(1));
+        let begun = Seen { name: String::new(), number, depth: None, standing: Standing::Active };
+        jobs.insert(key, begun);
+    }
+}
+
 /// The newest Job of each copy.
 fn newest(jobs: &[Job], pods: &[Pod]) -> Jobs {
     let mut newest = Jobs::new();
