@@ -277,13 +277,19 @@ pub async fn run(context: Arc<Context>, filled: Filled) {
 
 /// Those whose turn it is, by store: of each a few, for what is seen of a ward is soon old.
 fn due(context: &Context, turns: Turns, now: Timestamp) -> BTreeMap<String, Vec<Ward>> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let wards = observe::wards(context, now, |subject| {
-        let count = counts.entry(subject.key.0.clone()).or_default();
-        let turn = turns.turn(subject, now, &context.memory()).filter(|_| *count < rounds::MOST_AT_ONE_GO)?;
-        *count += 1;
-        Some(turn)
+    let mut subjects = Vec::new();
+    observe::wards(context, now, |subject| {
+        // Most are not due: those are not kept.
+        if turns.turn(subject, now, &context.memory()).is_some() {
+            subjects.push(subject.clone());
+        }
+        None
     });
+    if subjects.is_empty() {
+        return BTreeMap::new();
+    }
+    let first = turns.due(subjects, now, &context.memory());
+    let wards = observe::wards(context, now, |subject| first.get(&subject.key).copied());
     let mut due: BTreeMap<String, Vec<Ward>> = BTreeMap::new();
     for ward in wards {
         due.entry(ward.store.name.clone()).or_default().push(ward);

@@ -144,8 +144,10 @@ impl Records {
     /// All of `listed`, the newest first.
     pub fn of<'a>(listed: impl Iterator<Item = &'a str>) -> Self {
         let newest: Vec<&str> = listed.take(MOST_RECORDS).collect();
+        // If these are all, nothing older was read: what comes to lie there yet is new.
+        let is_cut = newest.len() == MOST_RECORDS;
         Self {
-            oldest: newest.last().map(|key| (*key).to_owned()),
+            oldest: newest.last().filter(|_| is_cut).map(|key| (*key).to_owned()),
             newest: newest.into_iter().map(beginning_of).collect(),
         }
     }
@@ -240,11 +242,7 @@ impl Turns {
     pub fn turn(self, subject: &Subject, now: Timestamp, memory: &Memory) -> Option<Reach> {
         let looked = memory.wards.get(&subject.key);
         let since = looked.map_or(self.began, |looked| looked.at);
-        let is_acknowledged = looked
-            .and_then(|looked| looked.came.awaits.as_ref())
-            .is_some_and(|digest| subject.acknowledged.contains(digest));
-        let is_asked = subject.asked.is_some() && looked.is_none_or(|looked| looked.asked != subject.asked);
-        if is_acknowledged || is_asked {
+        if is_called_for(subject, looked) {
             return Some(Reach::Whole);
         }
         let waits = looked.and_then(|looked| looked.waits);
@@ -274,10 +272,42 @@ impl Turns {
         }
     }
 
+    /// Of `subjects` those whose turn it is, of each store so many as are looked at in one go: first what somebody asked
+    /// for or acknowledged, and then what was not looked at for the longest.
+    pub fn due(
+        self,
+        subjects: impl IntoIterator<Item = Subject>,
+        now: Timestamp,
+        memory: &Memory,
+    ) -> BTreeMap<(String, ArchiveId), Reach> {
+        let mut stores: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for subject in subjects {
+            if let Some(reach) = self.turn(&subject, now, memory) {
+                let looked = memory.wards.get(&subject.key);
+                let waited = (!is_called_for(&subject, looked), looked.map(|looked| looked.at));
+                stores.entry(subject.key.0.clone()).or_default().push((waited, subject.key, reach));
+            }
+        }
+        let first = stores.into_values().flat_map(|mut due| {
+            due.sort();
+            due.into_iter().take(MOST_AT_ONE_GO).map(|(_, key, reach)| (key, reach))
+        });
+        first.collect()
+    }
+
     /// Whether it is time to look which archives `store` has: when nobody knows, and daily.
     pub fn is_stocktaking_due(self, store: &str, now: Timestamp, memory: &Memory) -> bool {
         memory.stocks.get(store).is_none_or(|(at, _)| later(*at, Duration::from_secs(DAY)) <= now)
     }
+}
+
+/// Whether somebody asked for a look, or acknowledged what the last one asked.
+fn is_called_for(subject: &Subject, looked: Option<&Looked>) -> bool {
+    let is_acknowledged = looked
+        .and_then(|looked| looked.came.awaits.as_ref())
+        .is_some_and(|digest| subject.acknowledged.contains(digest));
+    let is_asked = subject.asked.is_some() && looked.is_none_or(|looked| looked.asked != subject.asked);
+    is_acknowledged || is_asked
 }
 
 /// The moment of the day of `time`, in UTC, at which a ward is looked at: another each day.
@@ -454,6 +484,8 @@ mod tests {
         assert!(read.have("drill-89") && read.have("drill-26") && read.have("drill-11"));
         assert!(!read.have("drill-90") && !read.have("drill-50-late"));
         assert!(!Records::default().have("drill-10"));
+        let few = Records::of(keys.iter().take(3).map(String::as_str));
+        assert!(few.have("drill-87") && !few.have("drill-86"), "an older name that comes later was not read");
     }
 
     #[test]
@@ -463,5 +495,36 @@ mod tests {
 
             assert!(is_due(&lost, at(BEGAN) + minutes(15), &Memory::default()));
         }
+    }
+
+    #[test]
+    fn of_more_than_can_be_looked_at_the_longest_unlooked_comes_first_and_what_somebody_asked_for_before_it()
+    {
+        let mut memory = Memory::default();
+        let began = at("2026-11-20T12:00:00Z");
+        let mut all: Vec<Subject> = (100..200).map(|number| subject(&format!("a{number}"))).collect();
+        for subject in &all {
+            memory.failed(subject, began, Trouble::Passing);
+        }
+        all.push(Subject { standing: Standing::Unknown, ..subject("new") });
+        let first = turns().due(all.clone(), began + minutes(30), &memory);
+        for key in first.keys() {
+            memory.failed(
+                &all.iter().find(|subject| subject.key == *key).unwrap().clone(),
+                began + minutes(31),
+                Trouble::Passing,
+            );
+        }
+        all[0].asked = Some("now".to_owned());
+
+        let second = turns().due(all.clone(), began + minutes(90), &memory);
+
+        assert_eq!((first.len(), second.len()), (MOST_AT_ONE_GO, MOST_AT_ONE_GO));
+        assert!(first.contains_key(&subject("new").key), "it was never looked at");
+        assert!(!first.contains_key(&subject("a199").key));
+        assert!(
+            all.iter().all(|subject| first.contains_key(&subject.key) || second.contains_key(&subject.key))
+        );
+        assert_eq!(second[&all[0].key], Reach::Whole, "it was asked for");
     }
 }
