@@ -96,7 +96,7 @@ fn said(copy: &Copy, status: &BackupStatus, step: &Step, outcome: &Outcome) -> O
         }
         (Step::Failed { number, failure }, _) => no(
             failure.reason,
-            format!("attempt {number} to copy it to {target} failed, another comes: {}", failure.message),
+            format!("attempt {number}{}, another comes: {}", failed_to(target), failure.message),
         ),
         // It may wait for as long as many others: that is no news while another store is waited for.
         (Step::Waits { reason, message }, [only]) if only == target => no(*reason, message.clone()),
@@ -116,6 +116,11 @@ fn said(copy: &Copy, status: &BackupStatus, step: &Step, outcome: &Outcome) -> O
             _,
         ) => None,
     }
+}
+
+/// How it is said of an attempt that it failed.
+pub fn failed_to(target: &str) -> String {
+    format!(" to copy it to {target} failed")
 }
 
 /// The stores of the policy that have no commit.

@@ -1,7 +1,8 @@
 //! Which backups cannot be restored, as drills and copies say, and what that means for what is kept. Pure.
 //!
 //! Input: the records of drills that lie in the archive, signed; the `Backup` objects. Output: [`Drilled`], and the
-//! backups whose copy could not be read. What is damaged counts for nothing until a later drill of it passes.
+//! backups whose copy could not be read. What is damaged counts for nothing until a later drill of it passes, or that copy is
+//! made after all.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ use crate::{
         layout::ArchiveId,
         register::Verdicts,
     },
+    copy,
     drill::record::RECORD_TYPE,
     janitor::observe::{lies_in, slot as slot_of},
 };
@@ -186,6 +188,12 @@ fn report(backup: &Backup, store: &str) -> Option<(String, Timestamp)> {
     })?;
     let said = format!("the Backup {} says {}: {}", backup.name_any(), found.reason, found.message);
     Some((said.chars().take(MOST_CHARS).collect(), found.last_transition_time.0))
+}
+
+/// Whether a report is of an attempt to copy the backup to `store`. It is made while that store has none: once it has one,
+/// a later attempt has read and compared all that the one before did not bring there.
+pub fn is_of_copy_to(report: &str, store: &str) -> bool {
+    report.contains(&copy::status::failed_to(store))
 }
 
 /// Of a report so much is written down.

@@ -123,6 +123,15 @@ impl Seen {
         let known = self.known.difference(&register.let_go);
         known.chain(&register.committed).copied().collect()
     }
+
+    /// Whether the copy of `of` whose failure `said` that it is damaged is committed by now: then all of it was read.
+    pub fn is_copied_since(&self, of: Slot, said: &str) -> bool {
+        let here = self.backups.iter().filter(|backup| slot(backup) == Some(of));
+        let here = here.flat_map(|backup| backup.status.iter().flat_map(|status| &status.stores));
+        let here = here.filter(|stored| stored.commit.is_some()).map(|stored| &stored.name);
+        let there = self.elsewhere.iter().filter(|there| there.committed.contains(&of));
+        here.chain(there.map(|there| &there.store)).any(|store| damage::is_of_copy_to(said, store))
+    }
 }
 
 /// What another store of the same policy has of the archive.
@@ -459,12 +468,12 @@ async fn told(
 async fn elsewhere(ward: &Ward, context: &Context) -> Vec<Elsewhere> {
     let mut found = Vec::new();
     for store in ward.others.iter().filter(|_| ward.reach > Reach::Short) {
-        let now = (context.now)();
         // One that is left alone, or slow, must not keep this one from being looked after.
         if context.breakers.status(&store.name).state != BreakerState::Closed {
             continue;
         }
         let there = timeout(ELSEWHERE, elsewhere_in(store, ward, context)).await;
+        let ended = (context.now)();
         let why = match there {
             Ok(Ok(there)) => {
                 found.push(there);
@@ -472,12 +481,12 @@ async fn elsewhere(ward: &Ward, context: &Context) -> Vec<Elsewhere> {
             }
             Ok(Err(error)) => {
                 if error.of_store().is_some_and(bucket::Error::is_of_the_store) {
-                    context.breakers.failed(&store.name, now);
+                    context.breakers.failed(&store.name, ended);
                 }
                 chain(&error)
             }
             Err(_) => {
-                context.breakers.failed(&store.name, now);
+                context.breakers.failed(&store.name, ended);
                 format!("it did not answer all within {} s", ELSEWHERE.as_secs())
             }
         };

@@ -85,6 +85,8 @@ pub enum Why {
     Many,
     /// The rules of before would have kept some of it.
     Tightened,
+    /// Some of it is damaged: whoever deletes that deletes evidence, and it may be what is left of that day.
+    Damaged,
     /// They are gone already, and nobody said that they may.
     Missing,
     /// They look as if a commit of theirs had been lost.
@@ -141,28 +143,36 @@ pub fn plan(terms: &Terms, store: &Store, seen: &Seen, now: Timestamp) -> Result
         return Ok(plan);
     }
     // What the rules of before would have let go too.
-    let before = match &seen.recorded {
+    let mut before: Vec<Slot> = match &seen.recorded {
         Some(recorded) if recorded.retention != terms.retention || recorded.time_zone != terms.time_zone => {
             let before = retention::plan(&rules(recorded)?, lock, &catalogue, now).delete;
             wanted.delete.iter().filter(|slot| before.contains(slot)).copied().collect()
         }
         Some(_) | None => wanted.delete.clone(),
     };
+    let is_tightened = before.len() != wanted.delete.len();
+    let is_damaged = |slot: &Slot| catalogue.get(slot).is_some_and(|backup| backup.state == State::Damaged);
+    before.retain(|slot| !is_damaged(slot));
     let of = seen.catalogue.entries.len();
     let usual = usize::try_from(terms.retention.acknowledge_above).unwrap_or_default();
     let is_usual = |slots: &[Slot]| slots.len() <= usual && slots.len() * 2 <= of;
-    let digest = digest_of(&store.name, terms, &wanted.delete, register.acknowledged);
-    let why = match (is_usual(&wanted.delete), before.len() == wanted.delete.len()) {
+    let why = match (is_usual(&wanted.delete), wanted.delete.iter().any(is_damaged)) {
         (false, _) => Some(Why::Many),
-        (true, false) => Some(Why::Tightened),
-        (true, true) => None,
+        (true, true) => Some(Why::Damaged),
+        (true, false) => is_tightened.then_some(Why::Tightened),
     };
+    // What goes meanwhile is not asked about: the next look asks the same.
+    let asked: Vec<Slot> = match why {
+        Some(Why::Damaged) => wanted.delete.iter().filter(|slot| !before.contains(slot)).copied().collect(),
+        _ => wanted.delete.clone(),
+    };
+    let digest = digest_of(&store.name, terms, &asked, register.acknowledged);
     let is_acknowledged = seen.acknowledged.contains(&digest);
     if why.is_some() && is_acknowledged && seen.unknown_use.is_none() {
         register.acknowledged = register.acknowledged.saturating_add(1);
     }
     plan.waits =
-        why.filter(|_| !is_acknowledged).map(|why| Waits { digest, deletions: wanted.delete.len(), of, why });
+        why.filter(|_| !is_acknowledged).map(|why| Waits { digest, deletions: asked.len(), of, why });
     plan.delete = match &plan.waits {
         None => wanted.delete,
         Some(_) if is_usual(&before) => before,
@@ -171,7 +181,9 @@ pub fn plan(terms: &Terms, store: &Store, seen: &Seen, now: Timestamp) -> Result
     if seen.unknown_use.is_some() {
         plan.delete.clear();
     }
-    plan.record = record(terms, seen, plan.waits.as_ref(), now);
+    // Damage says nothing against the rules.
+    let against = plan.waits.as_ref().filter(|waits| waits.why != Why::Damaged || is_tightened);
+    plan.record = record(terms, seen, against, now);
     plan.register = next(seen, register, &plan, now);
     Ok(plan)
 }
@@ -193,11 +205,15 @@ fn register(store: &Store, seen: &Seen, now: Timestamp) -> Register {
     register.let_go.retain(|slot| !seen.catalogue.entries.contains_key(slot));
     let Drilled { passed, damaged, failing: _, verdicts } = &seen.drilled;
     register.drilled.clone_from(verdicts);
+    register.damaged.retain(|slot, why| !seen.is_copied_since(*slot, why));
     register.damaged.extend(damaged.iter().map(|(slot, why)| (*slot, why.clone())));
     for (slot, (why, since)) in &seen.reported {
-        // A drill that restored it since knows better.
-        if passed.get(slot).is_none_or(|passed| passed < since) {
-            register.damaged.insert(*slot, why.clone());
+        // A drill that restored it since knows better, and so does the copy when it succeeded.
+        if passed.get(slot).is_none_or(|passed| passed < since) && !seen.is_copied_since(*slot, why) {
+            // What a drill found stands until a drill passes.
+            if !damaged.contains_key(slot) {
+                register.damaged.insert(*slot, why.clone());
+            }
             // It is known to be so since, also when nobody reports it any more.
             if let Some(drilled) = &mut register.drilled {
                 drilled.restored.remove(slot);
@@ -672,11 +688,11 @@ pub(super) mod tests {
         let plan = planned(&rules_of(3, 5), &seen);
 
         // 0, 1 and 3 are the newest good ones.
-        assert_eq!(plan.delete, [slot(2), slot(4), slot(5)]);
+        assert_eq!(plan.delete, [slot(4), slot(5)]);
         let mut later = self::seen(6);
         later.register = Some(register(&[0, 1, 2, 3, 4, 5]));
         later.register.as_mut().unwrap().damaged = BTreeMap::from([(slot(2), "a drill: Corrupt".to_owned())]);
-        assert!(planned(&rules_of(3, 5), &later).delete.contains(&slot(2)));
+        assert_eq!(planned(&rules_of(3, 5), &later).delete, [slot(4), slot(5)]);
         later.drilled.passed = BTreeMap::from([(slot(2), now())]);
         let mended = planned(&rules_of(3, 5), &later);
         assert_eq!(mended.delete, [slot(3), slot(4), slot(5)]);
@@ -704,14 +720,71 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_is_damaged_goes_only_when_somebody_says_so_and_what_is_not_goes_meanwhile() {
+        let mut seen = seen(6);
+        seen.drilled.damaged = BTreeMap::from([(slot(2), "a drill: SegmentMissing".to_owned())]);
+
+        let asked = planned(&rules_of(3, 5), &seen);
+
+        let waits = asked.waits.unwrap();
+        assert_eq!((waits.why, waits.deletions, waits.of), (Why::Damaged, 1, 6));
+        assert_eq!((asked.delete, asked.record), (vec![slot(4), slot(5)], None));
+        let looser = planned(&rules_of(3, 7), &seen);
+        assert!(looser.waits.is_some() && looser.record.is_some(), "the rules do not wait for it");
+        // The next look, when that has gone, asks the same.
+        seen.catalogue.entries.retain(|other, _| ![slot(4), slot(5)].contains(other));
+        let next = planned(&rules_of(3, 5), &seen);
+        assert_eq!((next.delete, next.waits.unwrap().digest), (vec![], waits.digest.clone()));
+        seen.acknowledged = vec![waits.digest];
+        let acknowledged = planned(&rules_of(3, 5), &seen);
+        assert_eq!((acknowledged.delete, acknowledged.waits), (vec![slot(2)], None));
+        assert_eq!(acknowledged.register.unwrap().acknowledged, 1);
+    }
+
+    #[test]
     fn a_copy_that_could_not_read_its_source_makes_it_damaged_until_a_drill_of_it_passes() {
         let mut seen = seen(6);
         let yesterday = now() - SignedDuration::from_hours(24);
         seen.reported = BTreeMap::from([(slot(2), ("the copy".to_owned(), yesterday))]);
+        let is_damaged =
+            |seen: &Seen| planned(&rules_of(3, 5), seen).waits.is_some_and(|waits| waits.why == Why::Damaged);
 
-        assert!(planned(&rules_of(3, 5), &seen).delete.contains(&slot(2)));
+        assert!(is_damaged(&seen));
         seen.drilled.passed = BTreeMap::from([(slot(2), now())]);
-        assert!(!planned(&rules_of(3, 5), &seen).delete.contains(&slot(2)));
+        assert!(!is_damaged(&seen) && !planned(&rules_of(3, 5), &seen).delete.contains(&slot(2)));
+    }
+
+    #[test]
+    fn a_copy_that_could_not_read_its_source_once_and_could_then_leaves_no_damage() {
+        let said = "the Backup ada-1 says SegmentMissing: attempt 1 to copy it to frankfurt failed, another comes: gone";
+        let damaged = |seen: &Seen| planned(&rules_of(3, 5), seen).register.unwrap().damaged;
+        let mut seen = seen(6);
+        seen.register = Some(register(&[0, 1, 2, 3, 4]));
+        seen.register.as_mut().unwrap().damaged = BTreeMap::from([(slot(2), said.to_owned())]);
+        seen.reported = BTreeMap::from([(slot(2), (said.to_owned(), now()))]);
+        let there = |store: &str| Elsewhere {
+            store: store.to_owned(),
+            committed: BTreeSet::from([slot(2)]),
+            let_go: BTreeSet::new(),
+        };
+
+        seen.elsewhere = vec![there("oslo")];
+        assert!(damaged(&seen).contains_key(&slot(2)), "that is another copy");
+        seen.elsewhere = vec![there("frankfurt")];
+        assert_eq!(damaged(&seen), BTreeMap::new());
+        seen.elsewhere.clear();
+        let mut backup = crate::copy::check::tests::backup().as_ref().clone();
+        let status = backup.status.as_mut().unwrap();
+        status.slot = Some(slot(2));
+        status.stores[0].name = "frankfurt".to_owned();
+        seen.backups = vec![backup];
+        assert_eq!(damaged(&seen), BTreeMap::new());
+        // What a drill found is no matter of copies.
+        seen.drilled.damaged = BTreeMap::from([(slot(2), "a drill: SegmentMissing".to_owned())]);
+        assert_eq!(damaged(&seen)[&slot(2)], "a drill: SegmentMissing");
+        seen.reported.clear();
+        seen.register.as_mut().unwrap().damaged = std::mem::take(&mut seen.drilled.damaged);
+        assert!(damaged(&seen).contains_key(&slot(2)));
     }
 
     #[test]

@@ -185,6 +185,12 @@ fn question(ward: &Ward, waits: &Waits) -> String {
             ),
             "if that is meant",
         ),
+        Why::Damaged => (
+            format!(
+                "retention would delete {deletions} of {of} backups of {archive} in {store}, some of which a drill or a copy found damaged"
+            ),
+            "when you know why and they are not needed",
+        ),
         Why::Missing => (
             format!(
                 "{deletions} backups of {archive} that were committed in {store} are gone, and nothing is deleted there until somebody has looked"
