@@ -61,10 +61,9 @@ fn agents_whose_clock_is_an_hour_ahead_leave_nothing_complete_and_the_same_backu
         operator_runs(test, "valv").await?;
         world.protected.tenant.ready().await?;
         let name = world.protected.back_up(json!({})).await?;
-        let said = world
-            .protected
-            .says(&name, BackupCondition::Stalled, "True", BackupReason::StoreUnavailable)
-            .await?;
+        let said =
+            world.protected.says(&name, BackupCondition::Stalled, "True", BackupReason::AgentFailed).await?;
+        ensure!(said.contains("clock"), "it does not say why: {said}");
         ensure!(world.commits()? == before, "something was committed or deleted: {:?}", world.commits()?);
         let drill = world.drill(json!({})).await?;
         let (reason, message) = world.ends(&drill, "False").await?;
