@@ -28,7 +28,7 @@ fn an_operator_whose_clock_is_an_hour_ahead_backs_nothing_up_and_says_why() {
 
         operator_runs(test, "valv-ahead").await?;
         let store = world.protected.store();
-        let said = store.says(StoreCondition::Reachable, "False", StoreReason::ClockSkewed).await?;
+        let said = store.says(StoreCondition::Ready, "False", StoreReason::ClockSkewed).await?;
         let name = world.protected.back_up(json!({})).await?;
         waits(&world, &name).await?;
         ensure!(world.commits()? == before, "something was committed or deleted: {:?}", world.commits()?);
