@@ -8,7 +8,7 @@
 use anyhow::{Context, Result, ensure};
 use faults::{Fault, FaultProxy};
 use harness::actor::Grace;
-use harness::drilled::{DRILLED, Drilled};
+use harness::drilled::Drilled;
 use harness::operator::NAMESPACE;
 use harness::process::{PodProcess, cut_power};
 use harness::protected::{BACKED_UP, Protected};
@@ -17,6 +17,7 @@ use serde_json::json;
 use valv_crds::backup::{BackupCondition, BackupReason};
 use valv_crds::slot::drill_namespace;
 
+use crate::drill_store_faults::running;
 use crate::store_faults::bring;
 
 #[test]
@@ -66,14 +67,13 @@ fn a_node_that_loses_power_in_the_middle_of_a_backup_or_a_drill_leaves_nothing_h
         let name = drilled.drill(json!({})).await?;
         let uid = drilled.object(&name).await?["metadata"]["uid"].as_str().context("a UID")?.to_owned();
         let into = drill_namespace(&drilled.protected.tenant.name, &uid);
-        eventually("there is a Job judge", DRILLED, async || {
-            let job = test.world.admin.find(kind::JOB, &into, "judge").await?;
-            Ok(Seen::when(job.map(drop), "there is none"))
-        })
-        .await?;
+        let (_, uid) = running(test, &into, "judge").await?;
+        PodProcess::find(&uid, "judge").context("it judges")?;
         let ended = cut_power()?;
+        ensure!(PodProcess::find(&uid, "judge").is_err(), "it judges on");
         operator.is_ready().await?;
         let passed = drilled.ended(&name).await?;
+        ensure!(passed["status"] == "False", "nobody judged it to the end: {passed}");
         drilled.leaves_nothing(&name).await?;
         drilled.protected.tenant.ready().await?;
         drilled.passes().await.context("the next drill")?;

@@ -140,6 +140,7 @@ fn what_keeps_a_drill_from_being_torn_down_is_told_until_it_is() {
         let claim = claims.first().and_then(|claim| claim["metadata"]["name"].as_str()).context("a claim")?;
         admin.change(kind::PERSISTENT_VOLUME_CLAIM, &into, claim, Change::Merge(&held)).await?;
 
+        world.says(&name, DrillCondition::Passed, "True", DrillReason::AsAsked).await?;
         let said = world.says(&name, DrillCondition::TornDown, "False", DrillReason::TearDownFailed).await?;
         ensure!(said.contains(claim), "it does not say what is left: {said}");
         let free = json!({ "metadata": { "finalizers": null } });
@@ -205,7 +206,7 @@ async fn is_there(test: &Test, into: &str, job: &str) -> Result<()> {
 }
 
 /// Waits until a drill's Job has a pod that runs: its name and its UID.
-async fn running(test: &Test, into: &str, job: &str) -> Result<(String, String)> {
+pub async fn running(test: &Test, into: &str, job: &str) -> Result<(String, String)> {
     eventually(format!("a pod of {job} runs"), Duration::from_secs(180), async || {
         let pods =
             test.world.admin.list(kind::POD, into, &format!("batch.kubernetes.io/job-name={job}")).await?;

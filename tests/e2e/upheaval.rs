@@ -12,6 +12,8 @@ use harness::tenant::STEP;
 use harness::{Seen, Tenant, Test, Writer, eventually, kind, run};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use valv_cluster::BUCKET;
+use valv_cluster::s3::{Method, Request};
 use valv_crds::drill::{DrillCondition, DrillReason};
 use valv_crds::reference::FINALIZER;
 use valv_crds::slot::drill_namespace;
@@ -109,11 +111,13 @@ async fn kill_the_leader(test: &Test) -> Result<()> {
     operator.is_led_by_another_than(&leader).await.map(drop)
 }
 
-/// How many records of drills there are of a tenant.
+/// How often a record of a drill was put: a second time would be another version, or another object.
 fn records(world: &Drilled<'_>) -> Result<usize> {
-    let entries = std::fs::read_dir(world.archive().join("records"))?;
-    let names: Vec<_> = entries.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
-    Ok(names.iter().filter(|name| name.to_string_lossy().starts_with("drill-")).count())
+    let store = world.protected.store();
+    let prefix = format!("{}/v1/{}/records/drill-", store.name, world.protected.tenant.name);
+    let list =
+        Request::new(Method::Get, &format!("/{BUCKET}")).query("versions", "").query("prefix", &prefix);
+    Ok(store.server.administrator()?.must(&list)?.text().matches("<VersionId>").count())
 }
 
 #[test]
