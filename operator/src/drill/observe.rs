@@ -256,10 +256,7 @@ fn others(run: &Run, context: &Context, observed: &mut Observed) {
         .filter_map(|other| Some((order(other), other.status.as_ref()?.backup.as_ref()?.store.clone())))
         .max_by(|one, other| one.0.cmp(&other.0));
     let last = last.map(|(_, store)| store);
-    observed.store_name = match &observed.policy {
-        Some(policy) => choose::store(&run.object, policy, last.as_deref()),
-        None => run.status().backup.map(|backup| backup.store),
-    };
+    observed.store_name = choose::store(&run.object, observed.policy.as_deref(), last.as_deref());
 }
 
 /// The drill's namespace: what the cache shows as absent may be somebody else's, or not be shown yet.
