@@ -125,14 +125,21 @@ fn has_passed(drill: &LastDrill) -> bool {
 }
 
 /// Whether `later`, which passed, says that what `failed` found is over: it restored the same or a newer backup from the
-/// same store. Of one that failed before it had a backup only the newest says that it is over: that one could be had.
+/// same store. Of one that found no backup, or commits gone, only the newest says that it is over: that one could be had. Of
+/// any other that failed before it had a backup each that is due does, whatever the policy picks: it came further.
 fn settles(later: &LastDrill, failed: &LastDrill) -> bool {
     let is_from_there = failed.store.is_none() || later.store == failed.store;
     is_from_there
         && match failed.backup {
             Some(slot) => later.backup >= Some(slot),
-            None => later.choice == Some(Choice::Newest),
+            None if found_none(&failed.reason) => later.choice == Some(Choice::Newest),
+            None => was_due(later.choice),
         }
+}
+
+/// Whether it is the store's backups themselves that a drill did not find.
+fn found_none(reason: &str) -> bool {
+    [DrillReason::NoBackup, DrillReason::CatalogueRolledBack].iter().any(|none| format!("{none:?}") == reason)
 }
 
 /// Whether a drill of this choice is one of those that are due. A backup that somebody named may be one that is known to
@@ -297,6 +304,23 @@ pub(crate) mod tests {
 
             assert_eq!(names(&past(before.into_iter(), None))[1], Some("failed"), "{reason}");
             let after = before.into_iter().chain([&newest]);
+            assert_eq!(names(&past(after, None))[1], None, "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_failed_before_it_had_a_backup_is_settled_by_any_that_is_due() {
+        for reason in ["StoreUnavailable", "DeadlineExceeded", "CannotRestore", "KeyMissing"] {
+            let failed = from("helsinki", past_drill("failed", 8, None, "False", reason));
+            let by_hand = named(past_drill("by-hand", 9, Some(9), "True", "AsAsked"));
+            let elsewhere = from("frankfurt", past_drill("elsewhere", 10, Some(10), "True", "AsAsked"));
+            // Of a policy that never picks the newest.
+            let mut random = past_drill("random", 15, Some(3), "True", "AsAsked");
+            random.spec.backup = Choice::Random;
+            let before = [&failed, &by_hand, &elsewhere];
+
+            assert_eq!(names(&past(before.into_iter(), None))[1], Some("failed"), "{reason}");
+            let after = before.into_iter().chain([&random]);
             assert_eq!(names(&past(after, None))[1], None, "{reason}");
         }
     }
