@@ -74,7 +74,7 @@ pub fn past<'a>(
 /// backup, which settles the others with it, and the newest that had no backup.
 fn failed(all: &[LastDrill]) -> Vec<LastDrill> {
     let mut standing: BTreeMap<(&Option<String>, bool), &LastDrill> = BTreeMap::new();
-    for (place, drill) in all.iter().enumerate().filter(|(_, drill)| !has_passed(drill)) {
+    for (place, drill) in all.iter().enumerate().filter(|(_, drill)| has_failed(drill)) {
         let mut later = all.iter().skip(place + 1);
         if later.any(|later| has_passed(later) && settles(later, drill)) {
             continue;
@@ -122,6 +122,14 @@ fn ended(drill: &RestoreDrill) -> Option<LastDrill> {
 
 fn has_passed(drill: &LastDrill) -> bool {
     drill.passed == "True"
+}
+
+/// Whether it failed, and that is somebody's trouble. That the store has none of the slot that somebody named is not: what
+/// should be there, and is not, has another reason.
+fn has_failed(drill: &LastDrill) -> bool {
+    let is_named = matches!(drill.choice, Some(Choice::Of(_)));
+    let has_none = drill.reason == format!("{:?}", DrillReason::NoBackup);
+    !has_passed(drill) && !(is_named && has_none)
 }
 
 /// Whether `later`, which passed, says that what `failed` found is over: it restored the same or a newer backup from the
@@ -323,6 +331,21 @@ pub(crate) mod tests {
             let after = before.into_iter().chain([&random]);
             assert_eq!(names(&past(after, None))[1], None, "{reason}");
         }
+    }
+
+    #[test]
+    fn a_slot_that_was_named_and_is_not_there_fails_nobody() {
+        let mistyped = |reason: &str| {
+            let mut drill = from("helsinki", past_drill("mistyped", 8, None, "False", reason));
+            drill.spec.backup = Choice::Of(slot(7));
+            drill
+        };
+        let of = |drill: &RestoreDrill| past([drill].into_iter(), None).failed.len();
+
+        assert_eq!(of(&mistyped("NoBackup")), 0);
+        // One that a Backup names was taken away.
+        assert_eq!(of(&mistyped("CatalogueRolledBack")), 1);
+        assert_eq!(of(&past_drill("newest", 8, None, "False", "NoBackup")), 1);
     }
 
     #[test]
