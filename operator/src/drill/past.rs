@@ -409,6 +409,7 @@ pub(crate) mod tests {
             "DeadlineExceeded",
             "ArchiveTaken",
             "VolumesKept",
+            "NotReached",
         ];
         for reason in none {
             let lacked = past_drill("lacked", 8, None, "False", reason);
