@@ -582,6 +582,22 @@ fn a_question_that_the_policy_asks_otherwise_meanwhile_is_no_pass() {
 }
 
 #[test]
+fn an_inventory_of_attachments_that_is_asked_otherwise_meanwhile_is_no_pass() {
+    let another = Some("SELECT path, sha256 FROM attachment WHERE NOT draft".to_owned());
+    for (inventory, passed) in [(another, ("False", "NotReached")), (None, ("True", "AsAsked"))] {
+        let mut world = World::judged(&judged_well());
+        let tenant = world.observed.tenant.as_mut().unwrap();
+        let mut object = tenant.object.as_ref().clone();
+        object.spec.attachments.as_mut().unwrap().inventory_sql = inventory;
+        tenant.object = Arc::new(object);
+
+        let world = ended_well(world);
+
+        assert_eq!(world.passed(), (passed.0.into(), passed.1.into()));
+    }
+}
+
+#[test]
 fn a_verdict_that_failed_and_was_left_already_is_not_cancelled_away() {
     let stops: [fn(&mut World); 2] = [
         |world| world.drill.spec.cancel = true,
