@@ -62,6 +62,9 @@ const STAYS_READY: SignedDuration = SignedDuration::from_secs(10);
 /// How long the record is tried before what was restored is taken away all the same.
 const RECORD_FIRST: SignedDuration = SignedDuration::from_mins(5);
 
+/// The same of a drill that somebody stops: who uninstalls the operator does not wait for longer than two minutes.
+const RECORD_BEFORE_STOP: SignedDuration = SignedDuration::from_secs(30);
+
 /// How long the record is tried every few seconds. After that its store is away for long, or for good.
 const RECORD_SOON: SignedDuration = SignedDuration::from_hours(1);
 
@@ -805,7 +808,8 @@ fn closes(run: &Run, subject: &Subject, observed: &Observed, settings: &Settings
         plan.record = Record::Now;
     }
     // Records of patients do not lie about because a store does not answer.
-    let is_time = is_recorded || waited > RECORD_FIRST || run.is_deleted();
+    let is_stopped = run.object.spec.cancel && waited > RECORD_BEFORE_STOP;
+    let is_time = is_recorded || is_stopped || waited > RECORD_FIRST || run.is_deleted();
     // And what opens backups not for as much as the record takes.
     let is_time = |left: &&teardown::Left| is_time || !left.secrets.is_empty();
     let left = observed.left.as_ref().filter(|_| !is_torn_down);

@@ -865,6 +865,22 @@ fn the_record_is_written_before_anything_is_torn_down_but_not_waited_for_for_eve
 }
 
 #[test]
+fn a_drill_that_is_cancelled_waits_half_a_minute_for_its_record_and_no_more() {
+    let mut world = World::restored(&failing(restored_well(), "Segments", "SegmentDiffers"));
+    world.observed.left = Some(Left { namespace: NamespaceSeen::Ours, ..Left::default() });
+    world.now += Duration::from_secs(31);
+    assert!(world.plan().teardown.is_none(), "nobody stops it");
+
+    world.drill.spec.cancel = true;
+
+    let plan = world.plan();
+    assert!(matches!(plan.teardown, Some(Next::Deletes { .. })));
+    assert_eq!(plan.record, Record::Now, "it is tried on");
+    world.now -= Duration::from_secs(2);
+    assert!(world.plan().teardown.is_none());
+}
+
+#[test]
 fn the_way_in_is_made_again_while_the_record_is_tried() {
     let mut world = World::restored(&failing(restored_well(), "Segments", "SegmentDiffers"));
     world.observed.left = Some(Left { namespace: NamespaceSeen::Ours, ..Left::default() });
