@@ -581,6 +581,15 @@ fn restores(
             let wait = if is_soon { WHILE_RUNNING } else { WHILE_WAITING };
             return Plan { apply: ground, look_again_after: Some(wait), ..waits };
         };
+        // A pod would wait for what is not in it, and hold the place of a tenant.
+        if !observe::has_identity(key) {
+            let message = format!(
+                "the Secret {KEY_SECRET} in {} has no key {KEY_FILE}: delete it, and make it anew: {}",
+                subject.into,
+                bring_key(subject)
+            );
+            return Plan { apply: ground, ..Plan::waits(DrillReason::KeyMissing, message, Begun::Yes) };
+        }
         if let Room::Full(others) = observed.room {
             let message = format!("the key is there; {}", full(others, settings));
             return Plan { apply: ground, ..Plan::waits(DrillReason::NotReached, message, Begun::Yes) };

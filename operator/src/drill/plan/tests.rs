@@ -672,6 +672,33 @@ fn a_key_without_its_key_is_waited_past_and_told() {
 }
 
 #[test]
+fn a_key_that_is_seen_to_be_without_its_key_takes_no_room() {
+    let mut world = World::new();
+    world.look();
+    let bring = |world: &mut World, fields: Value| {
+        world.bring_key();
+        let mut key = json!(world.observed.key.as_ref().unwrap());
+        key["metadata"]["managedFields"][0]["fieldsV1"] = fields;
+        world.observed.key = Some(serde_json::from_value(key).unwrap());
+        world.look();
+    };
+
+    for fields in [json!({ "f:data": { ".": {}, "f:key.txt": {} }, "f:type": {} }), json!({ "f:type": {} })] {
+        bring(&mut world, fields);
+
+        assert!(!world.has(Kind::Job, RESTORE) && !check::works(&world.drill, world.now));
+        assert_eq!(world.passed(), ("Unknown".into(), "KeyMissing".into()));
+        let conditions = world.drill.status.as_ref().unwrap().conditions.clone();
+        let said = conditions.into_iter().find(|condition| condition.type_ == "Passed").unwrap().message;
+        assert!(said.contains("has no key identity") && said.contains("--from-file=identity=FILE"), "{said}");
+    }
+    assert_eq!(world.drill.status.as_ref().unwrap().key_came, None);
+
+    bring(&mut world, json!({ "f:data": { ".": {}, "f:identity": {} }, "f:type": {} }));
+    assert!(world.has(Kind::Job, RESTORE) && check::works(&world.drill, world.now));
+}
+
+#[test]
 fn how_long_a_journal_may_take_is_a_setting_and_holds_without_its_judges_pod() {
     let mut world = World::judged(&judged_well());
     world.settings.drills.journal_limit = Duration::from_secs(60);
