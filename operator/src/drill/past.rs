@@ -127,9 +127,9 @@ fn has_passed(drill: &LastDrill) -> bool {
 /// Whether it failed, and that is somebody's trouble. That the store has none of the slot that somebody named is not: what
 /// should be there, and is not, has another reason.
 fn has_failed(drill: &LastDrill) -> bool {
-    let is_named = matches!(drill.choice, Some(Choice::Of(_)));
-    let has_none = drill.reason == format!("{:?}", DrillReason::NoBackup);
-    !has_passed(drill) && !(is_named && has_none)
+    let is_mistyped =
+        matches!(drill.choice, Some(Choice::Of(_))) && drill.reason == format!("{:?}", DrillReason::NoBackup);
+    !has_passed(drill) && !is_mistyped
 }
 
 /// Whether `later`, which passed, says that what `failed` found is over: it restored the same or a newer backup from the
