@@ -31,7 +31,7 @@ const OPERATOR: &str = "app.kubernetes.io/name=valv,app.kubernetes.io/component=
 /// Tenants in one answer of the API server.
 const PAGE: u32 = 500;
 
-/// Tenants that are released at once.
+/// Tenants that are released, and drills that are cancelled, at once.
 const AT_ONCE: usize = 8;
 
 /// How often one tenant is tried again that somebody else changes at the same time.
@@ -75,6 +75,16 @@ pub enum Error {
     /// The drills, or their namespaces, could not be listed.
     #[error("failed to list RestoreDrills and their namespaces")]
     ListDrills(#[source] Box<kube::Error>),
+    /// One could not be cancelled.
+    #[error("failed to cancel RestoreDrill {namespace}/{name}")]
+    Cancel {
+        /// Where.
+        namespace: String,
+        /// Which.
+        name: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
     /// The tenants could not be listed.
     #[error("failed to list JournalTenants")]
     ListTenants(#[source] Box<kube::Error>),
@@ -132,7 +142,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Cancels the drills and waits twice `patience` at most for what they restored to go, stops the operator in `namespace`,
+/// Cancels the drills that are not over, and waits twice `patience` at most for what they restored to go, stops the operator in `namespace`,
 /// waits at most `patience` for its pods to go, and takes the finalizer from every tenant. Running it again does what is
 /// left to do.
 ///
@@ -146,18 +156,25 @@ pub async fn run(client: &Client, namespace: &str, patience: Duration) -> Result
     Ok(Report { drills, ..release_tenants(client).await? })
 }
 
-/// Cancels all drills, and waits for `patience` until what they restored is gone. Whatever is there then is told at the
-/// end: nobody takes it away any more, and nothing guards it.
+/// Cancels the drills that are not over, which are those with the finalizer, and waits for `patience` until what they
+/// restored is gone. Whatever is there then is told at the end: nobody takes it away any more, and nothing guards it.
 async fn end_drills(client: &Client, patience: Duration) -> Result<(), Error> {
     if restored(client).await?.is_empty() {
         return Ok(());
     }
-    let kind = drill_kind();
-    for drill in drills(client).await? {
-        let home = drill.namespace().unwrap_or_default();
-        let api = Api::<DynamicObject>::namespaced_with(client.clone(), &home, &kind);
-        cancel(&api, &drill.name_any()).await?;
-    }
+    let is_held = |drill: &PartialObjectMeta<DynamicObject>| {
+        drill.finalizers().iter().any(|finalizer| finalizer == DRILL_FINALIZER)
+    };
+    let held: Vec<_> = drills(client).await?.into_iter().filter(is_held).collect();
+    stream::iter(held)
+        .map(|drill| cancel(client, drill.namespace().unwrap_or_default(), drill.name_any()))
+        .buffer_unordered(AT_ONCE)
+        .for_each(|cancelled| async {
+            if let Err(error) = cancelled {
+                warn!(error = chain(&error), "failed to cancel a drill, going on");
+            }
+        })
+        .await;
     info!("waiting for what drills restored to be taken away");
     let namespaces = Api::<Namespace>::all(client.clone());
     let mut left = BTreeSet::new();
@@ -173,14 +190,13 @@ async fn end_drills(client: &Client, patience: Duration) -> Result<(), Error> {
     clippy::disallowed_methods,
     reason = "this is no write of the operator, and of one field that only ever goes one way"
 )]
-async fn cancel(api: &Api<DynamicObject>, name: &str) -> Result<(), Error> {
+async fn cancel(client: &Client, namespace: String, name: String) -> Result<(), Error> {
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, &drill_kind());
     let patch = Patch::Merge(json!({ "spec": { "cancel": true } }));
-    match api.patch(name, &PatchParams::default(), &patch).await {
+    match api.patch(&name, &PatchParams::default(), &patch).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => {
-            Err(Error::Release { kind: "RestoreDrill", name: name.to_owned(), source: Box::new(source) })
-        }
+        Err(source) => Err(Error::Cancel { namespace, name, source: Box::new(source) }),
     }
 }
 
@@ -395,6 +411,8 @@ mod tests {
         drills: BTreeMap<String, Value>,
         /// What drills restored that nobody takes away.
         stuck_drills: Vec<&'static str>,
+        /// Drills that nobody may change.
+        guarded_drills: Vec<&'static str>,
         conflicts_to_come: u32,
         kind_is_gone: bool,
     }
@@ -452,8 +470,11 @@ mod tests {
                 "restoredrills" if self.kind_is_gone => refuse(StatusCode::NOT_FOUND, "NotFound"),
                 "restoredrills" => list(self.drills.values().cloned().collect()),
                 "namespaces" => {
+                    // One that is over has left nothing.
                     let is_there = |(name, drill): &(&String, &Value)| {
-                        drill["spec"]["cancel"] != true || self.stuck_drills.contains(&name.as_str())
+                        let is_over = drill["metadata"]["finalizers"].is_null();
+                        (!is_over && drill["spec"]["cancel"] != true)
+                            || self.stuck_drills.contains(&name.as_str())
                     };
                     let there = self.drills.iter().filter(is_there);
                     let name = |(name, _)| json!({ "metadata": { "name": format!("drill-{name}") } });
@@ -467,6 +488,9 @@ mod tests {
         }
 
         fn patch(&mut self, name: &str, body: &Value) -> Response<Body> {
+            if body.get("spec").is_some() && self.guarded_drills.contains(&name) {
+                return refuse(StatusCode::FORBIDDEN, "Forbidden");
+            }
             if let (Some(drill), Some(spec)) = (self.drills.get_mut(name), body.get("spec")) {
                 assert_eq!(self.replicas, 2, "nobody is there any more to take away what it restored");
                 drill["spec"] = spec.clone();
@@ -528,6 +552,40 @@ mod tests {
 
         assert_eq!(cluster.0.lock().unwrap().drills["by-hand"]["spec"], json!({ "cancel": true }));
         assert_eq!(report.drills, BTreeSet::new(), "what it restored is gone");
+    }
+
+    #[tokio::test]
+    async fn drills_that_are_over_are_left_as_they_are() {
+        let cluster = with_a_drill();
+        let over = json!({
+            "apiVersion": "valv.eu/v1alpha1", "kind": "RestoreDrill",
+            "metadata": { "name": "long-ago", "namespace": "journal-ada" },
+        });
+        cluster.change(|state| drop(state.drills.insert("long-ago".to_owned(), over.clone())));
+
+        run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
+
+        let drills = cluster.0.lock().unwrap().drills.clone();
+        assert_eq!(drills["by-hand"]["spec"], json!({ "cancel": true }));
+        assert_eq!(drills["long-ago"], over);
+    }
+
+    #[tokio::test]
+    async fn a_drill_that_cannot_be_cancelled_keeps_no_operator() {
+        let cluster = with_a_drill();
+        let another = cluster.0.lock().unwrap().drills["by-hand"].clone();
+        cluster.change(|state| {
+            state.drills.insert("guarded".to_owned(), another);
+            state.drills.get_mut("guarded").unwrap()["metadata"]["name"] = json!("guarded");
+            state.guarded_drills = vec!["guarded"];
+        });
+
+        let report = run(&cluster.client(), "valv-system", PATIENCE).await.unwrap();
+
+        let drills = cluster.0.lock().unwrap().drills.clone();
+        assert_eq!(drills["by-hand"]["spec"], json!({ "cancel": true }));
+        assert_eq!(cluster.finalizers("ada"), json!(["example.com/other"]));
+        assert_eq!(report.drills, BTreeSet::from(["drill-guarded".to_owned()]));
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use tracing::{info, warn};
 use valv_crds::{
     BackupPolicy, RestoreDrillStatus,
-    drill::{DrillJob, DrilledBackup, RecordReference},
+    drill::{DrillJob, RecordReference},
 };
 
 use super::{
@@ -209,7 +209,7 @@ async fn write(
         outcome.nothing_to_record = Some("no store was drilled".to_owned());
         return;
     }
-    if !is_the_policys(&name, observed.policy.as_deref(), status.backup.as_ref()) {
+    if !is_the_policys(&name, observed.policy.as_deref(), run.object.spec.store.as_ref(), &status) {
         outcome.nothing_to_record = Some(format!("the store {name} is none of the policy's"));
         return;
     }
@@ -238,10 +238,16 @@ async fn write(
     }
 }
 
-/// Whether a record may lie in the store `name`. One that a backup was restored from was the policy's when that began.
-fn is_the_policys(name: &str, policy: Option<&BackupPolicy>, restored: Option<&DrilledBackup>) -> bool {
+/// Whether a record may lie in the store `name`. One whose turn it was, or that a backup was restored from, was the
+/// policy's then; one that somebody `named` need not have been.
+fn is_the_policys(
+    name: &str,
+    policy: Option<&BackupPolicy>,
+    named: Option<&String>,
+    status: &RestoreDrillStatus,
+) -> bool {
     let names = |policy: &BackupPolicy| policy.spec.stores.iter().any(|store| store == name);
-    restored.is_some() || policy.is_none_or(names)
+    status.backup.is_some() || named.is_none() || policy.is_some_and(names)
 }
 
 /// The archive, as the tenant says; once that is gone, as the manifest's place says.
@@ -332,13 +338,21 @@ mod tests {
             },
         }))
         .unwrap();
-        let restored: DrilledBackup =
-            serde_json::from_value(json!({ "slot": "20261122T010000Z", "store": "oslo" })).unwrap();
+        let none = RestoreDrillStatus::default();
+        let restored: RestoreDrillStatus = serde_json::from_value(json!({
+            "backup": { "slot": "20261122T010000Z", "store": "oslo" }, "conditions": [],
+        }))
+        .unwrap();
+        let oslo = "oslo".to_owned();
 
-        assert!(is_the_policys("helsinki", Some(&policy), None));
-        assert!(!is_the_policys("oslo", Some(&policy), None), "somebody named it in spec.store");
-        assert!(is_the_policys("oslo", Some(&policy), Some(&restored)), "the policy named it then");
-        assert!(is_the_policys("oslo", None, None), "nobody knows");
+        assert!(is_the_policys("helsinki", Some(&policy), None, &none));
+        assert!(is_the_policys("helsinki", Some(&policy), Some(&"helsinki".to_owned()), &none));
+        assert!(!is_the_policys("oslo", Some(&policy), Some(&oslo), &none), "it never was the policy's");
+        assert!(!is_the_policys("oslo", None, Some(&oslo), &none), "nobody knows");
+        assert!(is_the_policys("oslo", Some(&policy), Some(&oslo), &restored), "the policy named it then");
+        for policy in [Some(&policy), None] {
+            assert!(is_the_policys("oslo", policy, None, &none), "it was its turn then");
+        }
     }
 
     #[tokio::test]

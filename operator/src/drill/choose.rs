@@ -104,11 +104,17 @@ fn lot(drill: Slot, count: usize) -> usize {
 }
 
 /// The store from which a drill restores: the one that it names, or the policy's in turn, after that of the newest
-/// drill before.
-pub fn store(drill: &RestoreDrill, policy: &BackupPolicy, before: Option<&str>) -> Option<String> {
-    if let Some(chosen) = drill.status.as_ref().and_then(|status| status.backup.as_ref()) {
-        return Some(chosen.store.clone());
+/// drill before. Of one that ended, the one that it looked in last, whatever the policy has become: there its record lies.
+pub fn store(drill: &RestoreDrill, policy: Option<&BackupPolicy>, before: Option<&str>) -> Option<String> {
+    if let Some(status) = &drill.status {
+        if let Some(chosen) = &status.backup {
+            return Some(chosen.store.clone());
+        }
+        if status.ended.is_some() {
+            return status.store.clone();
+        }
     }
+    let policy = policy?;
     if let Some(named) = &drill.spec.store {
         return Some(named.clone());
     }
@@ -184,13 +190,23 @@ mod tests {
             },
         }))
         .unwrap();
+        let policy = Some(&policy);
         let mut drill = RestoreDrill::new("a", valv_crds::RestoreDrillSpec::default());
 
-        assert_eq!(store(&drill, &policy, None).as_deref(), Some("helsinki"));
-        assert_eq!(store(&drill, &policy, Some("helsinki")).as_deref(), Some("frankfurt"));
-        assert_eq!(store(&drill, &policy, Some("frankfurt")).as_deref(), Some("helsinki"));
-        assert_eq!(store(&drill, &policy, Some("gone")).as_deref(), Some("helsinki"));
+        assert_eq!(store(&drill, policy, None).as_deref(), Some("helsinki"));
+        assert_eq!(store(&drill, policy, Some("helsinki")).as_deref(), Some("frankfurt"));
+        assert_eq!(store(&drill, policy, Some("frankfurt")).as_deref(), Some("helsinki"));
+        assert_eq!(store(&drill, policy, Some("gone")).as_deref(), Some("helsinki"));
+        assert_eq!(store(&drill, None, Some("helsinki")), None);
+        // Its record lies where it looked, whosever turn it is since, and whatever became of the policy.
+        drill.status = serde_json::from_value(serde_json::json!({
+            "store": "helsinki", "ended": "2026-11-22T06:00:00Z", "conditions": [],
+        }))
+        .unwrap();
+        assert_eq!(store(&drill, policy, Some("helsinki")).as_deref(), Some("helsinki"));
+        assert_eq!(store(&drill, None, Some("helsinki")).as_deref(), Some("helsinki"));
+        drill.status = None;
         drill.spec.store = Some("elsewhere".into());
-        assert_eq!(store(&drill, &policy, Some("helsinki")).as_deref(), Some("elsewhere"));
+        assert_eq!(store(&drill, policy, Some("helsinki")).as_deref(), Some("elsewhere"));
     }
 }

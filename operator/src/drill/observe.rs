@@ -6,10 +6,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::ReplicaSet,
-    core::v1::{ConfigMap, Namespace, Secret},
-    storage::v1::StorageClass,
+use k8s_openapi::{
+    api::{
+        apps::v1::ReplicaSet,
+        core::v1::{ConfigMap, Namespace, Secret},
+        storage::v1::StorageClass,
+    },
+    apimachinery::pkg::apis::meta::v1::FieldsV1,
 };
 use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject, runtime::reflector::ObjectRef};
 use serde_json::Value;
@@ -196,7 +199,8 @@ async fn look(run: &Run, context: &Context, now: Timestamp, observed: &mut Obser
     if observed.namespace == NamespaceSeen::Ours {
         inside(run, subject, context, observed).await?;
     }
-    if observed.key.is_some() && status.jobs.iter().all(|job| job.name != RESTORE) {
+    let has_key = observed.key.as_ref().is_some_and(has_identity);
+    if has_key && status.jobs.iter().all(|job| job.name != RESTORE) {
         observed.room = turn(run, context, now);
     }
     if observed.chosen.is_none() && run.is_held() {
@@ -256,10 +260,7 @@ fn others(run: &Run, context: &Context, observed: &mut Observed) {
         .filter_map(|other| Some((order(other), other.status.as_ref()?.backup.as_ref()?.store.clone())))
         .max_by(|one, other| one.0.cmp(&other.0));
     let last = last.map(|(_, store)| store);
-    observed.store_name = match &observed.policy {
-        Some(policy) => choose::store(&run.object, policy, last.as_deref()),
-        None => run.status().backup.map(|backup| backup.store),
-    };
+    observed.store_name = choose::store(&run.object, observed.policy.as_deref(), last.as_deref());
 }
 
 /// The drill's namespace: what the cache shows as absent may be somebody else's, or not be shown yet.
@@ -308,6 +309,17 @@ async fn secrets(subject: &Subject, context: &Context, observed: &mut Observed) 
     }
     observed.key = cluster.metadata(&Key::new(Kind::Secret, names::KEY_SECRET), &subject.into).await?;
     Ok(Access::Granted)
+}
+
+/// Whether the Secret `key` has the one key that is asked for in it, as the API server noted of who wrote which fields: what
+/// it is nobody looks at. Where nothing is noted it is believed.
+pub fn has_identity(key: &DynamicObject) -> bool {
+    let mut noted = key.managed_fields().iter().filter_map(|entry| entry.fields_v1.as_ref()).peekable();
+    let is_noted = |fields: &FieldsV1| {
+        let field = format!("f:{}", names::KEY_FILE);
+        ["f:data", "f:stringData"].iter().any(|part| fields.0[part].get(&field).is_some())
+    };
+    noted.peek().is_none() || noted.any(is_noted)
 }
 
 /// What is in the drill's namespace, and what of the tenant's is copied there.

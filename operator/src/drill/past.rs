@@ -74,7 +74,7 @@ pub fn past<'a>(
 /// backup, which settles the others with it, and the newest that had no backup.
 fn failed(all: &[LastDrill]) -> Vec<LastDrill> {
     let mut standing: BTreeMap<(&Option<String>, bool), &LastDrill> = BTreeMap::new();
-    for (place, drill) in all.iter().enumerate().filter(|(_, drill)| !has_passed(drill)) {
+    for (place, drill) in all.iter().enumerate().filter(|(_, drill)| has_failed(drill)) {
         let mut later = all.iter().skip(place + 1);
         if later.any(|later| has_passed(later) && settles(later, drill)) {
             continue;
@@ -124,15 +124,30 @@ fn has_passed(drill: &LastDrill) -> bool {
     drill.passed == "True"
 }
 
+/// Whether it failed, and that is somebody's trouble. That the store has none of the slot that somebody named is not: what
+/// should be there, and is not, has another reason.
+fn has_failed(drill: &LastDrill) -> bool {
+    let is_mistyped =
+        matches!(drill.choice, Some(Choice::Of(_))) && drill.reason == format!("{:?}", DrillReason::NoBackup);
+    !has_passed(drill) && !is_mistyped
+}
+
 /// Whether `later`, which passed, says that what `failed` found is over: it restored the same or a newer backup from the
-/// same store. Of one that failed before it had a backup only the newest says that it is over: that one could be had.
+/// same store. Of one that found no backup, or commits gone, only the newest says that it is over: that one could be had. Of
+/// any other that failed before it had a backup each that is due does, whatever the policy picks: it came further.
 fn settles(later: &LastDrill, failed: &LastDrill) -> bool {
     let is_from_there = failed.store.is_none() || later.store == failed.store;
     is_from_there
         && match failed.backup {
             Some(slot) => later.backup >= Some(slot),
-            None => later.choice == Some(Choice::Newest),
+            None if found_none(&failed.reason) => later.choice == Some(Choice::Newest),
+            None => was_due(later.choice),
         }
+}
+
+/// Whether it is the store's backups themselves that a drill did not find.
+fn found_none(reason: &str) -> bool {
+    [DrillReason::NoBackup, DrillReason::CatalogueRolledBack].iter().any(|none| format!("{none:?}") == reason)
 }
 
 /// Whether a drill of this choice is one of those that are due. A backup that somebody named may be one that is known to
@@ -302,6 +317,38 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_failed_before_it_had_a_backup_is_settled_by_any_that_is_due() {
+        for reason in ["StoreUnavailable", "DeadlineExceeded", "CannotRestore", "KeyMissing"] {
+            let failed = from("helsinki", past_drill("failed", 8, None, "False", reason));
+            let by_hand = named(past_drill("by-hand", 9, Some(9), "True", "AsAsked"));
+            let elsewhere = from("frankfurt", past_drill("elsewhere", 10, Some(10), "True", "AsAsked"));
+            // Of a policy that never picks the newest.
+            let mut random = past_drill("random", 15, Some(3), "True", "AsAsked");
+            random.spec.backup = Choice::Random;
+            let before = [&failed, &by_hand, &elsewhere];
+
+            assert_eq!(names(&past(before.into_iter(), None))[1], Some("failed"), "{reason}");
+            let after = before.into_iter().chain([&random]);
+            assert_eq!(names(&past(after, None))[1], None, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_slot_that_was_named_and_is_not_there_fails_nobody() {
+        let mistyped = |reason: &str| {
+            let mut drill = from("helsinki", past_drill("mistyped", 8, None, "False", reason));
+            drill.spec.backup = Choice::Of(slot(7));
+            drill
+        };
+        let of = |drill: &RestoreDrill| past([drill].into_iter(), None).failed.len();
+
+        assert_eq!(of(&mistyped("NoBackup")), 0);
+        // One that a Backup names was taken away.
+        assert_eq!(of(&mistyped("CatalogueRolledBack")), 1);
+        assert_eq!(of(&past_drill("newest", 8, None, "False", "NoBackup")), 1);
+    }
+
+    #[test]
     fn failures_are_remembered_by_store_and_a_younger_one_without_a_backup_hides_none() {
         let segment = past_drill("segment", 15, Some(15), "False", "SegmentMissing");
         let random = past_drill("random", 16, Some(3), "False", "Corrupt");
@@ -362,6 +409,7 @@ pub(crate) mod tests {
             "DeadlineExceeded",
             "ArchiveTaken",
             "VolumesKept",
+            "NotReached",
         ];
         for reason in none {
             let lacked = past_drill("lacked", 8, None, "False", reason);

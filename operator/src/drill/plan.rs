@@ -62,6 +62,9 @@ const STAYS_READY: SignedDuration = SignedDuration::from_secs(10);
 /// How long the record is tried before what was restored is taken away all the same.
 const RECORD_FIRST: SignedDuration = SignedDuration::from_mins(5);
 
+/// The same of a drill that somebody stops: who uninstalls the operator does not wait for longer than two minutes.
+const RECORD_BEFORE_STOP: SignedDuration = SignedDuration::from_secs(30);
+
 /// How long the record is tried every few seconds. After that its store is away for long, or for good.
 const RECORD_SOON: SignedDuration = SignedDuration::from_hours(1);
 
@@ -578,6 +581,15 @@ fn restores(
             let wait = if is_soon { WHILE_RUNNING } else { WHILE_WAITING };
             return Plan { apply: ground, look_again_after: Some(wait), ..waits };
         };
+        // A pod would wait for what is not in it, and hold the place of a tenant.
+        if !observe::has_identity(key) {
+            let message = format!(
+                "the Secret {KEY_SECRET} in {} has no key {KEY_FILE}: delete it, and make it anew: {}",
+                subject.into,
+                bring_key(subject)
+            );
+            return Plan { apply: ground, ..Plan::waits(DrillReason::KeyMissing, message, Begun::Yes) };
+        }
         if let Room::Full(others) = observed.room {
             let message = format!("the key is there; {}", full(others, settings));
             return Plan { apply: ground, ..Plan::waits(DrillReason::NotReached, message, Begun::Yes) };
@@ -805,7 +817,8 @@ fn closes(run: &Run, subject: &Subject, observed: &Observed, settings: &Settings
         plan.record = Record::Now;
     }
     // Records of patients do not lie about because a store does not answer.
-    let is_time = is_recorded || waited > RECORD_FIRST || run.is_deleted();
+    let is_stopped = run.object.spec.cancel && waited > RECORD_BEFORE_STOP;
+    let is_time = is_recorded || is_stopped || waited > RECORD_FIRST || run.is_deleted();
     // And what opens backups not for as much as the record takes.
     let is_time = |left: &&teardown::Left| is_time || !left.secrets.is_empty();
     let left = observed.left.as_ref().filter(|_| !is_torn_down);

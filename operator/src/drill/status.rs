@@ -258,9 +258,9 @@ fn passed(status: &RestoreDrillStatus, observed: &Observed, ending: &Ending) -> 
         let message = "what it was judged by cannot be read any more: drill again";
         return Said::no(kind, DrillReason::NotReached, message);
     };
-    if let Some(changed) = verdicts::changed(&judged, policy) {
+    if let Some(changed) = verdicts::changed(&judged, policy, observed.tenant.as_ref()) {
         let message = format!(
-            "{changed} is asked otherwise by the policy than when this drill began, which it passed: drill again"
+            "{changed} is asked otherwise by the policy, or by the tenant's spec, than when this drill began, which it passed: drill again"
         );
         return Said::no(kind, DrillReason::NotReached, message);
     }

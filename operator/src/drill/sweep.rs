@@ -3,9 +3,9 @@
 //! The finalizer keeps a drill until nothing of it is left; but a finalizer can be taken off by hand, and a cluster
 //! can be put back from a backup of its etcd. Records of patients must not lie about then.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use kube::{ResourceExt, core::DynamicObject, runtime::reflector::Store};
+use kube::{Resource, ResourceExt, core::DynamicObject, runtime::reflector::Store};
 use tokio::time::sleep;
 use tracing::{info, warn};
 use valv_crds::{
@@ -55,37 +55,41 @@ pub fn orphans(cache: &Cache, drills: &Store<GuardedDrill>) -> Vec<Arc<DynamicOb
         return vec![];
     }
     let drills = drills.state();
-    let known: Vec<Known> = drills
-        .iter()
-        .map(|drill| match &drill.0 {
-            Ok(drill) => Known {
-                uid: drill.uid(),
-                into: check::subject(drill).ok().map(|subject| subject.into),
-                is_over: check::is_over(drill),
-            },
+    let standing = Standing::of(drills.iter().map(AsRef::as_ref));
+    namespaces.into_iter().filter(|namespace| is_orphan(namespace, &standing)).collect()
+}
+
+/// The drills that are not over, which take away what they restored themselves. There may be very many that are.
+#[derive(Default)]
+struct Standing<'a> {
+    uids: HashSet<&'a str>,
+    /// The namespaces into which they restore.
+    into: HashSet<String>,
+}
+
+impl<'a> Standing<'a> {
+    fn of(drills: impl Iterator<Item = &'a GuardedDrill>) -> Self {
+        let mut standing = Self::default();
+        for drill in drills {
             // One that cannot be read is there: what it restored is left alone.
-            Err(_) => Known { uid: drill.uid(), into: None, is_over: false },
-        })
-        .collect();
-    namespaces.into_iter().filter(|namespace| is_orphan(namespace, known.iter().cloned())).collect()
+            let read = drill.0.as_ref().ok();
+            if read.is_some_and(check::is_over) {
+                continue;
+            }
+            standing.uids.extend(drill.meta().uid.as_deref());
+            let subject = read.and_then(|drill| check::subject(drill).ok());
+            standing.into.extend(subject.map(|subject| subject.into));
+        }
+        standing
+    }
 }
 
-/// What is known of a drill.
-#[derive(Clone)]
-struct Known {
-    uid: Option<String>,
-    into: Option<String>,
-    is_over: bool,
-}
-
-/// Whether nobody else takes `namespace` away: none of `drills`, by the UID in its label or by its name, is its own. One
-/// without that label had it taken off: a namespace of that name with a tenant's label was made by Valv.
-fn is_orphan(namespace: &DynamicObject, drills: impl Iterator<Item = Known>) -> bool {
-    let (owner, name) = (namespace.labels().get(DRILL_LABEL), namespace.name_any());
-    let is_own = |drill: &Known| {
-        (owner.is_some() && drill.uid.as_ref() == owner) || drill.into.as_ref() == Some(&name)
-    };
-    drills.filter(is_own).all(|drill| drill.is_over)
+/// Whether nobody else takes `namespace` away: it belongs to none of those that are `standing`, by the UID in its label or
+/// by its name. One without that label had it taken off: a namespace of that name with a tenant's label was made by Valv.
+fn is_orphan(namespace: &DynamicObject, standing: &Standing<'_>) -> bool {
+    let owner = namespace.labels().get(DRILL_LABEL);
+    let has_owner = owner.is_some_and(|owner| standing.uids.contains(owner.as_str()));
+    !has_owner && !standing.into.contains(&namespace.name_any())
 }
 
 async fn take_away(namespace: &DynamicObject, context: &Context) -> Result<(), Error> {
@@ -127,16 +131,56 @@ mod tests {
         serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } })).unwrap()
     }
 
+    /// A drill with this UID.
+    fn drill(uid: &str) -> GuardedDrill {
+        let mut drill = check::tests::drill("journal-ada", uid, json!({}));
+        drill.metadata.uid = Some(uid.to_owned());
+        serde_json::from_value(json!(drill)).unwrap()
+    }
+
+    /// One that has left nothing.
+    fn over(uid: &str) -> GuardedDrill {
+        let mut drill = drill(uid).0.unwrap();
+        let said = |kind: &str| {
+            json!({ "type": kind, "status": "True", "reason": "AsAsked", "message": "",
+                "lastTransitionTime": "2026-11-22T09:30:05Z" })
+        };
+        drill.status = serde_json::from_value(json!({
+            "ended": "2026-11-22T09:30:05Z", "conditions": [said("TornDown"), said("Recorded")],
+        }))
+        .unwrap();
+        serde_json::from_value(json!(drill)).unwrap()
+    }
+
+    #[test]
+    fn drills_that_are_over_are_not_looked_at_again_for_every_namespace() {
+        let mut drills: Vec<_> = (1..1000).map(|number| over(&format!("{number:016}"))).collect();
+        drills.push(drill("0000000000000000"));
+
+        let standing = Standing::of(drills.iter());
+
+        assert_eq!(standing.uids, HashSet::from(["0000000000000000"]));
+        assert_eq!(standing.into, HashSet::from(["drill-ada-0000000000000000".to_owned()]));
+    }
+
+    #[test]
+    fn what_a_drill_that_cannot_be_read_restored_is_left_alone() {
+        let mut unreadable = json!(check::tests::drill("journal-ada", "by-hand", json!({})));
+        unreadable["metadata"]["uid"] = json!("a");
+        unreadable["spec"] = json!({ "backup": 7 });
+        let drill: GuardedDrill = serde_json::from_value(unreadable).unwrap();
+        assert!(drill.0.is_err());
+        let standing = Standing::of(std::iter::once(&drill));
+
+        assert!(!is_orphan(&namespace("drill-ada-a", Some("a")), &standing));
+        assert!(is_orphan(&namespace("drill-ada-b", Some("b")), &standing));
+    }
+
     #[test]
     fn only_what_no_drill_will_take_away_is_an_orphan() {
-        let known = |uid: &str, is_over: bool| Known {
-            uid: Some(uid.to_owned()),
-            into: Some(format!("drill-ada-{uid}")),
-            is_over,
-        };
-        let orphan = |name: &str, drill: Option<&str>| {
-            is_orphan(&namespace(name, drill), [known("a", false), known("b", true)].into_iter())
-        };
+        let drills = [drill("a"), over("b")];
+        let standing = Standing::of(drills.iter());
+        let orphan = |name: &str, drill: Option<&str>| is_orphan(&namespace(name, drill), &standing);
 
         assert!(!orphan("drill-ada-a", Some("a")));
         assert!(orphan("drill-ada-b", Some("b")));

@@ -6,7 +6,10 @@ use valv_crds::{
 };
 
 use super::objects;
-use crate::agent::drill_file::{Judge, Question};
+use crate::{
+    agent::drill_file::{Judge, Question},
+    tenant::check::Tenant,
+};
 
 /// A verdict of the operator's own.
 pub fn verdict(check: Check, outcome: Outcome, reason: DrillReason, message: impl Into<String>) -> Verdict {
@@ -84,9 +87,14 @@ pub fn missing(verdicts: &[Verdict], policy: Option<&BackupPolicy>) -> Option<St
     built_in.chain(own).next()
 }
 
-/// What `policy` asks now otherwise than `judged` was asked when the drill began: the answer is to another question. What it
-/// asks anew has no answer at all; one that is gone asks nothing.
-pub fn changed(judged: &Judge, policy: Option<&BackupPolicy>) -> Option<String> {
+/// What `policy` and `tenant` ask now otherwise than `judged` was asked when the drill began: the answer is to another
+/// question. What the policy asks anew has no answer at all; one that is gone asks nothing.
+pub fn changed(judged: &Judge, policy: Option<&BackupPolicy>, tenant: Option<&Tenant>) -> Option<String> {
+    let attachments = tenant.and_then(|tenant| tenant.attachments.as_ref());
+    let inventory = attachments.and_then(|attachments| attachments.inventory_sql.as_ref());
+    if inventory.is_some() && inventory != judged.inventory_sql.as_ref() {
+        return Some(Check::Attachments.verdict_name());
+    }
     let (asked, row_counts) = objects::questions(Some(policy?));
     let is_another =
         |now: &&Question| judged.checks.iter().any(|then| then.name == now.name && then.sql != now.sql);

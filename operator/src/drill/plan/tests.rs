@@ -582,6 +582,22 @@ fn a_question_that_the_policy_asks_otherwise_meanwhile_is_no_pass() {
 }
 
 #[test]
+fn an_inventory_of_attachments_that_is_asked_otherwise_meanwhile_is_no_pass() {
+    let another = Some("SELECT path, sha256 FROM attachment WHERE NOT draft".to_owned());
+    for (inventory, passed) in [(another, ("False", "NotReached")), (None, ("True", "AsAsked"))] {
+        let mut world = World::judged(&judged_well());
+        let tenant = world.observed.tenant.as_mut().unwrap();
+        let mut object = tenant.object.as_ref().clone();
+        object.spec.attachments.as_mut().unwrap().inventory_sql = inventory;
+        tenant.object = Arc::new(object);
+
+        let world = ended_well(world);
+
+        assert_eq!(world.passed(), (passed.0.into(), passed.1.into()));
+    }
+}
+
+#[test]
 fn a_verdict_that_failed_and_was_left_already_is_not_cancelled_away() {
     let stops: [fn(&mut World); 2] = [
         |world| world.drill.spec.cancel = true,
@@ -653,6 +669,33 @@ fn a_key_without_its_key_is_waited_past_and_told() {
     let begun = waiting(json!({ "running": { "startedAt": "2026-11-22T09:32:00Z" } }));
     put(&mut world.observed.objects, Kind::Pod, "restore-x", begun);
     assert!(message(&mut world).ends_with("is being restored"));
+}
+
+#[test]
+fn a_key_that_is_seen_to_be_without_its_key_takes_no_room() {
+    let mut world = World::new();
+    world.look();
+    let bring = |world: &mut World, fields: Value| {
+        world.bring_key();
+        let mut key = json!(world.observed.key.as_ref().unwrap());
+        key["metadata"]["managedFields"][0]["fieldsV1"] = fields;
+        world.observed.key = Some(serde_json::from_value(key).unwrap());
+        world.look();
+    };
+
+    for fields in [json!({ "f:data": { ".": {}, "f:key.txt": {} }, "f:type": {} }), json!({ "f:type": {} })] {
+        bring(&mut world, fields);
+
+        assert!(!world.has(Kind::Job, RESTORE) && !check::works(&world.drill, world.now));
+        assert_eq!(world.passed(), ("Unknown".into(), "KeyMissing".into()));
+        let conditions = world.drill.status.as_ref().unwrap().conditions.clone();
+        let said = conditions.into_iter().find(|condition| condition.type_ == "Passed").unwrap().message;
+        assert!(said.contains("has no key identity") && said.contains("--from-file=identity=FILE"), "{said}");
+    }
+    assert_eq!(world.drill.status.as_ref().unwrap().key_came, None);
+
+    bring(&mut world, json!({ "f:data": { ".": {}, "f:identity": {} }, "f:type": {} }));
+    assert!(world.has(Kind::Job, RESTORE) && check::works(&world.drill, world.now));
 }
 
 #[test]
@@ -846,6 +889,22 @@ fn the_record_is_written_before_anything_is_torn_down_but_not_waited_for_for_eve
     // A store that is gone for good is not asked every few seconds for ever.
     world.now = at("2026-11-22T11:00:00Z");
     assert_eq!((world.plan().record, world.plan().look_again_after), (Record::Now, Some(WHILE_IN_VAIN)));
+}
+
+#[test]
+fn a_drill_that_is_cancelled_waits_half_a_minute_for_its_record_and_no_more() {
+    let mut world = World::restored(&failing(restored_well(), "Segments", "SegmentDiffers"));
+    world.observed.left = Some(Left { namespace: NamespaceSeen::Ours, ..Left::default() });
+    world.now += Duration::from_secs(31);
+    assert!(world.plan().teardown.is_none(), "nobody stops it");
+
+    world.drill.spec.cancel = true;
+
+    let plan = world.plan();
+    assert!(matches!(plan.teardown, Some(Next::Deletes { .. })));
+    assert_eq!(plan.record, Record::Now, "it is tried on");
+    world.now -= Duration::from_secs(2);
+    assert!(world.plan().teardown.is_none());
 }
 
 #[test]
