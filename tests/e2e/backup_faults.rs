@@ -15,7 +15,6 @@ use harness::protected::{BACKED_UP, Protected};
 use harness::{Seen, eventually, kind, run};
 use serde_json::json;
 use valv_crds::backup::{BackupCondition, BackupReason};
-use valv_crds::slot::drill_namespace;
 
 use crate::drill_store_faults::running;
 use crate::store_faults::bring;
@@ -65,8 +64,7 @@ fn a_node_that_loses_power_in_the_middle_of_a_backup_or_a_drill_leaves_nothing_h
         goes_on(&protected, &proxy, &name, 1).await.context("a backup")?;
 
         let name = drilled.drill(json!({})).await?;
-        let uid = drilled.object(&name).await?["metadata"]["uid"].as_str().context("a UID")?.to_owned();
-        let into = drill_namespace(&drilled.protected.tenant.name, &uid);
+        let into = drilled.namespace_of(&name).await?;
         let (_, uid) = running(test, &into, "judge").await?;
         PodProcess::find(&uid, "judge").context("it judges")?;
         let ended = cut_power()?;

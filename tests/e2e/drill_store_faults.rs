@@ -17,7 +17,6 @@ use harness::{Seen, Test, eventually, kind, proxy, run};
 use serde_json::{Value, json};
 use valv_crds::condition::{ConditionType, Reason};
 use valv_crds::drill::{DrillCondition, DrillReason};
-use valv_crds::slot::drill_namespace;
 
 use crate::store_faults::hurried;
 
@@ -71,8 +70,8 @@ async fn fails(test: &Test, fault: Fault, reason: DrillReason) -> Result<Option<
 
     let name = world.drill(json!({})).await?;
     // The operator has chosen by then: what the store does from now on is done to the agent.
-    let into = namespace_of(&world, &name).await?;
-    is_there(test, &into, "restore").await?;
+    let into = world.namespace_of(&name).await?;
+    world.is_there(kind::JOB, &into, "restore").await?;
     proxy.set(fault);
     world.says(&name, DrillCondition::Passed, "False", reason).await.with_context(|| format!("{fault:?}"))?;
 
@@ -93,8 +92,8 @@ fn a_record_that_cannot_be_put_is_put_as_soon_as_it_can() {
         let Some((world, proxy)) = bring(test, json!({}), 2).await? else { return Ok(()) };
 
         let name = world.drill(json!({})).await?;
-        let into = namespace_of(&world, &name).await?;
-        is_there(test, &into, "judge").await?;
+        let into = world.namespace_of(&name).await?;
+        world.is_there(kind::JOB, &into, "judge").await?;
         // All was read by then.
         proxy.set(Fault::Unreachable);
         let said = world.says(&name, DrillCondition::Recorded, "False", DrillReason::RecordFailed).await?;
@@ -132,8 +131,8 @@ fn what_keeps_a_drill_from_being_torn_down_is_told_until_it_is() {
         let admin = &test.world.admin;
 
         let name = world.drill(json!({})).await?;
-        let into = namespace_of(&world, &name).await?;
-        is_there(test, &into, "judge").await?;
+        let into = world.namespace_of(&name).await?;
+        world.is_there(kind::JOB, &into, "judge").await?;
         let held =
             json!({ "metadata": { "finalizers": ["example.org/held", "kubernetes.io/pvc-protection"] } });
         let claims = admin.list(kind::PERSISTENT_VOLUME_CLAIM, &into, "").await?;
@@ -162,8 +161,8 @@ fn an_agent_that_is_killed_ends_its_drill_which_leaves_nothing_and_the_next_one_
         let mut said = vec![];
         for (job, how) in [("restore", "killed"), ("restore", "drained"), ("judge", "killed")] {
             let name = world.drill(json!({})).await?;
-            let into = namespace_of(&world, &name).await?;
-            is_there(test, &into, job).await?;
+            let into = world.namespace_of(&name).await?;
+            world.is_there(kind::JOB, &into, job).await?;
             // So that it is in the middle: the operator has chosen, and what the agent reads does not come.
             let fault = if job == "restore" { Fault::ReadsHeldAfter { reads: 2 } } else { Fault::None };
             proxy.set(fault);
@@ -188,21 +187,6 @@ fn an_agent_that_is_killed_ends_its_drill_which_leaves_nothing_and_the_next_one_
         test.measured(said.join("; "));
         Ok(())
     });
-}
-
-async fn namespace_of(world: &Drilled<'_>, name: &str) -> Result<String> {
-    let object = world.object(name).await?;
-    let uid = object["metadata"]["uid"].as_str().context("it has a UID")?;
-    Ok(drill_namespace(&world.protected.tenant.name, uid))
-}
-
-/// Waits until a drill has a Job of this name.
-async fn is_there(test: &Test, into: &str, job: &str) -> Result<()> {
-    eventually(format!("there is a Job {job}"), DRILLED, async || {
-        let job = test.world.admin.find(kind::JOB, into, job).await?;
-        Ok(Seen::when(job.map(drop), "there is none"))
-    })
-    .await
 }
 
 /// Waits until a drill's Job has a pod that runs: its name and its UID.

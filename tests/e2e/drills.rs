@@ -10,6 +10,7 @@ use age::secrecy::ExposeSecret;
 use age::x25519;
 use anyhow::{Context, Result, ensure};
 use harness::actor::{Change, Grace};
+use harness::saying::says;
 use harness::store::{BackupStore, stores};
 use harness::test::unique;
 use harness::{Seen, Tenant, Test, eventually, kind, run};
@@ -273,17 +274,10 @@ impl<'a> World<'a> {
         });
         let admin = &self.test.world.admin;
         admin.create(kind::BACKUP, &self.tenant.namespace, object).await?;
-        let complete = format!("{:?}", BackupCondition::Complete);
-        let committed = format!("{:?}", BackupReason::Committed);
-        let backup = eventually("it is backed up", BACKED_UP, async || {
-            let backup = admin.get(kind::BACKUP, &self.tenant.namespace, &name).await?;
-            let said = condition(&backup, &complete);
-            Ok(match said["status"] == "True" && said["reason"] == committed.as_str() {
-                true => Seen::Yes(backup),
-                false => Seen::NotYet(said.to_string()),
-            })
-        })
-        .await?;
+        let look = async || admin.get(kind::BACKUP, &self.tenant.namespace, &name).await;
+        let complete = (BackupCondition::Complete, "True", BackupReason::Committed);
+        says(&name, complete, BACKED_UP, &look).await?;
+        let backup = look().await?;
         let status = &backup["status"];
         let slot = status["slot"].as_str().context("it has a slot")?;
         let attempt = status["attempt"]["id"].as_str().context("it has an attempt")?;
@@ -358,22 +352,8 @@ impl<'a> World<'a> {
         status: &str,
         reason: DrillReason,
     ) -> Result<String> {
-        let (kind, wanted) = (format!("{kind:?}"), format!("{reason:?}"));
-        eventually(format!("{name} says {kind} {status} {wanted}"), DRILLED, async || {
-            let object = self.object_of(tenant, name).await?;
-            let said = condition(&object, &kind);
-            Ok(match said["status"] == status && said["reason"] == wanted.as_str() {
-                true => Seen::Yes(said["message"].as_str().unwrap_or_default().to_owned()),
-                false => Seen::NotYet(object["status"].to_string()),
-            })
-        })
-        .await
+        says(name, (kind, status, reason), DRILLED, async || self.object_of(tenant, name).await).await
     }
-}
-
-fn condition(object: &Value, kind: &str) -> Value {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|said| said["type"] == kind).unwrap_or_default()
 }
 
 /// A Secret with an age identity.

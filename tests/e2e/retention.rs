@@ -10,6 +10,7 @@ use age::x25519;
 use anyhow::{Context, Result, ensure};
 use faults::Fault;
 use harness::actor::Change;
+use harness::saying::says;
 use harness::store::{BackupStore, stores};
 use harness::test::unique;
 use harness::{Seen, Tenant, Test, eventually, kind, proxy, run};
@@ -339,16 +340,7 @@ impl<'a> World<'a> {
         status: &str,
         reason: BackupReason,
     ) -> Result<()> {
-        let (kind, wanted) = (format!("{condition:?}"), format!("{reason:?}"));
-        eventually(format!("{name} says {kind} {status} {wanted}"), COPIED, async || {
-            let object = self.backup(name).await?;
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let said = conditions.iter().find(|said| said["type"] == kind.as_str());
-            let is_so =
-                said.is_some_and(|said| said["status"] == status && said["reason"] == wanted.as_str());
-            Ok(Seen::when(is_so.then_some(()), object["status"].to_string()))
-        })
-        .await
+        says(name, (condition, status, reason), COPIED, async || self.backup(name).await).await.map(drop)
     }
 
     /// Puts a copy of the backup of `slot` into `archive`, as if it had been made at `old`: with a manifest that fits, and

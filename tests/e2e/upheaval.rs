@@ -16,7 +16,6 @@ use valv_cluster::BUCKET;
 use valv_cluster::s3::{Method, Request};
 use valv_crds::drill::{DrillCondition, DrillReason};
 use valv_crds::reference::FINALIZER;
-use valv_crds::slot::drill_namespace;
 
 /// What the issue asks for: how long nothing may be written after a restart.
 const QUIET: Duration = Duration::from_secs(60);
@@ -37,8 +36,7 @@ fn a_drill_whose_operator_is_killed_at_any_step_is_finished_by_the_next() {
         world.back_up().await?;
         test.alone().await?;
         let name = world.drill(json!({})).await?;
-        let uid = world.object(&name).await?["metadata"]["uid"].as_str().context("a UID")?.to_owned();
-        let into = drill_namespace(&world.protected.tenant.name, &uid);
+        let into = world.namespace_of(&name).await?;
         let operator = test.operator();
         let steps = [
             (kind::NAMESPACE, "", into.as_str()),
@@ -47,11 +45,7 @@ fn a_drill_whose_operator_is_killed_at_any_step_is_finished_by_the_next() {
             (kind::DEPLOYMENT, into.as_str(), "journal"),
         ];
         for (kind, namespace, of) in steps {
-            eventually(format!("there is a {} {of}", kind.name), Duration::from_secs(180), async || {
-                let found = test.world.admin.find(kind, namespace, of).await?;
-                Ok(Seen::when(found.map(drop), "there is none"))
-            })
-            .await?;
+            world.is_there(kind, namespace, of).await?;
             kill_the_leader(test).await?;
         }
         world.says(&name, DrillCondition::Passed, "True", DrillReason::AsAsked).await?;
@@ -80,16 +74,10 @@ fn of_two_operators_at_once_a_drill_has_one_verdict() {
         let operator = test.operator();
         let leader = operator.is_ready().await?;
         let pod = test.world.admin.get(kind::POD, NAMESPACE, &leader.pod).await?;
-        let process =
-            PodProcess::find(pod["metadata"]["uid"].as_str().context("a pod has a UID")?, "operator")?;
+        let process = process_of(&pod)?;
         let name = world.drill(json!({})).await?;
-        let uid = world.object(&name).await?["metadata"]["uid"].as_str().context("a UID")?.to_owned();
-        let into = drill_namespace(&world.protected.tenant.name, &uid);
-        eventually("there is a Job judge", Duration::from_secs(180), async || {
-            let job = test.world.admin.find(kind::JOB, &into, "judge").await?;
-            Ok(Seen::when(job.map(drop), "there is none"))
-        })
-        .await?;
+        let into = world.namespace_of(&name).await?;
+        world.is_there(kind::JOB, &into, "judge").await?;
 
         process.freeze()?;
         operator.is_led_by_another_than(&leader).await?;

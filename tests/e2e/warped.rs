@@ -51,7 +51,7 @@ async fn backs_nothing_up(world: &Drilled<'_>, before: &[PathBuf]) -> Result<(St
 }
 
 #[test]
-fn agents_whose_clock_is_an_hour_ahead_leave_nothing_complete_and_the_same_backup_goes_on_when_it_is_right() {
+fn agents_whose_clock_is_an_hour_ahead_leave_nothing_complete_and_the_next_backup_is() {
     run(async |test| {
         let Some(world) = Drilled::bring(test, json!({ "retries": 0 }), json!({})).await? else {
             return Ok(());

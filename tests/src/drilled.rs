@@ -12,11 +12,12 @@ use valv_crds::slot::drill_namespace;
 
 use crate::actor::Grace;
 use crate::eventually::{Seen, eventually};
-use crate::kind;
+use crate::kind::{self, Kind};
 use crate::manifest::merge;
 use crate::probe::Probe;
 use crate::process::PodProcess;
 use crate::protected::{Protected, Wanted};
+use crate::saying::{condition, says};
 use crate::test::{Test, unique};
 
 /// Two Jobs, a database, a journal, volumes that are deleted, and a drill before it that may be.
@@ -215,11 +216,25 @@ impl<'a> Drilled<'a> {
         self.test.world.admin.get(kind::RESTORE_DRILL, &self.protected.tenant.namespace, name).await
     }
 
+    /// The namespace into which a drill restores.
+    pub async fn namespace_of(&self, name: &str) -> Result<String> {
+        let object = self.object(name).await?;
+        let uid = object["metadata"]["uid"].as_str().context("it has a UID")?;
+        Ok(drill_namespace(&self.protected.tenant.name, uid))
+    }
+
+    /// Waits until there is an object of this name.
+    pub async fn is_there(&self, kind: Kind, namespace: &str, name: &str) -> Result<()> {
+        eventually(format!("there is a {} {name}", kind.name), DRILLED, async || {
+            let found = self.test.world.admin.find(kind, namespace, name).await?;
+            Ok(Seen::when(found.map(drop), "there is none"))
+        })
+        .await
+    }
+
     /// What a drill says of one kind.
     pub async fn condition(&self, name: &str, kind: DrillCondition) -> Result<Value> {
-        let (object, kind) = (self.object(name).await?, format!("{kind:?}"));
-        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.into_iter().find(|said| said["type"] == kind.as_str()).context("it has that condition")
+        Ok(condition(&self.object(name).await?, kind))
     }
 
     /// The verdict of a check.
@@ -238,26 +253,13 @@ impl<'a> Drilled<'a> {
         status: &str,
         reason: DrillReason,
     ) -> Result<String> {
-        let (kind, wanted) = (format!("{kind:?}"), format!("{reason:?}"));
-        eventually(format!("{name} says {kind} {status} {wanted}"), DRILLED, async || {
-            let object = self.object(name).await?;
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            Ok(match conditions.iter().find(|said| said["type"] == kind.as_str()) {
-                Some(said) if said["status"] == status && said["reason"] == wanted.as_str() => {
-                    Seen::Yes(said["message"].as_str().unwrap_or_default().to_owned())
-                }
-                _ => Seen::NotYet(object["status"].to_string()),
-            })
-        })
-        .await
+        says(name, (kind, status, reason), DRILLED, async || self.object(name).await).await
     }
 
     /// Waits until nothing of a drill is left: neither its namespace nor a volume.
     pub async fn leaves_nothing(&self, name: &str) -> Result<()> {
         self.says(name, DrillCondition::TornDown, "True", DrillReason::AsAsked).await?;
-        let object = self.object(name).await?;
-        let uid = object["metadata"]["uid"].as_str().context("it has a UID")?;
-        let into = drill_namespace(&self.protected.tenant.name, uid);
+        let into = self.namespace_of(name).await?;
         let admin = &self.test.world.admin;
         ensure!(admin.find(kind::NAMESPACE, "", &into).await?.is_none(), "{into} is there");
         let volumes = admin.list(kind::PERSISTENT_VOLUME, "", "").await?;
@@ -278,12 +280,10 @@ impl<'a> Drilled<'a> {
     pub async fn ended(&self, name: &str) -> Result<Value> {
         eventually(format!("{name} is over"), DRILLED, async || {
             let object = self.object(name).await?;
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let is_true =
-                |kind: &str| conditions.iter().any(|said| said["type"] == kind && said["status"] == "True");
-            let is_over = is_true("TornDown") && is_true("Recorded");
-            let passed = conditions.iter().find(|said| said["type"] == "Passed").cloned();
-            Ok(Seen::when(passed.filter(|_| is_over), object["status"].to_string()))
+            let closed = [DrillCondition::TornDown, DrillCondition::Recorded];
+            let is_over = closed.iter().all(|kind| condition(&object, kind)["status"] == "True");
+            let passed = condition(&object, DrillCondition::Passed);
+            Ok(Seen::when(is_over.then_some(passed), object["status"].to_string()))
         })
         .await
     }

@@ -12,7 +12,7 @@
 //! | the operator: its pods, its Lease, its processes, its chart | `operator.rs`, `process.rs`, `helm.rs` |
 //! | what was asked of the API server | `audit.rs` |
 //! | trying what must not work | `probe.rs` |
-//! | waiting | `eventually.rs` |
+//! | waiting; what objects say of themselves | `eventually.rs`, `saying.rs` |
 
 pub mod actor;
 pub mod audit;
@@ -30,6 +30,7 @@ pub mod process;
 pub mod protected;
 pub mod proxy;
 mod reach;
+pub mod saying;
 pub mod store;
 pub mod tenant;
 pub mod test;

@@ -13,9 +13,9 @@ use valv_cluster::Identity;
 use valv_crds::backup::{BackupCondition, BackupReason};
 use valv_crds::store::{StoreCondition, StoreReason};
 
-use crate::eventually::{Seen, eventually};
 use crate::kind;
 use crate::manifest::merge;
+use crate::saying::says;
 use crate::store::{BackupStore, stores};
 use crate::tenant::Tenant;
 use crate::test::{Test, unique};
@@ -191,18 +191,8 @@ impl<'a> Protected<'a> {
         status: &str,
         reason: BackupReason,
     ) -> Result<String> {
-        let (kind, wanted) = (format!("{condition:?}"), format!("{reason:?}"));
-        eventually(format!("{name} says {kind} {status} {wanted}"), BACKED_UP, async || {
-            let object = self.test.world.admin.get(kind::BACKUP, &tenant.namespace, name).await?;
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            Ok(match conditions.iter().find(|said| said["type"] == kind.as_str()) {
-                Some(said) if said["status"] == status && said["reason"] == wanted.as_str() => {
-                    Seen::Yes(said["message"].as_str().unwrap_or_default().to_owned())
-                }
-                _ => Seen::NotYet(object["status"].to_string()),
-            })
-        })
-        .await
+        let look = async || self.test.world.admin.get(kind::BACKUP, &tenant.namespace, name).await;
+        says(name, (condition, status, reason), BACKED_UP, look).await
     }
 }
 

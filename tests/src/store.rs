@@ -11,9 +11,9 @@ use valv_crds::reference::{IDENTITY_LABEL, STORE_LABEL};
 use valv_crds::store::{StoreCondition, StoreReason};
 
 use crate::actor::{Change, Grace, is_not_found};
-use crate::eventually::{Seen, eventually};
 use crate::kind;
 use crate::operator::NAMESPACE;
+use crate::saying::says;
 use crate::test::{Test, unique};
 use crate::world::World;
 
@@ -151,18 +151,6 @@ impl BackupStore {
 
     /// Waits until a condition has this status and reason, and returns its message.
     pub async fn says(&self, condition: StoreCondition, status: &str, reason: StoreReason) -> Result<String> {
-        let (kind, wanted) = (format!("{condition:?}"), format!("{reason:?}"));
-        eventually(format!("{} says {kind} {status} {wanted}", self.name), PROBED, async || {
-            let object = self.object().await?;
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let said = conditions.iter().find(|said| said["type"] == kind.as_str());
-            Ok(match said {
-                Some(said) if said["status"] == status && said["reason"] == wanted.as_str() => {
-                    Seen::Yes(said["message"].as_str().unwrap_or_default().to_owned())
-                }
-                _ => Seen::NotYet(object["status"].to_string()),
-            })
-        })
-        .await
+        says(&self.name, (condition, status, reason), PROBED, async || self.object().await).await
     }
 }
