@@ -23,7 +23,6 @@ pub mod tree;
 pub mod wal_range;
 
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
@@ -247,7 +246,8 @@ async fn take(arguments: &Backup, now: fn() -> Timestamp) -> Result<Taken, Error
         .await
         .map_err(Error::Sentinel)?;
     info!("wrote the sentinel");
-    let counted_at_start = database.count_rows(&run).await?;
+    let counted_at_start =
+        row_counts::count(&mut database.reader(&run).await?).await.map_err(Error::RowCounts)?;
     slot::hold(&database.session, &arguments.attempt).await.map_err(Error::sql("hold the WAL"))?;
 
     let total_bytes = database.server.estimated_bytes + attachments_bytes;
@@ -260,7 +260,9 @@ async fn take(arguments: &Backup, now: fn() -> Timestamp) -> Result<Taken, Error
     ));
     let Written { parts, range, inventory, taken } = written.await?;
 
-    let counted_at_end = database.count_rows(&run).await?;
+    let counted_at_end = row_counts::count_again(&mut database.reader(&run).await?, &counted_at_start)
+        .await
+        .map_err(Error::RowCounts)?;
     let manifest = Manifest {
         format: FORMAT,
         archive: run.archive,
@@ -279,7 +281,7 @@ async fn take(arguments: &Backup, now: fn() -> Timestamp) -> Result<Taken, Error
         },
         recipients: recipients.to_texts(),
         sentinel: run.sentinel.to_string(),
-        row_counts: RowCounts { start: counted_at_start, end: counted_at_end },
+        row_counts: RowCounts { start: counted_at_start.rows, end: counted_at_end.rows },
         attachments: inventory.map(|Inventory { files, digest }| Attachments { files, digest }),
         images: run.images,
         parts,
@@ -331,14 +333,13 @@ impl Database {
         Ok(Self { server, programs, password, check_password, session })
     }
 
-    /// Counts the rows of all tables, in a session of its own: between two counts lies a whole backup, and a
-    /// session that is silent for so long may be lost.
-    async fn count_rows(&self, run: &Run) -> Result<BTreeMap<String, u64>, Error> {
+    /// A session to count in, each time anew: between two counts lies a whole backup, and a session that is silent
+    /// for so long may be lost.
+    async fn reader(&self, run: &Run) -> Result<Client, Error> {
         let place = &run.database;
-        let mut session = session::open(place, &place.check_user, &self.check_password, Access::Read)
+        session::open(place, &place.check_user, &self.check_password, Access::Read)
             .await
-            .map_err(Error::Session)?;
-        row_counts::count(&mut session).await.map_err(Error::RowCounts)
+            .map_err(Error::Session)
     }
 }
 

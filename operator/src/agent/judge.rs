@@ -312,7 +312,7 @@ impl Case {
     async fn row_counts(&mut self, copy: &Copy) -> Result<(), Error> {
         let mut reader = copy.reader().await.map_err(Error::Copy)?;
         let found = match row_counts::count(&mut reader).await {
-            Ok(found) => found,
+            Ok(found) => found.rows,
             // A table that cannot be read to its end is damaged.
             Err(row_counts::Error::Count { table, source }) => {
                 let message = format!("the rows of {table} cannot be counted: {}", questions::cause(&source));

@@ -338,7 +338,7 @@ fn within(name: &'static str, found: i64, least: i64, most: i64) -> Result<(), E
 }
 
 const fn default_level() -> i32 {
-    3
+    write::LEVEL
 }
 
 const fn default_in_flight() -> usize {

@@ -52,6 +52,9 @@ use crate::io::bucket::{self, Bucket, LockMode, Pace, Put, Version};
 /// kept.
 const MOST_AHEAD: usize = 1024;
 
+/// zstd's level, where nobody says another: `docs/adr/0016-archive.md`.
+pub const LEVEL: i32 = 2;
+
 /// How to write.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -77,7 +80,7 @@ impl Default for Options {
     /// Measured on two cores: `docs/adr/0016-archive.md`.
     fn default() -> Self {
         Self {
-            level: 3,
+            level: LEVEL,
             compressing: 3,
             in_flight: 3,
             content_md5: ContentMd5::Omitted,

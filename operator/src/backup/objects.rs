@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     agent::{last_words::Failure, roles::Role as Login, run_file, verify::Depth},
-    archive::{layout::ArchiveId, recipients::Recipients},
+    archive::{layout::ArchiveId, recipients::Recipients, write::LEVEL},
     error::chain,
     io::{
         bucket::Credentials,
@@ -408,7 +408,7 @@ fn run_file(
             ("journal".to_owned(), order.journal_image.clone().unwrap_or_else(|| image(tenant))),
             ("database".to_owned(), database_image(tenant)),
         ]),
-        compression_level: 3,
+        compression_level: LEVEL,
         in_flight: 3,
     })
 }

@@ -27,6 +27,7 @@ use crate::{
         commit::{self, ManifestRef},
         digest::Blake3,
         layout::{DataObject, Folder},
+        write::LEVEL,
     },
     backup::{
         commission::{Commission, Search, Visitor},
@@ -216,7 +217,7 @@ impl Trial<'_> {
             attachments: Some(run_file::Attachments { folder: journal.attachments.clone() }),
             tenant_folder: Some(journal.tenant.clone()),
             images: BTreeMap::new(),
-            compression_level: 3,
+            compression_level: LEVEL,
             in_flight: 3,
         };
         run.to_yaml().map_err(|error| chain(&error))

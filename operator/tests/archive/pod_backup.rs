@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use valv::{
-    agent::roles::Role,
+    agent::{backup::row_counts, roles::Role},
     archive::{
         commit::ManifestRef,
         digest::Blake3,
@@ -302,6 +302,27 @@ async fn a_tenant_is_backed_up_and_what_is_restored_has_its_sentinel_its_rows_an
     let sentinel = "SELECT string_agg(slot || ' ' || nonce, ',') FROM valv.sentinel";
     assert_eq!(ask(&check, sentinel).await, format!("20261122T010000Z {SENTINEL}"));
     assert_eq!(ask(&check, "SELECT count(*) FROM note").await, NOTES.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_counted_again_only_if_somebody_wrote() {
+    let tenant = Tenant::start(Store::start(Keeps::Latest)).await;
+    let superuser = tenant.superuser().await;
+    superuser.batch_execute("ALTER SYSTEM SET autovacuum = off").await.unwrap();
+    superuser.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let mut reader = tenant.connected(Role::JournalCheck).await;
+    let counted = row_counts::count(&mut reader).await.unwrap();
+
+    // Who counted would wait for this lock until the count fails.
+    superuser.batch_execute("BEGIN; LOCK TABLE note IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    assert_eq!(row_counts::count_again(&mut reader, &counted).await.unwrap(), counted);
+    superuser
+        .batch_execute("COMMIT; DELETE FROM note WHERE ctid = (SELECT min(ctid) FROM note)")
+        .await
+        .unwrap();
+
+    let again = row_counts::count_again(&mut reader, &counted).await.unwrap();
+    assert_eq!((counted.rows["public.note"], again.rows["public.note"]), (NOTES, NOTES - 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
