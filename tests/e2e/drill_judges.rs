@@ -251,6 +251,13 @@ fn a_database_that_is_damaged_or_does_not_start_fails_the_drill_each_with_its_re
         let again = format!("UPDATE pg_class SET relfrozenxid = '{}' WHERE relname = 'note'", before.trim());
         world.superuser(&again).await?;
 
+        world
+            .superuser("CREATE RULE forget AS ON INSERT TO valv.sentinel DO ALSO DELETE FROM valv.sentinel")
+            .await?;
+        world.back_up().await?;
+        let forgot = world.fails(DrillReason::SentinelMissing).await?;
+        world.superuser("DROP RULE forget ON valv.sentinel").await?;
+
         world.back_up().await?;
         world.passes().await.context("of a database that is whole")?;
 
@@ -258,7 +265,7 @@ fn a_database_that_is_damaged_or_does_not_start_fails_the_drill_each_with_its_re
         world.superuser("ALTER ROLE postgres NOLOGIN").await?;
         world.back_up().await?;
         let fails = world.fails(DrillReason::DatabaseFailed).await?;
-        test.measured(format_args!("{corrupt}; {fails}"));
+        test.measured(format_args!("{corrupt}; {forgot}; {fails}"));
         Ok(())
     });
 }

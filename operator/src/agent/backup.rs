@@ -167,7 +167,7 @@ impl Error {
             ) => BackupReason::AgentFailed,
             Self::Recipients(_) => BackupReason::TooFewRecipients,
             Self::Unsuitable(_)
-            | Self::Sentinel(sentinel::Error::NoTable { .. })
+            | Self::Sentinel(sentinel::Error::NoTable { .. } | sentinel::Error::NotTaken { .. })
             | Self::BaseBackup(source::Error::Checksum { .. }) => BackupReason::DatabaseUnsuitable,
             Self::Session(_)
             | Self::Sql { .. }

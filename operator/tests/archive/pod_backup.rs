@@ -406,6 +406,13 @@ async fn what_cannot_be_backed_up_is_refused_before_anything_is_stored() {
     assert!(message.contains("tablespaces of its own (fast)"), "{message}");
 
     superuser.batch_execute("DROP TABLESPACE fast").await.unwrap();
+    let swallow = "CREATE RULE swallow AS ON INSERT TO valv.sentinel DO INSTEAD NOTHING";
+    superuser.batch_execute(swallow).await.unwrap();
+    let ended = tenant.back_up(&run, &[]).await;
+    let (reason, message) = failure(&ended);
+    assert_eq!(reason, "DatabaseUnsuitable", "{message}");
+    assert!(message.contains("valv.sentinel took 0 rows"), "{message}");
+
     superuser.batch_execute("DROP SCHEMA valv CASCADE").await.unwrap();
     let ended = tenant.back_up(&run, &[]).await;
     let (reason, message) = failure(&ended);

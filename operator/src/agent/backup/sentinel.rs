@@ -48,6 +48,15 @@ pub enum Error {
         /// What the server said.
         source: tokio_postgres::Error,
     },
+    /// Something stands before the table.
+    #[error(
+        "the table valv.sentinel took {rows} rows instead of one; it has a rule or a trigger, which its superuser must drop: \
+         without the sentinel nobody can tell this backup from another"
+    )]
+    NotTaken {
+        /// How many it took.
+        rows: u64,
+    },
     /// SQL.
     #[error("failed to write the sentinel")]
     Sql(#[source] tokio_postgres::Error),
@@ -60,13 +69,15 @@ pub async fn write(client: &mut Client, user: &str, slot: Slot, nonce: &Nonce) -
         let transaction = client.transaction().await?;
         transaction.batch_execute(LIMITS).await?;
         let insert = "INSERT INTO valv.sentinel (slot, nonce, written) VALUES ($1, $2, clock_timestamp())";
-        transaction.execute(insert, &[&slot, &nonce.as_str()]).await?;
+        let rows = transaction.execute(insert, &[&slot, &nonce.as_str()]).await?;
         let forget = "DELETE FROM valv.sentinel WHERE ctid <> ALL (ARRAY \
                       (SELECT ctid FROM valv.sentinel ORDER BY written DESC LIMIT $1))";
         transaction.execute(forget, &[&KEPT]).await?;
-        transaction.commit().await
+        transaction.commit().await?;
+        Ok(rows)
     };
-    written.await.map_err(|error| match error.code() {
+    let rows: Result<u64, tokio_postgres::Error> = written.await;
+    let rows = rows.map_err(|error| match error.code() {
         Some(code)
             if [
                 SqlState::UNDEFINED_TABLE,
@@ -78,7 +89,8 @@ pub async fn write(client: &mut Client, user: &str, slot: Slot, nonce: &Nonce) -
             Error::NoTable { user: user.to_owned(), source: error }
         }
         _ => Error::Sql(error),
-    })
+    })?;
+    if rows == 1 { Ok(()) } else { Err(Error::NotTaken { rows }) }
 }
 
 #[cfg(test)]
