@@ -9,7 +9,7 @@ use valv::{
     archive::{
         Writer,
         commit::{Commit, ManifestRef},
-        copy::{self, Copied, Copier},
+        copy::{self, Copied, Copier, Outline},
         digest::Blake3,
         erase::{self, Eraser, Stillness},
         layout::{DataObject, Folder, Key, Part, SegmentName},
