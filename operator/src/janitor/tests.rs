@@ -392,6 +392,21 @@ async fn a_store_that_got_another_name_is_looked_after_and_what_it_had_is_still_
 }
 
 #[tokio::test]
+async fn whoever_is_looked_at_is_not_due_until_that_is_over() {
+    let world = world(60).await;
+    let turns = Turns { began: noon() - SignedDuration::from_hours(1) };
+    let is_due = |is_looked_at: &str| {
+        let due = due(&world.context, turns, noon(), |subject| subject.key.0 == is_looked_at);
+        due.into_iter().map(|((store, _), _)| store).collect::<Vec<_>>()
+    };
+
+    let (nobody, helsinki) = (is_due("nobody"), is_due("helsinki"));
+
+    assert_eq!(nobody.len(), 2, "{nobody:?}");
+    assert_eq!(helsinki, ["frankfurt"]);
+}
+
+#[tokio::test]
 async fn a_store_that_is_left_alone_is_asked_nothing() {
     let world = world(60).await;
     world.owner(&world.helsinki).await;
