@@ -318,7 +318,8 @@ async fn what_is_left_is_read_again_before_anything_goes_for_it() {
 
     let commit = Commit::key(&"ada".parse().unwrap(), slot(3)).to_string();
     assert!(world.helsinki.keys().contains(&commit), "without the broken one it is the second that is good");
-    let known = world.context.memory().known(&world.ward("helsinki", Reach::Short).key());
+    let key = world.ward("helsinki", Reach::Short).key();
+    let known = world.context.memory().known(&key);
     assert_eq!(known.manifests.len(), 2, "what is broken by now is not remembered as good");
 }
 
