@@ -144,18 +144,23 @@ pub async fn run(context: Arc<Context>, filled: Filled) {
     let context = context.as_ref();
     let mut errands = Errands::default();
     loop {
-        match round(context, |way| errands.is_under_way(way)).await {
-            Ok(ways) => {
-                for (way, steps) in ways {
-                    // What is left undone there is planned anew when that is over.
-                    if !errands.is_under_way(&way) {
-                        errands.begin(way, go(steps, context));
-                    }
-                }
-            }
-            Err(error) => warn!(error = chain(&error), "failed to look at the copies, trying again"),
-        }
+        take_round(context, &mut errands).await;
         errands.go_on_for(EVERY).await;
+    }
+}
+
+/// Looks at all copies and begins what is next on each way that is free. What is under way goes on meanwhile: a cluster that
+/// is slow to say which Jobs there are must not keep the stores waiting.
+async fn take_round<'a>(context: &'a Context, errands: &mut Errands<'a, Way>) {
+    let under_way = errands.under_way();
+    match errands.go_on_until(round(context, |way| under_way.contains(way))).await {
+        Ok(ways) => {
+            // What is left undone on the others is planned anew when that is over.
+            for (way, steps) in ways.into_iter().filter(|(way, _)| !under_way.contains(way)) {
+                errands.begin(way, go(steps, context));
+            }
+        }
+        Err(error) => warn!(error = chain(&error), "failed to look at the copies, trying again"),
     }
 }
 

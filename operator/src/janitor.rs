@@ -3,6 +3,7 @@
 //! | step    | file                 | may touch                                        |
 //! |---------|----------------------|--------------------------------------------------|
 //! | rounds  | `janitor/rounds.rs`  | nothing: says whose turn it is                   |
+//! | places  | `janitor/places.rs`  | nothing: says who is looked at, and who waits    |
 //! | check   | `janitor/check.rs`   | nothing                                          |
 //! | observe | `janitor/observe.rs` | the store as its reader, the cluster, reading    |
 //! | plan    | `janitor/plan.rs`    | nothing                                          |
@@ -32,6 +33,7 @@ pub mod damage;
 pub mod garbage;
 pub mod history;
 pub mod observe;
+pub mod places;
 pub mod plan;
 pub mod rounds;
 pub mod status;
@@ -42,7 +44,6 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::runtime::{events::Recorder, reflector::Store};
 use tokio::{sync::OnceCell, time::timeout};
@@ -53,8 +54,9 @@ use self::{
     check::Ward,
     garbage::Garbage,
     observe::{Access, Seen, Whose},
+    places::{Errand, Places},
     plan::Plan,
-    rounds::{Came, Memory, Reach, Trouble, Turns},
+    rounds::{Came, Memory, Reach, Subject, Trouble, Turns},
 };
 use crate::{
     archive::{
@@ -83,10 +85,6 @@ use crate::{
         observe::Unresolved,
     },
 };
-
-/// Wards of one store that are looked at side by side. With two seconds a look that is 170,000 looks a day: 10,000 tenants
-/// have 20,000 in each of two stores.
-const AT_ONCE: usize = 4;
 
 /// The longest look: one that makes the locks of a terabyte longer asks for 65,000 objects.
 const LOOK: Duration = Duration::from_secs(3600);
@@ -260,62 +258,68 @@ pub async fn run(context: Arc<Context>, filled: Filled) {
     filled.wait().await;
     let context = context.as_ref();
     let turns = Turns { began: (context.now)() };
+    let places = Places::default();
+    let look = move |ward: Ward| async move { take_turn(&ward, context).await };
     let mut errands = Errands::default();
     loop {
         let now = (context.now)();
-        let mut due = due(context, turns, now);
+        places.queue(due(context, turns, now, |subject| places.is_looked_at(&subject.key)));
         for store in observe::stores(context) {
-            // One that is slow is not waited for by the others.
-            if !errands.is_under_way(&store.name) {
-                let wards = due.remove(&store.name).unwrap_or_default();
-                errands.begin(store.name.clone(), go(store, wards, turns, context));
+            let stocktaking = Errand::Stocktaking { store: store.name.clone() };
+            let is_due = turns.is_stocktaking_due(&store.name, now, &context.memory());
+            let is_left_alone = context.breakers.left_alone_until(&store.name, now).is_some();
+            places.fill(&store.name, &mut errands, look);
+            if is_due && !is_left_alone && !errands.is_under_way(&stocktaking) {
+                errands.begin(stocktaking, take_stock(store, context));
             }
         }
         errands.go_on_for(rounds::EVERY).await;
     }
 }
 
-/// Those whose turn it is, by store: of each a few, for what is seen of a ward is soon old.
-fn due(context: &Context, turns: Turns, now: Timestamp) -> BTreeMap<String, Vec<Ward>> {
+/// Those whose turn it is and who are not looked at yet, of each store a few, for what is seen of a ward is soon old; who
+/// is to be looked at first comes first.
+fn due(
+    context: &Context,
+    turns: Turns,
+    now: Timestamp,
+    is_looked_at: impl Fn(&Subject) -> bool,
+) -> Vec<((String, ArchiveId), Ward)> {
     let mut subjects = Vec::new();
     observe::wards(context, now, |subject| {
         // Most are not due: those are not kept.
-        if turns.turn(subject, now, &context.memory()).is_some() {
+        if !is_looked_at(subject) && turns.turn(subject, now, &context.memory()).is_some() {
             subjects.push(subject.clone());
         }
         None
     });
     if subjects.is_empty() {
-        return BTreeMap::new();
+        return vec![];
     }
     let first = turns.due(subjects, now, &context.memory());
-    let wards = observe::wards(context, now, |subject| first.get(&subject.key).copied());
-    let mut due: BTreeMap<String, Vec<Ward>> = BTreeMap::new();
-    for ward in wards {
-        due.entry(ward.store.name.clone()).or_default().push(ward);
-    }
+    let first: BTreeMap<_, _> =
+        first.into_iter().enumerate().map(|(rank, (key, reach))| (key, (rank, reach))).collect();
+    let wards = observe::wards(context, now, |subject| first.get(&subject.key).map(|(_, reach)| *reach));
+    let mut due: Vec<_> = wards.into_iter().map(|ward| (ward.key(), ward)).collect();
+    due.sort_by_key(|(key, _)| first.get(key).map(|(rank, _)| *rank));
     due
 }
 
-/// Looks which archives a store has, if it is time, and at those of them whose turn it is.
-async fn go(store: CheckedStore, wards: Vec<Ward>, turns: Turns, context: &Context) {
+/// Looks which archives a store has.
+async fn take_stock(store: CheckedStore, context: &Context) {
     let now = (context.now)();
-    let is_due = turns.is_stocktaking_due(&store.name, now, &context.memory());
-    if is_due && context.breakers.left_alone_until(&store.name, now).is_none() {
-        match observe::archives(context, &store).await {
-            Ok(archives) => context.memory().took_stock(&store.name, archives, now),
-            Err(error) => warn!(
-                store.name = store.name,
-                error = chain(&error),
-                "failed to list the archives of a store, trying again"
-            ),
-        }
+    match observe::archives(context, &store).await {
+        Ok(archives) => context.memory().took_stock(&store.name, archives, now),
+        Err(error) => warn!(
+            store.name = store.name,
+            error = chain(&error),
+            "failed to list the archives of a store, trying again"
+        ),
     }
-    stream::iter(wards).for_each_concurrent(AT_ONCE, async |ward| take_turn(&ward, context).await).await;
 }
 
 async fn take_turn(ward: &Ward, context: &Context) {
-    let subject = rounds::Subject::of(ward);
+    let subject = Subject::of(ward);
     let looked = look(ward, context).await;
     let ended = (context.now)();
     match looked {
@@ -363,7 +367,7 @@ pub async fn look(ward: &Ward, context: &Context) -> Result<Came, Error> {
             // It was not asked, or nobody knows whether it answered.
             None if error.is_unanswered() => context.breakers.failed(store, ended),
             // What went wrong on this side says nothing of the store.
-            None => context.breakers.unasked(store, ended),
+            None => {}
         },
     }
     looked
@@ -391,6 +395,8 @@ async fn look_once(
     if !plan.delete.is_empty() && ward.reach != Reach::Whole {
         // Nothing goes because of a manifest that was read last week: what is left must be good now.
         seen.lineage = observe::lineage(&seen.catalogue, access, &HashSet::new()).await?;
+        // Nor is what was read last week remembered: what is broken by now is read, and said, at each look.
+        seen.read.manifests = observe::alone(&seen.catalogue, &seen.lineage);
         plan = plan::plan(&terms, &ward.store, &seen, now).map_err(Error::TimeZone)?;
     }
     if let Whose::Another(by) = &whose {

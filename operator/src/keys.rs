@@ -359,14 +359,21 @@ async fn header_of(backup: &Backup, context: &Context) -> Result<Vec<u8>, Error>
     let size = meta.map_err(|error| fetched(fetch::Error::Store(error)))?.size_bytes;
     let blake3 = manifest.blake3.parse().map_err(|_| broken("its status names no digest of the manifest"))?;
     let named = ManifestRef { key: manifest.key.clone(), version, size, blake3 };
-    let manifest = archive.manifest(&named).await.map_err(fetched)?;
-    let segment = archive.first_segment(&manifest, Part::Tenant).await.map_err(fetched)?;
-    let segment = segment.ok_or_else(|| broken("its part tenant is empty"))?;
+    let (folder, page, recipients) = archive
+        .of_manifest(&named, |manifest| {
+            let page = manifest.part(Part::Tenant).and_then(|part| part.pages.first().cloned());
+            (manifest.folder(), page, manifest.recipients.len())
+        })
+        .await
+        .map_err(fetched)?;
+    let empty = || broken("its part tenant is empty");
+    let segment = archive.first_segment(&folder, &page.ok_or_else(empty)?).await.map_err(fetched)?;
+    let segment = segment.ok_or_else(empty)?;
     let header = proof::header(&segment).ok_or_else(|| broken("a segment has no age header"))?;
     match x25519_stanzas(header) {
-        Ok(found) if found >= manifest.recipients.len() => Ok(header.to_vec()),
+        Ok(found) if found >= recipients => Ok(header.to_vec()),
         Ok(found) => {
-            let what = format!("it names {found} recipients, and the manifest {}", manifest.recipients.len());
+            let what = format!("it names {found} recipients, and the manifest {recipients}");
             Err(broken(&what))
         }
         Err(_) => Err(broken("a segment has no age header")),

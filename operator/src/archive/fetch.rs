@@ -3,9 +3,9 @@
 //! Every object is asked for by the version that was committed, so what lies over it does no harm. Nothing
 //! here needs a key.
 
-use std::sync::Arc;
+use std::{convert::identity, sync::Arc};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use valv_crds::Slot;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     envelope::{KeyId, PublicKey},
     finding::{Finding, Findings, Flaw},
     index::{self, Entry, PAGE_LIMIT_BYTES},
-    layout::{ArchiveId, DataObject, Folder, Part},
+    layout::{ArchiveId, DataObject, Folder},
     manifest::{InvalidManifest, MANIFEST_LIMIT_BYTES, Manifest, PageSummary},
     retry::{Retries, RetryRule},
     segment::SEGMENT_LIMIT_BYTES,
@@ -28,9 +28,15 @@ use crate::{
 /// Versions of one commit that are looked at.
 const MOST_COMMITS: usize = 64;
 
-/// Manifests that are parsed at the same time in this process, whoever asks: what one becomes in memory is several times
-/// what it is in the store. Nobody holds a turn while a store is asked: one that is slow would stop all others.
-static PARSING: Semaphore = Semaphore::const_new(2);
+/// Room for parsed manifests in this process, whoever asks and of whichever store: for two of the largest, or for many.
+/// Nobody has room while a store is asked: one that is slow would stop all others.
+static ROOM: Semaphore = Semaphore::const_new(ROOM_KIB as usize);
+
+/// That room, in KiB.
+const ROOM_KIB: u32 = 80 * 1024;
+
+/// What a manifest becomes in memory, as a multiple of its size in the store: see [`MANIFEST_LIMIT_BYTES`].
+const GROWTH: u64 = 10;
 
 /// How to read.
 #[derive(Clone, Copy, Debug)]
@@ -234,18 +240,30 @@ impl Archive {
         }
     }
 
-    /// The manifest that a commit names.
+    /// The manifest that a commit names, as a whole: for a pod, which has one or two. Whoever looks after many tenants
+    /// [takes](Self::of_manifest) from it what is needed.
     pub async fn manifest(&self, named: &ManifestRef) -> Result<Manifest, Error> {
+        self.of_manifest(named, identity).await
+    }
+
+    /// What `take` takes from the manifest that a commit names. The rest is gone when this returns: how many of them are in
+    /// memory at once is bounded by their size, for all stores together.
+    pub async fn of_manifest<T>(
+        &self,
+        named: &ManifestRef,
+        take: impl FnOnce(Manifest) -> T,
+    ) -> Result<T, Error> {
         let key = &named.key;
         let bytes = self
             .committed_document(key, named.version.as_ref(), named.size, named.blake3, MANIFEST_LIMIT_BYTES)
             .await?;
-        let manifest = parsed(key, &bytes).await?;
+        let _room = room(named.size).await;
+        let manifest = parsed(key, &bytes)?;
         if manifest.folder().key(DataObject::Manifest).to_string() != *key {
             let source = InvalidManifest::Contradiction("is of another backup".to_owned());
             return Err(Error::Manifest { key: key.clone(), source });
         }
-        Ok(manifest)
+        Ok(take(manifest))
     }
 
     /// The manifest of an attempt that is not committed yet, as it lies there, and what a commit says of it.
@@ -254,7 +272,8 @@ impl Archive {
         let version = self.latest_version(&key).await?;
         let bytes = self.document(&key, version.as_ref(), MANIFEST_LIMIT_BYTES).await?;
         let named = ManifestRef { key, version, size: bytes.len() as u64, blake3: Blake3::of(&bytes) };
-        let manifest = parsed(&named.key, &bytes).await?;
+        let _room = room(named.size).await;
+        let manifest = parsed(&named.key, &bytes)?;
         if manifest.folder() != *folder {
             let source = InvalidManifest::Contradiction("is of another backup".to_owned());
             return Err(Error::Manifest { key: named.key, source });
@@ -312,11 +331,9 @@ impl Archive {
         Ok(())
     }
 
-    /// The first segment of `part`, verified by its digest; absent: the part has none.
-    pub async fn first_segment(&self, manifest: &Manifest, part: Part) -> Result<Option<Vec<u8>>, Error> {
-        let folder = manifest.folder();
-        let Some(page) = manifest.part(part).and_then(|part| part.pages.first()) else { return Ok(None) };
-        let entries = self.page(&folder, page).await?;
+    /// The first segment of which `page`, the first of its part, tells; verified by its digest.
+    pub async fn first_segment(&self, folder: &Folder, page: &PageSummary) -> Result<Option<Vec<u8>>, Error> {
+        let entries = self.page(folder, page).await?;
         let Some(entry) = entries.into_iter().next() else { return Ok(None) };
         let key = folder.key(DataObject::Segment(entry.key)).to_string();
         let version = entry.version.as_ref();
@@ -499,10 +516,20 @@ impl Archive {
     }
 }
 
-/// The manifest that lay under `key`, when it is its turn.
-async fn parsed(key: &str, bytes: &[u8]) -> Result<Manifest, Error> {
+/// Room for a manifest of `size` bytes, when it is its turn.
+async fn room(size: u64) -> Option<SemaphorePermit<'static>> {
     // It is closed only with the process.
-    let _turn = PARSING.acquire().await.ok();
+    ROOM.acquire_many(room_kib(size)).await.ok()
+}
+
+/// How much that is: never more than there is, or nobody would ever have it.
+fn room_kib(size: u64) -> u32 {
+    let kib = size.saturating_mul(GROWTH).div_ceil(1024);
+    u32::try_from(kib).unwrap_or(u32::MAX).clamp(1, ROOM_KIB)
+}
+
+/// The manifest that lay under `key`. Who has room for it asks.
+fn parsed(key: &str, bytes: &[u8]) -> Result<Manifest, Error> {
     Manifest::parse(bytes).map_err(|source| Error::Manifest { key: key.to_owned(), source })
 }
 
@@ -546,6 +573,32 @@ mod tests {
         (Bucket::open(&settings).unwrap(), heard)
     }
 
+    #[test]
+    fn room_is_by_size_and_the_largest_fits_twice() {
+        assert_eq!((room_kib(0), room_kib(100), room_kib(100_000)), (1, 1, 977));
+        assert_eq!(room_kib(MANIFEST_LIMIT_BYTES) * 2, ROOM_KIB);
+        assert_eq!(room_kib(u64::MAX), ROOM_KIB, "who asked for more would wait for ever");
+    }
+
+    #[tokio::test]
+    async fn what_is_parsed_takes_room_by_its_size_as_long_as_somebody_looks_at_it() {
+        let store = FakeStore::start(|| "2026-11-22T12:00:00Z".parse().unwrap()).await;
+        let mut manifest = empty();
+        manifest.row_counts.end =
+            (0..10_000).map(|number| (format!("public.table_{number:05}"), 1)).collect();
+        let bytes = manifest.to_bytes().unwrap();
+        let key = manifest.folder().key(DataObject::Manifest).to_string();
+        let (size, blake3) = (bytes.len() as u64, Blake3::of(&bytes));
+        let version = store.bucket().put(&key, bytes.into(), &Put::default()).await.unwrap();
+        let named = ManifestRef { key, version, size, blake3 };
+        let archive = Archive::new(store.bucket(), Options::default());
+
+        let left = archive.of_manifest(&named, |_| ROOM.available_permits()).await.unwrap();
+
+        assert!(size > 200_000);
+        assert!(left + size as usize * 10 / 1024 <= ROOM_KIB as usize, "{left} KiB are left");
+    }
+
     #[tokio::test]
     async fn a_store_that_does_not_answer_keeps_nobody_from_another_s_manifests() {
         let helsinki = FakeStore::start(|| "2026-11-22T12:00:00Z".parse().unwrap()).await;
@@ -555,13 +608,14 @@ mod tests {
         let version = helsinki.bucket().put(&key, bytes.into(), &Put::default()).await.unwrap();
         let named = ManifestRef { key, version, size, blake3 };
         let (silent, mut heard) = silent().await;
+        // More than there is room for, were they there.
+        let large = ManifestRef { size: MANIFEST_LIMIT_BYTES, ..named.clone() };
         let (frankfurt, helsinki) =
             (Archive::new(silent, Options::default()), Archive::new(helsinki.bucket(), Options::default()));
-        // As many as are parsed at once, and more.
         let waiting: Vec<_> = (0..4)
             .map(|_| {
-                let (frankfurt, named) = (frankfurt.clone(), named.clone());
-                tokio::spawn(async move { frankfurt.manifest(&named).await.map(drop) })
+                let (frankfurt, large) = (frankfurt.clone(), large.clone());
+                tokio::spawn(async move { frankfurt.manifest(&large).await.map(drop) })
             })
             .collect();
         for _ in 0..2 {

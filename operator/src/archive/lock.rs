@@ -74,12 +74,15 @@ pub async fn extend(
     until: Timestamp,
     mode: LockMode,
 ) -> Result<u64, Error> {
-    let manifest = reader.manifest(&entry.commit.manifest).await.map_err(Error::Read)?;
-    let folder = manifest.folder();
+    // It takes up to an hour: of the manifest only the pages are kept.
+    let (folder, parts) = reader
+        .of_manifest(&entry.commit.manifest, |manifest| (manifest.folder(), manifest.parts))
+        .await
+        .map_err(Error::Read)?;
     let one =
         |key: String, version: Option<Version>| extend_one(reader, committer, key, version, until, mode);
     let mut extended = 0;
-    for page in manifest.parts.iter().flat_map(|part| &part.pages) {
+    for page in parts.iter().flat_map(|part| &part.pages) {
         let entries = reader.page(&folder, page).await.map_err(Error::Read)?;
         let segments = entries.into_iter().map(|entry| {
             let key = folder.key(DataObject::Segment(entry.key)).to_string();

@@ -241,7 +241,7 @@ impl Visit<'_> {
                     Some(error) if error.is_of_the_store() => context.breakers.failed(&store.name, now),
                     Some(_) => context.breakers.answered(&store.name, now),
                     // It may have answered, and may not have been asked: a lost turn or lost leadership says nothing.
-                    None => context.breakers.unasked(&store.name, now),
+                    None => {}
                 }
                 Answer::Error(error)
             }

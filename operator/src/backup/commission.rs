@@ -27,7 +27,7 @@ use crate::{
         fetch::{self, FoundCommit},
         finding::{Finding, Flaw},
         layout::{ArchiveId, Attempt, DataObject, Folder, Part},
-        manifest::{FORMAT, Manifest},
+        manifest::{FORMAT, Manifest, PartSummary},
         retry::{self, RetryRule},
         verify::Mode,
     },
@@ -109,6 +109,31 @@ pub struct Committed {
     pub size: BackupSize,
     /// When the agent began, as the manifest says: what it holds is no older.
     pub started: Timestamp,
+}
+
+/// What a status says of a backup, as its manifest has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Extent {
+    /// How large it is.
+    pub size: BackupSize,
+    /// When the agent began.
+    pub started: Timestamp,
+}
+
+impl Extent {
+    /// That of the backup of `manifest`.
+    pub fn of(manifest: &Manifest) -> Self {
+        let sum = |of: fn(&PartSummary) -> u64| {
+            let sum = manifest.parts.iter().map(of).fold(0, u64::saturating_add);
+            i64::try_from(sum).unwrap_or(i64::MAX)
+        };
+        let size = BackupSize {
+            bytes: sum(|part| part.bytes),
+            plain_bytes: sum(|part| part.plain_bytes),
+            segments: sum(|part| part.segments),
+        };
+        Self { size, started: manifest.started }
+    }
 }
 
 /// What was found before a backup begins.
@@ -270,12 +295,18 @@ impl Search {
         let reader = self.reader(visitor)?;
         match reader.commit(&self.archive, self.slot, &visitor.keys.trusted()).await {
             Ok(found) => {
-                let manifest = reader.manifest(&found.commit.manifest).await.map_err(Error::Fetch)?;
-                if manifest.sentinel != self.sentinel {
+                let (sentinel, extent) = reader
+                    .of_manifest(&found.commit.manifest, |manifest| {
+                        let extent = Extent::of(&manifest);
+                        (manifest.sentinel, extent)
+                    })
+                    .await
+                    .map_err(Error::Fetch)?;
+                if sentinel != self.sentinel {
                     return Err(Error::SlotTaken(found.commit.attempt));
                 }
                 info!(slot = %self.slot, attempt = %found.commit.attempt, "this backup is committed already");
-                Ok(Some(self.committed(found, &manifest)))
+                Ok(Some(self.committed(found, extent)))
             }
             Err(fetch::Error::Broken(Finding { flaw: Flaw::Missing, .. })) => Ok(None),
             Err(error) => Err(Error::Fetch(error)),
@@ -311,21 +342,9 @@ impl Search {
         }
     }
 
-    fn committed(&self, found: FoundCommit, manifest: &Manifest) -> Committed {
-        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let sum = |of: fn(&crate::archive::manifest::PartSummary) -> u64| {
-            number(manifest.parts.iter().map(of).fold(0, u64::saturating_add))
-        };
-        Committed {
-            found,
-            key: Commit::key(&self.archive, self.slot).to_string(),
-            size: BackupSize {
-                bytes: sum(|part| part.bytes),
-                plain_bytes: sum(|part| part.plain_bytes),
-                segments: sum(|part| part.segments),
-            },
-            started: manifest.started,
-        }
+    fn committed(&self, found: FoundCommit, extent: Extent) -> Committed {
+        let Extent { size, started } = extent;
+        Committed { found, key: Commit::key(&self.archive, self.slot).to_string(), size, started }
     }
 
     fn reader(&self, visitor: &Visitor<'_>) -> Result<Archive, Error> {
@@ -426,8 +445,13 @@ impl Commission {
         }
         search.claim(visitor).await?;
         let reader = search.reader(visitor)?;
-        let manifest = reader.manifest(&self.manifest).await.map_err(Error::Fetch)?;
-        self.compare(&manifest, visitor.now)?;
+        // All that is asked of the manifest is asked at once: it is large, and the store may be slow.
+        let compared = reader
+            .of_manifest(&self.manifest, |manifest| {
+                self.compare(&manifest, visitor.now).map(|()| Extent::of(&manifest))
+            })
+            .await;
+        let extent = compared.map_err(Error::Fetch)??;
         let commit = self.commit(visitor.now);
         let bytes = commit.seal(&visitor.keys.signing).map_err(Error::Canonical)?;
         let put = Put {
@@ -450,7 +474,7 @@ impl Commission {
             return Err(Error::SlotTaken(found.commit.attempt));
         }
         info!(slot = %search.slot, attempt = %self.folder.attempt, "committed");
-        Ok(search.committed(found, &manifest))
+        Ok(search.committed(found, extent))
     }
 
     fn commit(&self, now: Timestamp) -> Commit {

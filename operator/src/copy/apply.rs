@@ -13,10 +13,10 @@ use crate::{
     archive::{
         Archive, canonical, catalogue,
         commit::{self, Commit, ManifestRef},
-        copy,
+        copy::{self, Outline},
         fetch::{self, FoundCommit},
         finding::{Finding, Flaw},
-        manifest::{FORMAT, Manifest},
+        manifest::FORMAT,
         retry::{self, RetryRule},
         verify::Mode,
     },
@@ -280,7 +280,7 @@ fn adopted(there: Box<FoundCommit>) -> Outcome {
 
 /// A manifest that was read, or what is wrong with it.
 enum Manifested {
-    Whole(Box<Manifest>),
+    Whole(Box<Outline>),
     Broken(String),
 }
 
@@ -291,10 +291,11 @@ async fn manifest(
     named: &ManifestRef,
     context: &Context,
 ) -> Result<Manifested, Error> {
-    let read = access.reader.manifest(named).await;
+    let read = access.reader.of_manifest(named, Outline::of).await;
     note(context, store, read.as_ref().err());
     match read {
-        Ok(manifest) => Ok(Manifested::Whole(Box::new(manifest))),
+        Ok(Ok(outline)) => Ok(Manifested::Whole(Box::new(outline))),
+        Ok(Err(error)) => Ok(Manifested::Broken(format!("in {}: {}", store.name, chain(&error)))),
         Err(fetch::Error::Broken(finding)) => Ok(Manifested::Broken(format!("in {}: {finding}", store.name))),
         Err(error @ fetch::Error::Manifest { .. }) => {
             Ok(Manifested::Broken(format!("in {}: {}", store.name, chain(&error))))
@@ -311,7 +312,8 @@ fn note(context: &Context, store: &Store, error: Option<&fetch::Error>) {
         Some(fetch::Error::Store(error)) if error.is_of_the_store() => {
             context.breakers.failed(&store.name, ended);
         }
-        Some(fetch::Error::Worker { .. }) => context.breakers.unasked(&store.name, ended),
+        // What went wrong on this side says nothing of the store.
+        Some(fetch::Error::Worker { .. }) => {}
         Some(_) | None => context.breakers.answered(&store.name, ended),
     }
 }
@@ -343,10 +345,10 @@ async fn found(
 }
 
 /// What in the pod's words cannot be, when so much was to be read back.
-fn doubt(copy: &Copy, arrived: &Arrived, depth: Depth, manifest: &Manifest) -> Option<String> {
+fn doubt(copy: &Copy, arrived: &Arrived, depth: Depth, outline: &Outline) -> Option<String> {
     let Verified { mode, segments_read, segments, .. } = arrived.verified;
-    let all = manifest.segments();
-    if (&manifest.archive, manifest.slot) != (&copy.archive, copy.slot) {
+    let all = outline.segments;
+    if (&outline.folder.archive, outline.folder.slot) != (&copy.archive, copy.slot) {
         return Some("the copy's manifest is of another backup".to_owned());
     }
     let (asked, wanted) = match depth {
@@ -452,7 +454,10 @@ async fn open(store: &Store, context: &Context) -> Result<Access, Error> {
 mod tests {
     use super::*;
     use crate::{
-        archive::{digest::Blake3, manifest::tests::empty},
+        archive::{
+            digest::Blake3,
+            manifest::{Manifest, tests::empty},
+        },
         copy::{check::tests::copies_for, observe::tests::arrived},
     };
 
@@ -518,8 +523,9 @@ mod tests {
         let mut metadata = whole.clone();
         metadata.verified.mode = Mode::Metadata;
 
+        let of = |manifest: &Manifest| Outline::of(manifest.clone()).unwrap();
         let doubt = |arrived: &Arrived, manifest: &Manifest| {
-            super::doubt(&copy(), arrived, Depth::Sample(8), manifest)
+            super::doubt(&copy(), arrived, Depth::Sample(8), &of(manifest))
         };
 
         assert_eq!(doubt(&whole, &empty), None);
@@ -527,7 +533,7 @@ mod tests {
         assert!(doubt(&metadata, &empty).unwrap().contains("Sample was to be read back"));
         assert!(doubt(&part, &empty).is_some());
         assert!(doubt(&arrived(), &empty).is_some());
-        let full = super::doubt(&copy(), &sample, Depth::Full, &empty);
+        let full = super::doubt(&copy(), &sample, Depth::Full, &of(&empty));
         assert!(full.unwrap().contains("Full was to be read back"), "by what its Job was told");
         let other = Manifest { archive: "bo".parse().unwrap(), ..empty };
         assert!(doubt(&whole, &other).is_some());

@@ -1,13 +1,16 @@
 //! Whole rounds, at a cluster in memory.
 
-use std::future::ready;
+use std::future::{pending, ready};
 
-use ::http::{Request, StatusCode};
+use ::http::{Request, Response, StatusCode};
 use kube::{
+    Client,
+    client::Body,
     core::DeserializeGuard,
     runtime::{events::Reporter, reflector::store::Writer, watcher::Event},
 };
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::{
@@ -38,12 +41,19 @@ where
 
 /// Twenty backups, which are to be copied from Helsinki to Frankfurt and to Oslo. No Job is there.
 fn context() -> Context {
+    context_of(fake_api::client(|request: Request<Value>| ready(nothing(&request))))
+}
+
+/// There is nothing of what `request` lists.
+fn nothing(request: &Request<Value>) -> Response<Body> {
+    let kind = if request.uri().path().ends_with("/jobs") { "JobList" } else { "PodList" };
+    let list = json!({ "apiVersion": "v1", "kind": kind, "metadata": {}, "items": [] });
+    fake_api::respond(StatusCode::OK, &list)
+}
+
+/// Those, in the cluster of `client`.
+fn context_of(client: Client) -> Context {
     let names = ["helsinki", "frankfurt", "oslo"];
-    let client = fake_api::client(|request: Request<Value>| {
-        let kind = if request.uri().path().ends_with("/jobs") { "JobList" } else { "PodList" };
-        let list = json!({ "apiVersion": "v1", "kind": kind, "metadata": {}, "items": [] });
-        ready(fake_api::respond(StatusCode::OK, &list))
-    });
     let backups = (1..=20).map(|day| {
         let mut backup = serde_json::to_value(tests::backup().as_ref()).unwrap();
         backup["metadata"]["name"] = json!(format!("ada-202611{day:02}t010000z"));
@@ -106,6 +116,30 @@ async fn a_way_on_which_somebody_is_yet_takes_no_places_from_others_nor_from_bac
     assert_eq!((begun(&others, "frankfurt"), begun(&others, "oslo")), (0, 16));
     assert!(others[&to("frankfurt")].iter().all(|(_, step)| *step == Step::Rests));
     assert!(admitted("bo"));
+}
+
+#[tokio::test]
+async fn what_is_under_way_goes_on_while_the_cluster_is_asked_what_there_is() {
+    let went_on = Arc::new(Notify::new());
+    let heard = went_on.clone();
+    // It answers when the copy that is under way has come further.
+    let context = context_of(fake_api::client(move |request: Request<Value>| {
+        let heard = heard.clone();
+        async move {
+            heard.notified().await;
+            heard.notify_one();
+            nothing(&request)
+        }
+    }));
+    let mut errands = Errands::default();
+    errands.begin(to("frankfurt"), async move {
+        went_on.notify_one();
+        pending::<()>().await;
+    });
+
+    timeout(Duration::from_secs(10), take_round(&context, &mut errands)).await.unwrap();
+
+    assert_eq!(errands.under_way(), [to("frankfurt"), to("oslo")].into());
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ use crate::{
         envelope::PublicKey,
         fetch,
         layout::{ArchiveId, Key},
+        manifest::Manifest,
         retry::{self, RetryRule},
     },
     error::chain,
@@ -129,10 +130,13 @@ async fn answer(bucket: Bucket, question: &Question<'_>, now: Timestamp) -> Look
     match reader.commit(archive, slot, trusted).await {
         Ok(found) => {
             chosen.backup.manifest = Some(digest(&found.commit.manifest));
-            match reader.manifest(&found.commit.manifest).await {
-                Ok(manifest) => {
-                    chosen.image = manifest.images.get("journal").cloned();
-                    chosen.system_identifier = Some(manifest.postgres.system_identifier);
+            let said = |mut manifest: Manifest| {
+                (manifest.images.remove("journal"), manifest.postgres.system_identifier)
+            };
+            match reader.of_manifest(&found.commit.manifest, said).await {
+                Ok((image, system_identifier)) => {
+                    chosen.image = image;
+                    chosen.system_identifier = Some(system_identifier);
                 }
                 Err(fetch::Error::Store(error)) => return Looked::Trouble(chain(&error)),
                 Err(_) => {}

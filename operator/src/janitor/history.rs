@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     archive::{catalogue::Entry, fetch, manifest::Manifest, verify::Mode},
-    backup::observe::is_over,
+    backup::{commission::Extent, observe::is_over},
     io::{
         cluster::Error as ClusterError,
         kind::{Key, Kind},
@@ -231,8 +231,9 @@ async fn restore(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let Some(namespace) = ward.namespace() else { return Ok(false) };
-    let manifest = match access.reader.manifest(&entry.commit.manifest).await {
-        Ok(manifest) => manifest,
+    let said = |manifest: Manifest| (manifest.ended, Extent::of(&manifest).size);
+    let said = match access.reader.of_manifest(&entry.commit.manifest, said).await {
+        Ok(said) => said,
         Err(fetch::Error::Broken(_) | fetch::Error::Manifest { .. }) => return Ok(false),
         Err(error) => return Err(Error::Lineage(Box::new(error))),
     };
@@ -257,17 +258,21 @@ async fn restore(
     if is_over(&standing) || !standing.annotations().contains_key(FROM_CATALOGUE_ANNOTATION) {
         return Ok(false);
     }
-    set(context, &standing, &told(ward, entry, &manifest, &standing, now)).await?;
+    set(context, &standing, &told(ward, entry, said, &standing, now)).await?;
     info!(object.name = name, slot = %entry.commit.slot, "made a Backup from the catalogue");
     Ok(true)
 }
 
 /// The status of a backup, as commit and manifest tell it.
-fn told(ward: &Ward, entry: &Entry, manifest: &Manifest, object: &Backup, now: Timestamp) -> BackupStatus {
+fn told(
+    ward: &Ward,
+    entry: &Entry,
+    (ended, size): (Timestamp, BackupSize),
+    object: &Backup,
+    now: Timestamp,
+) -> BackupStatus {
     let commit = &entry.commit;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let sum =
-        |of: fn(&crate::archive::manifest::PartSummary) -> u64| number(manifest.parts.iter().map(of).sum());
     let version = |version: &Option<crate::io::bucket::Version>| {
         version.as_ref().map(|version| version.as_str().to_owned())
     };
@@ -302,13 +307,9 @@ fn told(ward: &Ward, entry: &Entry, manifest: &Manifest, object: &Backup, now: T
         observed_generation: generation,
         slot: Some(commit.slot),
         archive_id: Some(commit.archive.to_string()),
-        taken: Some(Time(manifest.ended)),
+        taken: Some(Time(ended)),
         ended: Some(Time(commit.committed)),
-        size: Some(BackupSize {
-            bytes: sum(|part| part.bytes),
-            plain_bytes: sum(|part| part.plain_bytes),
-            segments: number(manifest.segments()),
-        }),
+        size: Some(size),
         manifest: Some(ObjectDigest {
             key: commit.manifest.key.clone(),
             version: version(&commit.manifest.version),

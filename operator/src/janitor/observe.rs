@@ -352,10 +352,9 @@ pub async fn observe(ward: &Ward, access: &Access, context: &Context) -> Result<
         Reach::Short | Reach::Daily => &before.manifests,
     };
     let lineage = lineage(&catalogue, access, unread).await?;
-    let alone = catalogue.entries.iter().filter(|(slot, _)| lineage.get(slot) == Some(&Lineage::Of(None)));
     let mut known = Known {
         register: register.version,
-        manifests: alone.map(|(_, entry)| number_of(entry)).collect(),
+        manifests: alone(&catalogue, &lineage),
         records: Records::default(),
     };
     let recorded = access.reader.terms(&ward.archive, &trusted, now).await;
@@ -409,8 +408,8 @@ pub async fn lineage(
         let found = if known.contains(&number_of(entry)) {
             Lineage::Of(None)
         } else {
-            match access.reader.manifest(&entry.commit.manifest).await {
-                Ok(manifest) => Lineage::Of(manifest.parent),
+            match access.reader.of_manifest(&entry.commit.manifest, |manifest| manifest.parent).await {
+                Ok(parent) => Lineage::Of(parent),
                 Err(fetch::Error::Broken(_) | fetch::Error::Manifest { .. }) => Lineage::Damaged,
                 Err(error) => return Err(Error::Lineage(Box::new(error))),
             }
@@ -418,6 +417,12 @@ pub async fn lineage(
         lineage.insert(*slot, found);
     }
     Ok(lineage)
+}
+
+/// The manifests of `catalogue` that build on no other: those need not be read at each look.
+pub fn alone(catalogue: &Catalogue, lineage: &BTreeMap<Slot, Lineage>) -> HashSet<u64> {
+    let alone = catalogue.entries.iter().filter(|(slot, _)| lineage.get(slot) == Some(&Lineage::Of(None)));
+    alone.map(|(_, entry)| number_of(entry)).collect()
 }
 
 /// How the manifest of a backup is remembered.

@@ -318,6 +318,9 @@ async fn what_is_left_is_read_again_before_anything_goes_for_it() {
 
     let commit = Commit::key(&"ada".parse().unwrap(), slot(3)).to_string();
     assert!(world.helsinki.keys().contains(&commit), "without the broken one it is the second that is good");
+    let key = world.ward("helsinki", Reach::Short).key();
+    let known = world.context.memory().known(&key);
+    assert_eq!(known.manifests.len(), 2, "what is broken by now is not remembered as good");
 }
 
 #[tokio::test]
@@ -387,6 +390,21 @@ async fn a_store_that_got_another_name_is_looked_after_and_what_it_had_is_still_
     let written = world.register(&world.helsinki).await;
     assert_eq!((written.store.as_str(), written.number), ("helsinki", 10));
     assert_eq!(written.committed, [slot(0), slot(5)].into());
+}
+
+#[tokio::test]
+async fn whoever_is_looked_at_is_not_due_until_that_is_over() {
+    let world = world(60).await;
+    let turns = Turns { began: noon() - SignedDuration::from_hours(1) };
+    let is_due = |is_looked_at: &str| {
+        let due = due(&world.context, turns, noon(), |subject| subject.key.0 == is_looked_at);
+        due.into_iter().map(|((store, _), _)| store).collect::<Vec<_>>()
+    };
+
+    let (nobody, helsinki) = (is_due("nobody"), is_due("helsinki"));
+
+    assert_eq!(nobody.len(), 2, "{nobody:?}");
+    assert_eq!(helsinki, ["frankfurt"]);
 }
 
 #[tokio::test]

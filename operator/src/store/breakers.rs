@@ -89,11 +89,6 @@ impl Breakers {
         });
     }
 
-    /// Whoever was admitted to `store` did not ask it: that closes nothing.
-    pub fn unasked(&self, store: &str, now: Timestamp) {
-        self.change(store, now, |entry| entry.breaker.unasked(now));
-    }
-
     /// A pod of `teller` whose Job ended at `ended` told that `store` did not answer it: one failure a teller, until the
     /// store answers.
     ///

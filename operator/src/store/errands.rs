@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, future::Future, pin::pin, time::Duration};
 use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use tokio::time::sleep;
 
-/// The errands, by what no two of them share: a store, or a pair of stores.
+/// The errands, by what no two of them share: a pair of stores, or a place at one.
 pub struct Errands<'a, K> {
     under_way: BTreeSet<K>,
     work: FuturesUnordered<LocalBoxFuture<'a, K>>,
@@ -24,7 +24,12 @@ impl<'a, K: Ord + Clone + 'a> Errands<'a, K> {
         self.under_way.contains(key)
     }
 
-    /// Begins `work` at `key`. It goes on while somebody [waits](Self::go_on_for).
+    /// Where the last errand is not over.
+    pub fn under_way(&self) -> BTreeSet<K> {
+        self.under_way.clone()
+    }
+
+    /// Begins `work` at `key`. It goes on while somebody [waits](Self::go_on_until).
     pub fn begin(&mut self, key: K, work: impl Future<Output = ()> + 'a) {
         self.under_way.insert(key.clone());
         self.work.push(work.map(|()| key).boxed_local());
@@ -32,10 +37,15 @@ impl<'a, K: Ord + Clone + 'a> Errands<'a, K> {
 
     /// Goes on with all of them for this long.
     pub async fn go_on_for(&mut self, span: Duration) {
-        let mut over = pin!(sleep(span));
+        self.go_on_until(sleep(span)).await;
+    }
+
+    /// Goes on with all of them until `event`. What is asked of somebody meanwhile is asked here: else all stand still.
+    pub async fn go_on_until<T>(&mut self, event: impl Future<Output = T>) -> T {
+        let mut event = pin!(event);
         loop {
             tokio::select! {
-                () = &mut over => return,
+                happened = &mut event => return happened,
                 Some(key) = self.work.next(), if !self.work.is_empty() => {
                     self.under_way.remove(&key);
                 }

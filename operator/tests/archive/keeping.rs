@@ -9,7 +9,7 @@ use valv::{
     archive::{
         Writer,
         commit::{Commit, ManifestRef},
-        copy::{self, Copied, Copier},
+        copy::{self, Copied, Copier, Outline},
         digest::Blake3,
         erase::{self, Eraser, Stillness},
         layout::{DataObject, Folder, Key, Part, SegmentName},
@@ -90,6 +90,10 @@ async fn copied(from: &Bucket, to: &Bucket, named: &ManifestRef, until: Option<T
     copier.copy(named, &watch::Sender::default()).await.unwrap()
 }
 
+fn outline(manifest: &Manifest) -> Outline {
+    Outline::of(manifest.clone()).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalogue_has_what_was_signed_whatever_lies_over_it() {
     let (store, keys) = (Store::start(Keeps::LockedVersions), Keys::new());
@@ -146,8 +150,11 @@ async fn a_copy_is_the_same_backup_in_another_store() {
 
         assert_eq!((sent, locked_until), (original.manifest.segments(), None));
         let copy = Backup { manifest, named };
-        let differs =
-            copy::differs((&archive(&from), &original.manifest), (&archive(&to), &copy.manifest)).await;
+        let differs = copy::differs(
+            (&archive(&from), &outline(&original.manifest)),
+            (&archive(&to), &outline(&copy.manifest)),
+        )
+        .await;
         assert_eq!(differs.unwrap(), None);
         let verdict =
             verify(&archive(&to), &copy.manifest, Depth::Full, &watch::Sender::default()).await.unwrap();
@@ -518,7 +525,7 @@ async fn the_agent_copies_and_reads_back_what_it_copied() {
     assert_eq!((arrived.sent, arrived.verified.segments_read), (segments, segments));
     let manifest = archive(&frankfurt.bucket()).manifest(&arrived.manifest).await.unwrap();
     let (from, to) = (archive(&helsinki.bucket()), archive(&frankfurt.bucket()));
-    let differs = copy::differs((&from, &original.manifest), (&to, &manifest)).await;
+    let differs = copy::differs((&from, &outline(&original.manifest)), (&to, &outline(&manifest))).await;
     assert_eq!(differs.unwrap(), None);
     assert_eq!(agent_copies(&original, &helsinki, &frankfurt).await.unwrap().sent, 0);
 }
@@ -554,8 +561,11 @@ async fn a_copy_with_a_segment_of_another_s_is_no_copy() {
     forged_manifest.parts[0].pages[0].blake3 = Blake3::of(forged.as_bytes());
     forged_manifest.parts[0].pages[0].size = forged.len() as u64;
 
-    let differs =
-        copy::differs((&archive(&from), &original.manifest), (&archive(&to), &forged_manifest)).await;
+    let differs = copy::differs(
+        (&archive(&from), &outline(&original.manifest)),
+        (&archive(&to), &outline(&forged_manifest)),
+    )
+    .await;
 
     assert!(differs.unwrap().unwrap().contains("names other segments"));
 }

@@ -85,7 +85,8 @@ impl Breaker {
         }
     }
 
-    /// Asks whether a request may go at `now`. Whoever goes says afterwards what came of it.
+    /// Asks whether a request may go at `now`. Whoever goes says afterwards what came of it; who did not ask after all, or
+    /// does not know, says nothing.
     ///
     /// Whoever tries and never says what came of it is given up after the rule's pause.
     pub fn admit(&mut self, now: Timestamp) -> Admission {
@@ -102,13 +103,6 @@ impl Breaker {
     /// The store answered: with what was asked for, or with a refusal, which is an answer too.
     pub fn answered(&mut self) {
         self.state = State::Closed { failures: 0 };
-    }
-
-    /// Whoever was admitted did not ask: what it found says nothing of the store. If it was to try, another may.
-    pub fn unasked(&mut self, now: Timestamp) {
-        if let State::HalfOpen { .. } = self.state {
-            self.state = State::Open { until: now };
-        }
     }
 
     /// The store did not answer in time, or with a failure of its own
@@ -192,24 +186,6 @@ mod tests {
         breaker.admit(at(32));
 
         assert_eq!(breaker.admit(at(62)), Admission::Try);
-    }
-
-    #[test]
-    fn whoever_did_not_ask_leaves_it_as_it_was_and_the_try_to_another() {
-        let mut counting = Breaker::new(Rule { failures: 2, pause: PAUSE });
-        counting.failed(at(0));
-        counting.unasked(at(0));
-        counting.failed(at(0));
-        assert_eq!(counting.standing(), Standing::Open, "it closes nothing, and forgets no failure");
-        let mut breaker = opened();
-        breaker.unasked(at(3));
-        assert_eq!(breaker.admit(at(4)), Admission::Wait { until: at(32) });
-
-        assert_eq!(breaker.admit(at(32)), Admission::Try);
-        breaker.unasked(at(33));
-
-        assert_eq!(breaker.standing(), Standing::Open);
-        assert_eq!(breaker.admit(at(33)), Admission::Try);
     }
 
     #[test]
