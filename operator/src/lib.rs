@@ -8,7 +8,7 @@
 //! | apply   | `tenant/apply.rs`   | the cluster          |
 //! | status  | `tenant/status.rs`  | nothing              |
 //!
-//! `store`, `backup` and `drill` have the same five.
+//! `store`, `backup`, `copy`, `drill` and `janitor` have the same five.
 //!
 //! All clients are in [`io`]; the clock and the environment are read in `main.rs` only. What runs inside the
 //! tenants' pods is [`agent`]: the same binary, and nothing of the rest.
