@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -38,7 +37,7 @@ impl Binaries {
     pub fn build(cache: &Cache, progress: &Progress) -> Result<Self> {
         let step = progress.step("cargo: valv and journal");
         let (messages, log) = (cache.log("cargo-messages"), cache.log("cargo"));
-        let mut build = Command::new(settings::cargo());
+        let mut build = settings::cargo();
         // The set of features that make builds with, so that nothing is built twice.
         build.args(["build", "--workspace", "--bins", "--examples"]);
         build.arg("--message-format=json-render-diagnostics").current_dir(checkout::workspace());

@@ -2,8 +2,9 @@
 //!
 //! The only file that reads the environment.
 
-use std::env::var_os;
+use std::env::{var_os, vars_os};
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -86,9 +87,24 @@ pub(crate) fn kubeconfig_of_caller() -> Option<PathBuf> {
     path("KUBECONFIG")
 }
 
-/// The cargo that runs us, or the one on the path.
-pub(crate) fn cargo() -> PathBuf {
-    path("CARGO").unwrap_or_else(|| PathBuf::from("cargo"))
+/// The cargo that runs us, or the one on the path, as if called by hand: it does not inherit what cargo tells a program that
+/// it runs, as it does a test. Build scripts that look at that (ring's) would run again, and half of all be built anew.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(path("CARGO").unwrap_or_else(|| PathBuf::from("cargo")));
+    let told = [
+        "CARGO_MANIFEST_",
+        "CARGO_PKG_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_NAME",
+        "CARGO_PRIMARY_PACKAGE",
+        "OUT_DIR",
+    ];
+    for (name, _) in vars_os() {
+        if told.iter().any(|told| name.as_encoded_bytes().starts_with(told.as_bytes())) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// The caller's search path, with the folders where Debian keeps what only root runs.
@@ -105,6 +121,22 @@ fn path(variable: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_is_called_as_if_by_hand_and_not_by_a_test_of_this_crate() {
+        let cargo = cargo();
+
+        let removed: Vec<_> =
+            cargo.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        assert!(
+            ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"].iter().all(|name| removed.contains(&name.as_ref())),
+            "{removed:?}"
+        );
+        assert!(
+            !removed.iter().any(|name| *name == "CARGO_TARGET_DIR" || *name == "CARGO_HOME"),
+            "{removed:?}"
+        );
+    }
 
     fn settings(cache: &str, state: &str) -> Result<Settings> {
         Settings { cache: PathBuf::from(cache), state: PathBuf::from(state) }.usable()
