@@ -147,7 +147,7 @@ async fn puts_of_a_backup(protected: &Protected<'_>, proxy: &FaultProxy) -> Resu
 }
 
 /// Asks for a backup, and waits until its PUT after `through` others is held back. Returns its name.
-async fn held_at(protected: &Protected<'_>, proxy: &FaultProxy, through: usize) -> Result<String> {
+pub async fn held_at(protected: &Protected<'_>, proxy: &FaultProxy, through: usize) -> Result<String> {
     proxy.set(Fault::HeldAfter { puts: through });
     let name = protected.back_up(json!({})).await?;
     eventually(format!("put {} is held back", through + 1), BACKED_UP, async || {
@@ -158,7 +158,12 @@ async fn held_at(protected: &Protected<'_>, proxy: &FaultProxy, through: usize) 
 }
 
 /// Lets the store answer again: the backup `name` is complete, without a hand, and there are so many commits.
-async fn goes_on(protected: &Protected<'_>, proxy: &FaultProxy, name: &str, commits: usize) -> Result<()> {
+pub async fn goes_on(
+    protected: &Protected<'_>,
+    proxy: &FaultProxy,
+    name: &str,
+    commits: usize,
+) -> Result<()> {
     ensure!(protected.commits()?.len() < commits, "something was committed while it was held back");
     proxy.set(Fault::None);
     protected.says(name, BackupCondition::Complete, "True", BackupReason::Committed).await?;

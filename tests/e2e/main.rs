@@ -21,6 +21,7 @@ mod forged;
 mod hosts;
 mod leaks;
 mod lost_secrets;
+mod nodes;
 mod operator_rights;
 mod operator_surface;
 mod people;

@@ -10,6 +10,7 @@
 //! | a tenant that is backed up; one that is drilled; whoever forges its backups | `protected.rs`, `drilled.rs`, `forger.rs` |
 //! | what users do | `journal.rs`, `reach.rs`, `writer.rs` |
 //! | the operator: its pods, its Lease, its processes, its chart | `operator.rs`, `process.rs`, `helm.rs` |
+//! | a second node | `second_node.rs` |
 //! | what was asked of the API server | `audit.rs` |
 //! | trying what must not work | `probe.rs` |
 //! | waiting; what objects say of themselves | `eventually.rs`, `saying.rs` |
@@ -31,6 +32,7 @@ pub mod protected;
 pub mod proxy;
 mod reach;
 pub mod saying;
+pub mod second_node;
 pub mod store;
 pub mod tenant;
 pub mod test;

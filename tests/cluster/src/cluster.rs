@@ -176,6 +176,22 @@ impl Cluster {
         self.node(number).kill()
     }
 
+    /// Gives node `number` up, running or not: it ends like a power cut, and the cluster forgets it.
+    pub fn remove_node(&self, number: u8) -> Result<()> {
+        let _lock = Lock::take(&self.settings, &Progress::new())?;
+        self.forget_node(number)
+    }
+
+    /// The same, for who has the lock.
+    pub(crate) fn forget_node(&self, number: u8) -> Result<()> {
+        self.kill_node(number)?;
+        let name = network::node_name(number);
+        self.kubectl().output(&["delete", "node", &name, "--ignore-not-found", "--wait=false"])?;
+        let mut record = self.record()?;
+        record.nodes.retain(|node| node.number != number);
+        record.write(&self.settings)
+    }
+
     /// One of the cluster's programs: `helm`, `kubectl`, `versitygw` ….
     pub fn program(&self, name: &str) -> Result<PathBuf> {
         self.programs.find(name)

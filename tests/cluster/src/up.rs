@@ -144,9 +144,9 @@ impl Builder<'_> {
             }
             if node.is_some() || Layout::detect()?.exists(&network::node_name(number)) {
                 self.progress.say(&format!("{}: starting anew", network::node_name(number)));
-                self.remove_node(number)?;
+                self.cluster.forget_node(number)?;
             }
-            self.start_node(number).inspect_err(|_| self.take_back(|| self.remove_node(number)))?;
+            self.start_node(number).inspect_err(|_| self.take_back(|| self.cluster.forget_node(number)))?;
         }
         Ok(())
     }
@@ -174,15 +174,6 @@ impl Builder<'_> {
         let name = network::node_name(number);
         let get = ["get", "node", &name, "--output=jsonpath={.spec.podCIDR}"];
         world.route(self.cluster.kubectl().output(&get)?.trim(), number)
-    }
-
-    fn remove_node(&self, number: u8) -> Result<()> {
-        let name = network::node_name(number);
-        self.cluster.node(number).kill()?;
-        self.cluster.kubectl().output(&["delete", "node", &name, "--ignore-not-found", "--wait=false"])?;
-        let mut record = self.cluster.record()?;
-        record.nodes.retain(|node| node.number != number);
-        record.write(self.settings)
     }
 
     /// Imports what has changed since the nodes came up.

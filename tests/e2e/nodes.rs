@@ -1,0 +1,99 @@
+//! What becomes of a backup and of a drill when the node that they run on is drained, or dies and does not come back. On a
+//! second node, so that the operator goes on beside it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use faults::Fault;
+use harness::drilled::Drilled;
+use harness::saying::says;
+use harness::second_node::{FIRST, SECOND, SecondNode};
+use harness::{Test, kind, run};
+use serde_json::{Value, json};
+use valv_crds::drill::{DrillCondition, DrillReason};
+
+use crate::backup_faults::{goes_on, held_at};
+use crate::drill_store_faults::running;
+use crate::store_faults::bring;
+
+/// A node is missed after 50 s, and its pods are given up after 300 s more.
+const MISSED: Duration = Duration::from_secs(600);
+
+#[test]
+fn a_node_that_is_drained_delays_a_backup_and_ends_a_drill() {
+    run(async |test| {
+        let Some(_) = test.world.local() else {
+            test.not_here("this cluster's nodes are not ours to add");
+            return Ok(());
+        };
+        test.alone().await?;
+        let node = SecondNode::add(&test.world)?;
+
+        node.cordon(FIRST).await?;
+        let Some((protected, proxy)) = bring(test, 2, 2).await? else { return Ok(()) };
+        node.uncordon(FIRST).await?;
+        let name = held_at(&protected, &proxy, 1).await?;
+        let asked = node.drain(&[&protected.tenant.namespace]).await?;
+        ensure!(asked >= 3, "a journal, its database and an agent were to go, and {asked} pods were asked");
+        proxy.set(Fault::None);
+        node.uncordon(SECOND).await?;
+        goes_on(&protected, &proxy, &name, 1).await.context("a backup")?;
+        protected.tenant.ready().await?;
+        // Its volumes are that node's.
+        protected.tenant.destroy().await?;
+
+        let (world, name, into) = drill_on_second(test, &node).await?;
+        ensure!(node.drain(&[&into]).await? >= 1, "nothing of the drill was there");
+        let (reason, message) = world.ends(&name, "False").await?;
+        world.leaves_nothing(&name).await?;
+        world.passes().await.context("the next drill, on the other node")?;
+        test.measured(format_args!("the drill that was drained: {reason}: {message}"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_drill_whose_node_dies_fails_and_is_torn_down_when_the_node_is_given_up() {
+    run(async |test| {
+        let Some(_) = test.world.local() else {
+            test.not_here("this cluster's nodes are not ours to add");
+            return Ok(());
+        };
+        test.alone().await?;
+        let node = SecondNode::add(&test.world)?;
+        let (world, name, into) = drill_on_second(test, &node).await?;
+
+        node.dies()?;
+
+        let (failed, left) = (DrillCondition::Passed, DrillCondition::TornDown);
+        let said = says(&name, (failed, "False", DrillReason::CannotRestore), MISSED, async || {
+            world.object(&name).await
+        })
+        .await?;
+        ensure!(
+            world.condition(&name, left).await?["status"] != "True",
+            "its volumes are on a node that is gone"
+        );
+        node.is_given_up()?;
+        world.leaves_nothing(&name).await.with_context(|| format!("{into}, after its node was given up"))?;
+        world.passes().await.context("the next drill, on the other node")?;
+        test.measured(said);
+        Ok(())
+    });
+}
+
+/// A drill of a tenant of the first node, whose judge runs on the second: who drills, the drill, its namespace.
+async fn drill_on_second<'a>(test: &'a Test, node: &SecondNode<'_>) -> Result<(Drilled<'a>, String, String)> {
+    node.cordon(SECOND).await?;
+    let world = Drilled::bring(test, json!({}), json!({})).await?.context("the stores are there")?;
+    world.back_up().await?;
+    node.cordon(FIRST).await?;
+    node.uncordon(SECOND).await?;
+    let name = world.drill(json!({})).await?;
+    let into = world.namespace_of(&name).await?;
+    let (pod, _) = running(test, &into, "judge").await?;
+    let pod: Value = test.world.admin.get(kind::POD, &into, &pod).await?;
+    ensure!(pod["spec"]["nodeName"] == SECOND, "it runs on {}", pod["spec"]["nodeName"]);
+    node.uncordon(FIRST).await?;
+    Ok((world, name, into))
+}
