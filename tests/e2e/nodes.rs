@@ -27,7 +27,7 @@ fn a_node_that_is_drained_delays_a_backup_and_ends_a_drill() {
             return Ok(());
         };
         test.alone().await?;
-        let node = SecondNode::add(&test.world)?;
+        let node = SecondNode::add(test.world)?;
 
         node.cordon(FIRST).await?;
         let Some((protected, proxy)) = bring(test, 2, 2).await? else { return Ok(()) };
@@ -60,7 +60,7 @@ fn a_drill_whose_node_dies_fails_and_is_torn_down_when_the_node_is_given_up() {
             return Ok(());
         };
         test.alone().await?;
-        let node = SecondNode::add(&test.world)?;
+        let node = SecondNode::add(test.world)?;
         let (world, name, into) = drill_on_second(test, &node).await?;
 
         node.dies()?;
