@@ -13,7 +13,7 @@ pub enum Objects {
 
 impl Objects {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::Data, Self::Commits, Self::Owners];
+    pub const ALL: [Self; 3] = [Self::Data, Self::Commits, Self::Owners];
 
     /// What the object at `path` is; absent: something else. A probe's objects lie under names that no archive can have.
     pub(crate) fn at(path: &str) -> Option<Self> {
@@ -53,13 +53,6 @@ pub enum Fault {
     Slow {
         /// So fast.
         bytes_per_second: usize,
-    },
-    /// After so many PUTs of these objects, they are answered that the quota is used up.
-    FullAfter {
-        /// Of which.
-        of: Objects,
-        /// So many still get through.
-        puts: usize,
     },
     /// The PUT of this number of these objects, the first is 1, reaches the store, succeeds, and its answer is lost.
     AnswerLost {
@@ -136,47 +129,37 @@ pub(crate) enum Deed {
 impl Fault {
     /// For the request of that number, which is this to such an object if it is one. It counts from 1.
     pub(crate) fn act(self, request: usize, deed: Option<Deed>) -> Act {
-        match deed {
-            Some(Deed::Put(of, put)) => self.on_put(of, put),
-            Some(Deed::Read(read)) => self.on_read(read),
-            None => None,
-        }
-        .unwrap_or_else(|| self.on_any(request))
-    }
-
-    fn on_put(self, these: Objects, put: usize) -> Option<Act> {
-        match self {
-            Self::AnswerLostEveryThird if these == Objects::Data && put.is_multiple_of(3) => {
-                Some(Act::LoseAnswer)
+        match (self, deed) {
+            (Self::BusyEveryThird, _) if request.is_multiple_of(3) => {
+                Act::Answer { status: 503, code: "SlowDown" }
             }
-            Self::AnswerLost { of, put: lost } if of == these && put == lost => Some(Act::LoseAnswer),
-            Self::FullAfter { of, puts } if of == these && put > puts => {
-                Some(Act::Answer { status: 403, code: "QuotaExceeded" })
+            (Self::AlwaysBusy, _) => Act::Answer { status: 503, code: "SlowDown" },
+            (Self::AnswerLostEveryThird, Some(Deed::Put(Objects::Data, put))) if put.is_multiple_of(3) => {
+                Act::LoseAnswer
             }
-            Self::HeldAfter { of, puts } if of == these && put > puts => Some(Act::Hold),
-            Self::HalvedAfter { of, puts } if of == these && put > puts => Some(Act::Halve),
-            Self::AnswersHeldAfter { of, puts } if of == these && put > puts => Some(Act::HoldAnswer),
-            _ => None,
-        }
-    }
-
-    fn on_read(self, read: usize) -> Option<Act> {
-        match self {
-            Self::ReadLostEveryThird if read.is_multiple_of(3) => Some(Act::CutAnswer),
-            Self::RevokedAfterReads { reads } if read > reads => {
-                Some(Act::Answer { status: 403, code: "InvalidAccessKeyId" })
+            (Self::AnswerLost { of, put: lost }, Some(Deed::Put(these, put)))
+                if of == these && put == lost =>
+            {
+                Act::LoseAnswer
             }
-            Self::ReadsHeldAfter { reads } if read > reads => Some(Act::Hold),
-            _ => None,
-        }
-    }
-
-    fn on_any(self, request: usize) -> Act {
-        match self {
-            Self::BusyEveryThird if request.is_multiple_of(3) => Act::Answer { status: 503, code: "SlowDown" },
-            Self::AlwaysBusy => Act::Answer { status: 503, code: "SlowDown" },
-            Self::Slow { bytes_per_second } => Act::Crawl { bytes_per_second },
-            Self::Unreachable => Act::HangUp,
+            (Self::HeldAfter { of, puts }, Some(Deed::Put(these, put))) if of == these && put > puts => {
+                Act::Hold
+            }
+            (Self::HalvedAfter { of, puts }, Some(Deed::Put(these, put))) if of == these && put > puts => {
+                Act::Halve
+            }
+            (Self::AnswersHeldAfter { of, puts }, Some(Deed::Put(these, put)))
+                if of == these && put > puts =>
+            {
+                Act::HoldAnswer
+            }
+            (Self::ReadLostEveryThird, Some(Deed::Read(read))) if read.is_multiple_of(3) => Act::CutAnswer,
+            (Self::RevokedAfterReads { reads }, Some(Deed::Read(read))) if read > reads => {
+                Act::Answer { status: 403, code: "InvalidAccessKeyId" }
+            }
+            (Self::ReadsHeldAfter { reads }, Some(Deed::Read(read))) if read > reads => Act::Hold,
+            (Self::Slow { bytes_per_second }, _) => Act::Crawl { bytes_per_second },
+            (Self::Unreachable, _) => Act::HangUp,
             _ => Act::Pass,
         }
     }

@@ -44,6 +44,8 @@ struct Shared {
     /// Of each kind of objects.
     puts: [AtomicUsize; Objects::ALL.len()],
     reads: AtomicUsize,
+    /// Requests and answers that are kept, or were.
+    kept: AtomicUsize,
     upstream: Upstream,
 }
 
@@ -67,6 +69,7 @@ impl FaultProxy {
             requests: AtomicUsize::new(0),
             puts: Objects::ALL.map(|_| AtomicUsize::new(0)),
             reads: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
             upstream,
         });
         let for_connections = shared.clone();
@@ -88,6 +91,7 @@ impl FaultProxy {
         self.shared.requests.store(0, Ordering::SeqCst);
         self.shared.puts.iter().for_each(|puts| puts.store(0, Ordering::SeqCst));
         self.shared.reads.store(0, Ordering::SeqCst);
+        self.shared.kept.store(0, Ordering::SeqCst);
         *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
@@ -113,6 +117,11 @@ impl FaultProxy {
     /// Reads of agents' data that came since the fault was set.
     pub fn reads(&self) -> usize {
         self.shared.reads.load(Ordering::SeqCst)
+    }
+
+    /// Requests, rests of requests and answers that came to be kept since the fault was set.
+    pub fn kept(&self) -> usize {
+        self.shared.kept.load(Ordering::SeqCst)
     }
 
     /// As a `BackupStore` names it.

@@ -60,8 +60,9 @@ impl Shared {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until another fault is set.
-    async fn is_no_longer(&self, fault: Fault) {
+    /// Keeps something until another fault is set.
+    async fn keep_while(&self, fault: Fault) {
+        self.kept.fetch_add(1, Ordering::SeqCst);
         while self.fault() == fault {
             sleep(HELD).await;
         }
@@ -109,7 +110,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         Act::Hold => {
             // All of it is read, so that it is noticed when its sender gives it up: then this ends where it is.
             let request = collected(request).await?;
-            shared.is_no_longer(fault).await;
+            shared.keep_while(fault).await;
             pass(request.map(Full::new), &shared, None).await
         }
         Act::Halve => {
@@ -117,7 +118,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             let half = body.slice(..body.len() / 2);
             let waiting = shared.clone();
             let rest = stream::once(async move {
-                waiting.is_no_longer(fault).await;
+                waiting.keep_while(fault).await;
                 Err(anyhow!("the rest of it is lost"))
             });
             let body = StreamBody::new(stream::iter([Ok(Frame::data(half))]).chain(rest));
@@ -126,7 +127,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         Act::HoldAnswer => {
             let request = collected(request).await?;
             let answer = pass(request.map(Full::new), &shared, None).await?;
-            shared.is_no_longer(fault).await;
+            shared.keep_while(fault).await;
             Ok(answer)
         }
         Act::HangUp => Err(anyhow!("nobody is there")),
