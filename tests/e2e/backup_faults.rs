@@ -96,7 +96,7 @@ fn a_database_that_is_restarted_in_the_middle_fails_the_attempt_and_the_next_one
             Ok(Seen::when(is_gone.then_some(()), "it runs"))
         })
         .await?;
-        // While its server's end of the connection is still being taken down: later nobody would tell it.
+        // While its server's end of the connection still stands: later only its keepalives would tell it, in minutes.
         streaming.thaw()?;
 
         let said = protected.attempt_fails(&name, 1, BackupReason::DatabaseUnavailable).await?;
