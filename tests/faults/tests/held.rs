@@ -1,5 +1,7 @@
 //! What is kept on its way to the store: what reaches it when, and what never does.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::{
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex},
