@@ -38,8 +38,9 @@ DOC_LINTS := --deny warnings --allow rustdoc::private_intra_doc_links
 E2E_THREADS ?= 6
 TEST ?=
 # What gates no change by itself, for it takes long: make test-all has it.
-E2E_LONG := backup_faults:: nodes:: store_faults:: drill_faults:: drill_judges:: drill_store_faults:: warped:: \
-	upheaval::a_drill_whose_operator upheaval::of_two_operators upheaval::a_leader_that_was_frozen upheaval::a_restarted_operator \
+E2E_LONG := backup_faults:: backup_planted:: nodes:: store_faults:: drill_faults:: drill_judges:: drill_store_faults:: \
+	warped:: upheaval::a_drill_whose_operator upheaval::of_two_operators upheaval::a_leader_that_was_frozen \
+	upheaval::a_restarted_operator \
 	backups::an_agent_that_is_killed drills::a_drill_with_another_key drills::a_drill_that_is_deleted \
 	retention::while_the_clocks_differ retention::data_whose_commit_was_lost retention::nothing_is_copied
 

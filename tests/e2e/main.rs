@@ -5,6 +5,7 @@
 //! one by one, since they disturb everybody or measure; they come last because of their modules' names.
 
 mod backup_faults;
+mod backup_planted;
 mod backups;
 mod brought;
 mod database;
@@ -21,6 +22,7 @@ mod forged;
 mod hosts;
 mod leaks;
 mod lost_secrets;
+mod moments;
 mod nodes;
 mod operator_rights;
 mod operator_surface;

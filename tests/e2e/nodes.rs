@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use faults::Fault;
+use faults::{Fault, Objects};
 use harness::drilled::Drilled;
 use harness::saying::says;
 use harness::second_node::{FIRST, SECOND, SecondNode};
@@ -12,8 +12,8 @@ use harness::{Test, kind, run};
 use serde_json::{Value, json};
 use valv_crds::drill::{DrillCondition, DrillReason};
 
-use crate::backup_faults::{goes_on, held_at};
 use crate::drill_store_faults::running;
+use crate::moments::{Moment, goes_on, held_at};
 use crate::store_faults::bring;
 
 /// A node is missed after 50 s, and its pods are given up after 300 s more.
@@ -32,7 +32,7 @@ fn a_node_that_is_drained_delays_a_backup_and_ends_a_drill() {
         node.cordon(FIRST).await?;
         let Some((protected, proxy)) = bring(test, 2, 2).await? else { return Ok(()) };
         node.uncordon(FIRST).await?;
-        let name = held_at(&protected, &proxy, 1).await?;
+        let name = held_at(&protected, &proxy, Moment::Before(Objects::Data, 1)).await?;
         let asked = node.drain(&[&protected.tenant.namespace]).await?;
         ensure!(asked >= 3, "a journal, its database and an agent were to go, and {asked} pods were asked");
         proxy.set(Fault::None);

@@ -6,7 +6,7 @@ use harness::test::unique;
 use harness::{refusal, run};
 
 /// A flaw, the part of `spec` that has it, and what the refusal says.
-const FLAWS: [(&str, &str, &str); 42] = [
+const FLAWS: [(&str, &str, &str); 45] = [
     ("a field that nobody knows", "hots: ada.example", ".spec.hots: field not declared in schema"),
     (
         "a field that nobody knows, deep inside",
@@ -147,6 +147,18 @@ const FLAWS: [(&str, &str, &str); 42] = [
         "files over Valv's own",
         "journal: {files: [{mountPath: /etc/valv, secretName: mine}]}",
         "files may not lie below /etc/valv",
+    ),
+    (
+        "backups that only one key opens",
+        "backup: {recipients: {tenant: age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p}}",
+        "spec.backup.recipients.escrow",
+    ),
+    ("backups that nobody opens", "backup: {policy: nightly}", "spec.backup.recipients"),
+    (
+        "two recipients of backups that are one key",
+        "backup: {recipients: {tenant: age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p, \
+         escrow: age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p}}",
+        "the recipients are different keys",
     ),
     (
         "no CPU at all, with decimals",

@@ -6,7 +6,7 @@
 //! | the cluster, and who acts on it | `world.rs`, `actor.rs`, `kind.rs` |
 //! | what of a cluster is somebody else's | `ownership.rs` |
 //! | a tenant: its manifest, conditions, objects | `tenant.rs`, `manifest.rs`, `tenants/*.yaml` |
-//! | the object stores, and faults on the way there | `store.rs`, `proxy.rs` |
+//! | the object stores, a bucket of one's own, and faults on the way there | `store.rs`, `own_bucket.rs`, `proxy.rs` |
 //! | a tenant that is backed up; one that is drilled; whoever forges its backups | `protected.rs`, `drilled.rs`, `forger.rs` |
 //! | what users do | `journal.rs`, `reach.rs`, `writer.rs` |
 //! | the operator: its pods, its Lease, its processes, its chart | `operator.rs`, `process.rs`, `helm.rs` |
@@ -25,6 +25,7 @@ pub mod journal;
 pub mod kind;
 pub mod manifest;
 pub mod operator;
+pub mod own_bucket;
 pub mod ownership;
 pub mod probe;
 pub mod process;

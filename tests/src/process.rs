@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
 
 /// The control group of the pods of the local cluster's first node.
 const PODS: &str = "/valv/node-1/kubepods";
+
+/// Between two looks for a process that lives for less than a second.
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// Ends every process of every pod of the local cluster's first node at once, as when it loses power, and returns how
 /// many. Its kubelet stays, and starts the pods again.
@@ -52,6 +57,51 @@ impl PodProcess {
             (is_of_pod && has_argument).then(|| Self { pid: Pid::from_raw(pid) })
         });
         found.into_iter().next().with_context(|| format!("the pod {uid} has no process with {argument}"))
+    }
+
+    /// Waits until the pod with this UID has a process with this argument, which has written so many bytes, and stops
+    /// it in the middle.
+    ///
+    /// # Errors
+    /// If there is none by then, or it has ended by itself.
+    pub async fn caught(uid: &str, argument: &str, written: u64, deadline: Duration) -> Result<Self> {
+        let begun = Instant::now();
+        loop {
+            let found = Self::find(uid, argument);
+            if let Ok(process) = found
+                && process.has_written().is_ok_and(|bytes| bytes >= written)
+            {
+                process.freeze()?;
+                process.is_frozen().await?;
+                return Ok(process);
+            }
+            if begun.elapsed() > deadline {
+                bail!("the pod {uid} had no process with {argument} that wrote {written} bytes");
+            }
+            sleep(GLANCE).await;
+        }
+    }
+
+    /// Bytes that it has written, wherever to.
+    fn has_written(self) -> Result<u64> {
+        let counts = fs::read_to_string(format!("/proc/{}/io", self.pid))?;
+        let written = counts.lines().find_map(|line| line.strip_prefix("wchar: "));
+        Ok(written.context("the kernel counts what is written")?.parse()?)
+    }
+
+    /// Waits until it stands still: it was told so.
+    async fn is_frozen(self) -> Result<()> {
+        loop {
+            let status = fs::read_to_string(format!("/proc/{}/status", self.pid));
+            let status = status.context("the process ended before it could be stopped")?;
+            let state =
+                status.lines().find_map(|line| line.strip_prefix("State:")).unwrap_or_default().trim();
+            match state.chars().next() {
+                Some('T' | 't') => return Ok(()),
+                Some('Z' | 'X') | None => bail!("the process ended before it could be stopped"),
+                Some(_) => sleep(GLANCE).await,
+            }
+        }
     }
 
     /// Ends it, like a node that loses power.

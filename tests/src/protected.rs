@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use age::secrecy::ExposeSecret;
 use age::x25519;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use valv_cluster::Identity;
 use valv_crds::backup::{BackupCondition, BackupReason};
 use valv_crds::store::{StoreCondition, StoreReason};
 
+use crate::eventually::{Seen, eventually};
 use crate::kind;
 use crate::manifest::merge;
+use crate::own_bucket::OwnBucket;
 use crate::saying::says;
 use crate::store::{BackupStore, stores};
 use crate::tenant::Tenant;
@@ -51,6 +53,8 @@ pub struct Wanted {
     pub store: Value,
     /// Whether Frankfurt gets a copy.
     pub both_stores: bool,
+    /// Whether the first store has a bucket and users of its own, to be done things to.
+    pub own_bucket: bool,
     /// Whether a key for unattended drills is among the recipients.
     pub drill_key: bool,
 }
@@ -60,6 +64,9 @@ impl<'a> Protected<'a> {
     pub async fn bring(test: &'a Test, wanted: Wanted) -> Result<Option<Self>> {
         let Some([helsinki, frankfurt]) = stores(test)? else { return Ok(None) };
         let mut brought = vec![BackupStore::of(test, &helsinki, "helsinki")?];
+        if wanted.own_bucket {
+            brought[0].own_bucket = Some(OwnBucket::at(&helsinki)?);
+        }
         if wanted.both_stores {
             brought.push(BackupStore::of(test, &frankfurt, "frankfurt")?);
         }
@@ -113,10 +120,10 @@ impl<'a> Protected<'a> {
 
     /// The folder of this tenant's archive in a store, on the machine that it runs on.
     pub fn archive(&self, store: &BackupStore) -> PathBuf {
-        store.server.objects().join(&store.name).join("v1").join(&self.tenant.name)
+        store.objects().join("v1").join(&self.tenant.name)
     }
 
-    /// The commits in the first store, by name.
+    /// The commits in the first store, in the order of their names.
     pub fn commits(&self) -> Result<Vec<String>> {
         let folder = self.archive(self.store()).join("commits");
         if !folder.exists() {
@@ -124,7 +131,10 @@ impl<'a> Protected<'a> {
         }
         let entries =
             fs::read_dir(&folder).with_context(|| format!("failed to list {}", folder.display()))?;
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let mut names: Vec<_> = names.collect::<Result<_>>()?;
+        names.sort();
+        Ok(names)
     }
 
     /// Asks for a backup, and returns its name.
@@ -171,6 +181,53 @@ impl<'a> Protected<'a> {
         Ok(self.archive(self.store()).join(format!("data/{slot}/{attempt}")))
     }
 
+    /// The slot of a backup.
+    pub async fn slot(&self, name: &str) -> Result<String> {
+        let slot = self.backup(name).await?["status"]["slot"].as_str().map(str::to_owned);
+        slot.context("it has a slot")
+    }
+
+    /// How many versions and delete markers the first store has of a backup's commit.
+    pub async fn versions_of_commit(&self, name: &str) -> Result<usize> {
+        let slot = self.slot(name).await?;
+        self.store().versions(&format!("v1/{}/commits/{slot}.json", self.tenant.name))
+    }
+
+    /// Waits until a part of a backup's status is `so`, and returns it.
+    pub async fn shows(
+        &self,
+        name: &str,
+        what: &str,
+        pointer: &str,
+        so: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        eventually(format!("{name}: {what}"), BACKED_UP, async || {
+            let object = self.backup(name).await?;
+            let found = object["status"].pointer(pointer).filter(|found| so(found)).cloned();
+            Ok(Seen::when(found, object["status"].to_string()))
+        })
+        .await
+    }
+
+    /// Waits until the attempt of this number has failed for this reason, and returns what is said of it. It is said
+    /// until the next attempt begins, which is some seconds.
+    ///
+    /// # Errors
+    /// If it failed for another, or did not fail.
+    pub async fn attempt_fails(&self, name: &str, number: i64, reason: BackupReason) -> Result<String> {
+        let what = format!("attempt {number} fails");
+        let is_failed = |attempt: &Value| attempt["number"] == number && attempt["failed"].is_object();
+        let attempt = self.shows(name, &what, "/attempt", is_failed).await?;
+        failed_for(&attempt["failed"], reason)
+    }
+
+    /// The same of the first reading back of a backup's first attempt.
+    pub async fn reading_fails(&self, name: &str, reason: BackupReason) -> Result<String> {
+        let is_failed = |reading: &Value| reading["number"] == 1 && reading["failed"].is_object();
+        let reading = self.shows(name, "its first reading fails", "/attempt/reading", is_failed).await?;
+        failed_for(&reading["failed"], reason)
+    }
+
     /// Waits until a condition has this status and reason, and returns its message.
     pub async fn says(
         &self,
@@ -194,6 +251,12 @@ impl<'a> Protected<'a> {
         let look = async || self.test.world.admin.get(kind::BACKUP, &tenant.namespace, name).await;
         says(name, (condition, status, reason), BACKED_UP, look).await
     }
+}
+
+/// What a failure says, which must be for this reason.
+fn failed_for(failure: &Value, reason: BackupReason) -> Result<String> {
+    ensure!(failure["reason"] == format!("{reason:?}"), "it failed for another reason: {failure}");
+    Ok(failure["message"].as_str().unwrap_or_default().to_owned())
 }
 
 /// The tar stream of the segments in `folder`, in their order, by `age` and `zstd` as anybody has them.

@@ -1,11 +1,13 @@
 //! Object stores, as platform engineers bring them: four Secrets and a `BackupStore`.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use valv_cluster::s3::{Method, Request};
 use valv_cluster::{BUCKET, Identity, Protection, Store};
 use valv_crds::reference::{IDENTITY_LABEL, STORE_LABEL};
 use valv_crds::store::{StoreCondition, StoreReason};
@@ -13,6 +15,7 @@ use valv_crds::store::{StoreCondition, StoreReason};
 use crate::actor::{Change, Grace, is_not_found};
 use crate::kind;
 use crate::operator::NAMESPACE;
+use crate::own_bucket::OwnBucket;
 use crate::saying::says;
 use crate::test::{Test, unique};
 use crate::world::World;
@@ -36,6 +39,8 @@ pub struct BackupStore {
     pub server: Store,
     /// Its name, which is also its folder in the bucket.
     pub name: String,
+    /// Its bucket, if it is not the one that all tests have in common.
+    pub own_bucket: Option<OwnBucket>,
 }
 
 impl BackupStore {
@@ -51,7 +56,26 @@ impl BackupStore {
 
     /// One with exactly this name. Not applied yet; whoever applies it takes it away.
     pub fn named(world: &'static World, server: &Store, name: &str) -> Self {
-        Self { world, server: server.clone(), name: name.to_owned() }
+        Self { world, server: server.clone(), name: name.to_owned(), own_bucket: None }
+    }
+
+    /// The name of its bucket.
+    pub fn bucket(&self) -> &str {
+        self.own_bucket.as_ref().map_or(BUCKET, |own| &own.name)
+    }
+
+    /// The folder with its objects, on the machine that it runs on.
+    pub fn objects(&self) -> PathBuf {
+        self.server.objects().with_file_name(self.bucket()).join(&self.name)
+    }
+
+    /// How many versions and delete markers lie under a key, which begins below its folder in the bucket.
+    pub fn versions(&self, key: &str) -> Result<usize> {
+        let key = format!("{}/{key}", self.name);
+        let list = Request::new(Method::Get, &format!("/{}", self.bucket()));
+        let list = list.query("versions", "").query("prefix", &key);
+        let listed = self.server.administrator()?.must(&list)?.text();
+        Ok(listed.matches(&format!("<Key>{key}</Key>")).count())
     }
 
     /// Takes the object and its Secrets away. What lies in the bucket stays.
@@ -77,7 +101,11 @@ impl BackupStore {
     /// Makes the Secrets of these identities.
     pub async fn bring_secrets(&self, identities: &[Identity]) -> Result<()> {
         for identity in identities {
-            let (name, key) = (self.secret(*identity), self.server.key(*identity)?);
+            let key = match &self.own_bucket {
+                Some(own) => own.key(*identity)?,
+                None => self.server.key(*identity)?,
+            };
+            let name = self.secret(*identity);
             let secret = json!({
                 "apiVersion": "v1", "kind": "Secret",
                 "metadata": { "name": name, "labels": {
@@ -116,7 +144,7 @@ impl BackupStore {
             "location": { "region": server.region, "country": server.country },
             "profile": "Versitygw",
             "endpoint": server.endpoint(),
-            "bucket": BUCKET,
+            "bucket": self.bucket(),
             "prefix": self.name,
             "caBundle": fs::read_to_string(server.ca()).context("the stores' authority")?,
             "credentials": {

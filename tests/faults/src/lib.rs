@@ -25,7 +25,7 @@ use anyhow::Result;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-pub use self::fault::Fault;
+pub use self::fault::{Fault, Objects};
 pub use self::tls::{Certificate, Upstream};
 
 /// The double. It ends when it is dropped.
@@ -41,8 +41,11 @@ struct Shared {
     fault: Mutex<Fault>,
     certificate: Mutex<TlsAcceptor>,
     requests: AtomicUsize,
-    puts: AtomicUsize,
+    /// Of each kind of objects.
+    puts: [AtomicUsize; Objects::ALL.len()],
     reads: AtomicUsize,
+    /// Requests and answers that are kept, or were.
+    kept: AtomicUsize,
     upstream: Upstream,
 }
 
@@ -64,8 +67,9 @@ impl FaultProxy {
             fault: Mutex::new(fault),
             certificate: Mutex::new(certificate.acceptor()?),
             requests: AtomicUsize::new(0),
-            puts: AtomicUsize::new(0),
+            puts: Objects::ALL.map(|_| AtomicUsize::new(0)),
             reads: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
             upstream,
         });
         let for_connections = shared.clone();
@@ -85,8 +89,9 @@ impl FaultProxy {
     /// Does this to requests from now on. Each fault counts anew.
     pub fn set(&self, fault: Fault) {
         self.shared.requests.store(0, Ordering::SeqCst);
-        self.shared.puts.store(0, Ordering::SeqCst);
+        self.shared.puts.iter().for_each(|puts| puts.store(0, Ordering::SeqCst));
         self.shared.reads.store(0, Ordering::SeqCst);
+        self.shared.kept.store(0, Ordering::SeqCst);
         *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
@@ -104,14 +109,19 @@ impl FaultProxy {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// Objects that agents put since the fault was set, whether they reached the store or not.
-    pub fn puts(&self) -> usize {
-        self.shared.puts.load(Ordering::SeqCst)
+    /// PUTs of these objects that came since the fault was set, whether they reached the store or not.
+    pub fn puts(&self, of: Objects) -> usize {
+        self.shared.puts[of.number()].load(Ordering::SeqCst)
     }
 
-    /// Objects that agents asked for since the fault was set.
+    /// Reads of agents' data that came since the fault was set.
     pub fn reads(&self) -> usize {
         self.shared.reads.load(Ordering::SeqCst)
+    }
+
+    /// Requests, rests of requests and answers that came to be kept since the fault was set.
+    pub fn kept(&self) -> usize {
+        self.shared.kept.load(Ordering::SeqCst)
     }
 
     /// As a `BackupStore` names it.

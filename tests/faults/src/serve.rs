@@ -26,7 +26,7 @@ use tokio::{net::TcpStream, time::sleep};
 
 use crate::{
     Fault, Shared,
-    fault::{Act, Data},
+    fault::{Act, Deed, Objects},
 };
 
 type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
@@ -44,15 +44,13 @@ pub(crate) async fn connection(connection: TcpStream, shared: Arc<Shared>) -> Re
     Ok(server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service).await?)
 }
 
-/// What an agent does with an object, if it is one: what the operator puts lies elsewhere.
-fn data(request: &Request<Incoming>, shared: &Shared) -> Option<Data> {
+/// What somebody does with an object that is counted, if it is one.
+fn deed(request: &Request<Incoming>, shared: &Shared) -> Option<Deed> {
     let next = |count: &AtomicUsize| count.fetch_add(1, Ordering::SeqCst) + 1;
-    if !request.uri().path().contains("/data/") {
-        return None;
-    }
-    match *request.method() {
-        Method::PUT => Some(Data::Put(next(&shared.puts))),
-        Method::GET => Some(Data::Read(next(&shared.reads))),
+    let of = Objects::at(request.uri().path())?;
+    match (request.method(), of) {
+        (&Method::PUT, of) => Some(Deed::Put(of, next(&shared.puts[of.number()]))),
+        (&Method::GET, Objects::Data) => Some(Deed::Read(next(&shared.reads))),
         _ => None,
     }
 }
@@ -61,14 +59,22 @@ impl Shared {
     fn fault(&self) -> Fault {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Keeps something until another fault is set.
+    async fn keep_while(&self, fault: Fault) {
+        self.kept.fetch_add(1, Ordering::SeqCst);
+        while self.fault() == fault {
+            sleep(HELD).await;
+        }
+    }
 }
 
 /// An error ends the connection without an answer.
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>> {
     let number = shared.requests.fetch_add(1, Ordering::SeqCst) + 1;
-    let data = data(&request, &shared);
+    let deed = deed(&request, &shared);
     let fault = shared.fault();
-    match fault.act(number, data) {
+    match fault.act(number, deed) {
         Act::Pass => {
             let mut answer = pass(request, &shared, None).await?;
             if let (Fault::ClockAhead { seconds }, Some(date)) = (fault, answer.headers().get(DATE)) {
@@ -102,20 +108,46 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             Ok(Response::builder().status(status).body(whole(body))?)
         }
         Act::Hold => {
-            while shared.fault() == fault {
-                sleep(HELD).await;
-            }
-            Err(anyhow!("it was held"))
+            // All of it is read, so that it is noticed when its sender gives it up: then this ends where it is.
+            let request = collected(request).await?;
+            shared.keep_while(fault).await;
+            pass(request.map(Full::new), &shared, None).await
+        }
+        Act::Halve => {
+            let (head, body) = collected(request).await?.into_parts();
+            let half = body.slice(..body.len() / 2);
+            let waiting = shared.clone();
+            let rest = stream::once(async move {
+                waiting.keep_while(fault).await;
+                Err(anyhow!("the rest of it is lost"))
+            });
+            let body = StreamBody::new(stream::iter([Ok(Frame::data(half))]).chain(rest));
+            pass(Request::from_parts(head, body), &shared, None).await
+        }
+        Act::HoldAnswer => {
+            let request = collected(request).await?;
+            let answer = pass(request.map(Full::new), &shared, None).await?;
+            shared.keep_while(fault).await;
+            Ok(answer)
         }
         Act::HangUp => Err(anyhow!("nobody is there")),
     }
 }
 
-async fn pass(
-    request: Request<Incoming>,
+/// The request with all of its body.
+async fn collected(request: Request<Incoming>) -> Result<Request<Bytes>> {
+    let (head, body) = request.into_parts();
+    Ok(Request::from_parts(head, body.collect().await?.to_bytes()))
+}
+
+async fn pass<B>(
+    request: Request<B>,
     shared: &Shared,
     bytes_per_second: Option<usize>,
-) -> Result<Response<Body>> {
+) -> Result<Response<Body>>
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<anyhow::Error>> + Send + 'static,
+{
     let connection = shared.upstream.connect().await?;
     let (mut sender, driver) = client::conn::http1::Builder::new()
         .preserve_header_case(true)
@@ -124,7 +156,7 @@ async fn pass(
     tokio::spawn(driver);
     let (head, body) = request.into_parts();
     let body = match bytes_per_second {
-        None => body.map_err(anyhow::Error::from).boxed_unsync(),
+        None => body.map_err(Into::into).boxed_unsync(),
         Some(bytes_per_second) => crawling(body, bytes_per_second),
     };
     let answer = sender.send_request(Request::from_parts(head, body)).await?;
@@ -146,13 +178,16 @@ fn whole(body: String) -> Body {
 }
 
 /// The same bytes, each piece after the time that it takes.
-fn crawling(body: Incoming, bytes_per_second: usize) -> Body {
+fn crawling<B>(body: B, bytes_per_second: usize) -> Body
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<anyhow::Error>> + Send + 'static,
+{
     let piece = (bytes_per_second / 20).max(1);
     let pieces = BodyStream::new(body).flat_map(move |frame| {
         let pieces: Vec<_> = match frame.map(Frame::into_data) {
             Ok(Ok(data)) => data.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect(),
             Ok(Err(_trailers)) => vec![],
-            Err(error) => vec![Err(anyhow::Error::from(error))],
+            Err(error) => vec![Err(error.into())],
         };
         stream::iter(pieces)
     });

@@ -102,10 +102,7 @@ pub async fn greet(settings: &Settings) -> Result<Greeting, GreetingError> {
     let name = ServerName::try_from(host.clone())
         .map_err(|source| GreetingError::Host { host: host.clone(), source })?;
     let shaken = timeout(patience.connect, TlsConnector::from(Arc::new(config)).connect(name, connection));
-    let stream = shaken
-        .await
-        .map_err(|_| late())?
-        .map_err(|source| GreetingError::Tls { host: host.clone(), source })?;
+    let stream = shaken.await.map_err(|_| late())?.map_err(|source| not_shaken(&host, &address, source))?;
     let (_, session) = stream.get_ref();
     let not_after = session.peer_certificates().and_then(|chain| chain.first()).and_then(not_after);
     let protocol = session.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default();
@@ -113,6 +110,15 @@ pub async fn greet(settings: &Settings) -> Result<Greeting, GreetingError> {
     // Whoever shakes hands and then says nothing has no clock to compare.
     let date = timeout(patience.window, date(stream, &host)).await.unwrap_or_default();
     Ok(Greeting { certificate, date })
+}
+
+/// Whoever hangs up in the middle of a handshake has refused nothing: it is not there, like one that does not listen.
+fn not_shaken(host: &str, address: &str, source: io::Error) -> GreetingError {
+    if source.get_ref().is_some_and(|cause| cause.is::<rustls::Error>()) {
+        GreetingError::Tls { host: host.to_owned(), source }
+    } else {
+        GreetingError::Connect { address: address.to_owned(), source }
+    }
 }
 
 /// The name that the certificate must have, and `host:port`.
@@ -264,5 +270,25 @@ mod tests {
         let error = greet(&settings("https://127.0.0.1:1", Addressing::Path)).await.unwrap_err();
 
         assert!(matches!(error, GreetingError::Connect { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_up_is_not_there_and_one_that_speaks_no_tls_is_refused() {
+        let greeted = async |answer: &'static [u8]| {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = format!("https://{}", listener.local_addr().unwrap());
+            tokio::spawn(async move {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                // All of the greeting, so that the end of the connection is no reset.
+                let _ = connection.read(&mut [0; 4096]).await;
+                let _ = connection.write_all(answer).await;
+            });
+            greet(&settings(&endpoint, Addressing::Path)).await.unwrap_err()
+        };
+
+        let (away, strange) = (greeted(b"").await, greeted(b"HTTP/1.1 400 Bad Request\r\n\r\n").await);
+
+        assert!(matches!(away, GreetingError::Connect { .. }), "{away:?}");
+        assert!(matches!(strange, GreetingError::Tls { .. }), "{strange:?}");
     }
 }
