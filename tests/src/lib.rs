@@ -9,6 +9,7 @@
 //! | the object stores, and faults on the way there | `store.rs`, `proxy.rs` |
 //! | a tenant that is backed up; one that is drilled; whoever forges its backups | `protected.rs`, `drilled.rs`, `forger.rs` |
 //! | what users do | `journal.rs`, `reach.rs`, `writer.rs` |
+//! | what platform engineers, auditors and holders of keys run | `plugin.rs` |
 //! | the operator: its pods, its Lease, its processes, its chart | `operator.rs`, `process.rs`, `helm.rs` |
 //! | what was asked of the API server | `audit.rs` |
 //! | trying what must not work | `probe.rs` |
@@ -25,6 +26,7 @@ pub mod kind;
 pub mod manifest;
 pub mod operator;
 pub mod ownership;
+pub mod plugin;
 pub mod probe;
 pub mod process;
 pub mod protected;
