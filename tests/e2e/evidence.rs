@@ -23,14 +23,17 @@ fn a_backup_and_a_drill_leave_events_and_numbers_that_are_theirs() {
     run(async |test| {
         let Some(drilled) = Drilled::bring(test, json!({}), json!({})).await? else { return Ok(()) };
         let (protected, tenant) = (&drilled.protected, &drilled.protected.tenant);
+        // Counters begin with the first time that somebody asks: as Prometheus would have, long ago.
+        is_told(test, "valv_backup_running", |_| true).await?;
         let backup = protected.complete().await?;
         let status = protected.backup(&backup).await?["status"].clone();
         let passed = drilled.passes().await?;
         let measured = drilled.object(&passed).await?["status"]["measured"].clone();
 
-        event(test, &tenant.namespace, (kind::BACKUP.name, &backup), "Normal", "Committed").await?;
+        event(test, &tenant.namespace, (kind::BACKUP.name, backup.as_str()), "Normal", "Committed").await?;
         for reason in ["PassedAsAsked", "TornDownAsAsked", "RecordedAsAsked"] {
-            event(test, &tenant.namespace, (kind::RESTORE_DRILL.name, &passed), "Normal", reason).await?;
+            event(test, &tenant.namespace, (kind::RESTORE_DRILL.name, passed.as_str()), "Normal", reason)
+                .await?;
         }
         let of = |name: &str| format!("{name}{{tenant=\"{}\"}}", tenant.name);
         let taken: jiff::Timestamp = status["taken"].as_str().context("it says when")?.parse()?;
@@ -57,7 +60,7 @@ fn a_backup_and_a_drill_leave_events_and_numbers_that_are_theirs() {
         drilled.says(&name, DrillCondition::Passed, "False", DrillReason::SegmentDiffers).await?;
         drilled.leaves_nothing(&name).await?;
         let reason = "PassedSegmentDiffers";
-        event(test, &tenant.namespace, (kind::RESTORE_DRILL.name, &name), "Warning", reason).await?;
+        event(test, &tenant.namespace, (kind::RESTORE_DRILL.name, name.as_str()), "Warning", reason).await?;
         let failed = format!(
             "valv_drill_failed{{tenant=\"{}\",store=\"{}\",reason=\"SegmentDiffers\"}}",
             tenant.name,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use harness::plugin::{Plugin, text};
 use harness::test::unique;
 use harness::{Seen, eventually, kind, refusal, run};
