@@ -414,7 +414,8 @@ async fn a_key_that_is_rotated_takes_its_challenge_with_it_and_the_new_one_is_as
 
 #[tokio::test]
 async fn whoever_a_backup_is_not_for_cannot_answer_and_a_changed_one_is_no_challenge() {
-    let mut ada = Looked::with(|[owner, _]| vec![owner.to_public()]).await;
+    let mut ada =
+        Looked::with(|[owner, _]| vec![owner.to_public(), x25519::Identity::generate().to_public()]).await;
     ada.look().await.unwrap();
     let refused = ada.challenge(&ada.escrow).unwrap().answer(&ada.escrow).unwrap_err();
     assert!(matches!(refused, proof::Refusal::Header { .. }), "{refused}");
