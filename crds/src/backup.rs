@@ -267,7 +267,7 @@ pub struct Progress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub percent: Option<i32>,
-    /// The segment that it works on.
+    /// Segments that it has put, or read, over all parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<i64>,
     /// Bytes a second, over the last minute.
@@ -297,8 +297,6 @@ pub enum Stage {
     ReadingBack,
     /// The commit is put.
     Committing,
-    /// The other stores get their copies.
-    Copying,
     /// Nothing more is done.
     Done,
 }

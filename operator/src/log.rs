@@ -149,15 +149,23 @@ impl tracing::field::Visit for Fields<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
-    use tracing::{info, info_span};
+    use tracing::{info, info_span, subscriber::DefaultGuard};
 
     use super::*;
 
+    /// What was logged.
     #[derive(Clone, Default)]
-    struct Captured(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl Captured {
+        /// The lines so far.
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
 
     impl io::Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -169,16 +177,21 @@ mod tests {
         }
     }
 
-    fn lines_of(events: impl FnOnce()) -> Vec<Value> {
+    /// What this thread logs in the `json` format, as long as the guard is there.
+    pub(crate) fn capture() -> (Captured, DefaultGuard) {
         let captured = Captured::default();
         let writer = captured.clone();
         let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
         let subscriber =
             tracing_subscriber::registry().with(lines.fmt_fields(JsonFields::new()).event_format(FlatJson));
-        tracing::subscriber::with_default(subscriber, events);
-        let bytes = captured.0.lock().unwrap().clone();
-        let text = String::from_utf8(bytes).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        (captured, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn lines_of(events: impl FnOnce()) -> Vec<Value> {
+        let (captured, logging) = capture();
+        events();
+        drop(logging);
+        captured.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[test]

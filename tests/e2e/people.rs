@@ -1,15 +1,12 @@
 //! What people see and may: the auditor's role, and `kubectl valv`.
 
-use std::os::unix::fs::symlink;
-use std::process::Output;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
+use harness::plugin::{Plugin, text};
 use harness::test::unique;
-use harness::{Seen, Test, eventually, kind, refusal, run};
+use harness::{Seen, eventually, kind, refusal, run};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::process::Command;
 
 /// An API server takes a moment to hear of a binding.
 const KNOWN: Duration = Duration::from_secs(20);
@@ -31,12 +28,22 @@ fn an_auditor_reads_every_kind_of_valv_and_its_events_and_nothing_of_a_journal()
             Ok(Seen::Yes(()))
         })
         .await?;
-        for readable in [kind::JOURNAL_TENANT, kind::BACKUP_STORE, kind::BACKUP_POLICY, kind::BACKUP] {
+        for readable in kind::OF_VALV {
             auditor
                 .list(readable, "", "")
                 .await
                 .with_context(|| format!("it cannot list {}", readable.name))?;
         }
+        // None that was added later is forgotten here: the API server knows them all.
+        let served = test.world.admin.text("/apis/valv.eu/v1alpha1").await?;
+        let served: Value = serde_json::from_str(&served)?;
+        let served = served["resources"].as_array().context("the API server lists what it serves")?;
+        let kinds = served.iter().filter(|one| !one["name"].as_str().unwrap_or_default().contains('/'));
+        let mut kinds: Vec<_> = kinds.filter_map(|one| one["kind"].as_str()).collect();
+        let mut tried = kind::OF_VALV.map(|kind| kind.name);
+        kinds.sort_unstable();
+        tried.sort_unstable();
+        ensure!(kinds == tried, "of {kinds:?} only {tried:?} were tried");
         auditor.list(kind::EVENT, &tenant.namespace, "").await?;
         auditor.get(kind::JOURNAL_TENANT, "", &tenant.name).await?;
 
@@ -66,7 +73,7 @@ fn the_plugin_says_what_is_wrong_in_words_in_json_and_by_its_exit_code() {
         let tenant = test.tenant("unguarded")?.with("suspended: true")?;
         tenant.apply().await?;
         tenant.is_there(kind::CONFIG_MAP, "valv-state").await?;
-        let plugin = Plugin::install(test)?;
+        let plugin = Plugin::install(test.world)?;
 
         let table = plugin.says(&["status"]).await?;
         ensure!(table.status.code() == Some(1), "{table:?}");
@@ -89,33 +96,6 @@ fn the_plugin_says_what_is_wrong_in_words_in_json_and_by_its_exit_code() {
         test.measured("exit codes 1 and 2, in words and in JSON");
         Ok(())
     });
-}
-
-/// The binary that the tests were built with, under the name by which kubectl finds it.
-struct Plugin {
-    folder: TempDir,
-    kubeconfig: std::path::PathBuf,
-}
-
-impl Plugin {
-    fn install(test: &Test) -> Result<Self> {
-        let this = std::env::current_exe()?;
-        let built = this.ancestors().nth(2).context("a test lies in target/debug/deps")?.join("valv");
-        ensure!(built.is_file(), "{} is not built", built.display());
-        let folder = tempfile::tempdir()?;
-        symlink(built, folder.path().join("kubectl-valv"))?;
-        Ok(Self { folder, kubeconfig: test.world.kubeconfig() })
-    }
-
-    async fn says(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(self.folder.path().join("kubectl-valv"));
-        command.args(arguments).arg("--kubeconfig").arg(&self.kubeconfig);
-        command.output().await.context("failed to run the plugin")
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn binding(name: &str) -> Value {

@@ -57,6 +57,9 @@ pub const BACKUP: Kind = Kind { group: "valv.eu", version: "v1alpha1", name: "Ba
 pub const RESTORE_DRILL: Kind =
     Kind { group: "valv.eu", version: "v1alpha1", name: "RestoreDrill", plural: "restoredrills" };
 
+/// All of Valv.
+pub const OF_VALV: [Kind; 5] = [JOURNAL_TENANT, BACKUP_STORE, BACKUP_POLICY, BACKUP, RESTORE_DRILL];
+
 macro_rules! kinds {
     ($($constant:ident = $kind:expr;)*) => {
         $(#[doc = concat!("`", stringify!($kind), "`.")] pub const $constant: Kind = $kind;)*

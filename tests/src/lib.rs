@@ -9,6 +9,7 @@
 //! | the object stores, a bucket of one's own, and faults on the way there | `store.rs`, `own_bucket.rs`, `proxy.rs` |
 //! | a tenant that is backed up; one that is drilled; whoever forges its backups | `protected.rs`, `drilled.rs`, `forger.rs` |
 //! | what users do | `journal.rs`, `reach.rs`, `writer.rs` |
+//! | what platform engineers, auditors and holders of keys run | `plugin.rs` |
 //! | the operator: its pods, its Lease, its processes, its chart | `operator.rs`, `process.rs`, `helm.rs` |
 //! | a second node | `second_node.rs` |
 //! | what was asked of the API server | `audit.rs` |
@@ -27,6 +28,7 @@ pub mod manifest;
 pub mod operator;
 pub mod own_bucket;
 pub mod ownership;
+pub mod plugin;
 pub mod probe;
 pub mod process;
 pub mod protected;

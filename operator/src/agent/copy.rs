@@ -14,10 +14,7 @@ use tokio::{
     sync::watch,
 };
 use tracing::{info, instrument, warn};
-use valv_crds::{
-    Slot,
-    backup::{BackupReason, Stage},
-};
+use valv_crds::{Slot, backup::BackupReason};
 
 use super::{
     backup::reason_of_store,
@@ -42,6 +39,13 @@ use crate::{
 
 /// Segments that are copied at the same time: with one more, 64 MiB.
 const IN_FLIGHT: usize = 3;
+
+/// What its log lines say that it does. In no status: how a copy stands is the condition `Copied`.
+#[derive(Clone, Copy, Debug)]
+enum Doing {
+    Copying,
+    ReadingBack,
+}
 
 /// What `valv agent copy` is told.
 #[derive(Args, Clone, Debug)]
@@ -295,7 +299,7 @@ async fn run(arguments: &Copy, now: fn() -> Timestamp) -> Result<Arrived, Error>
     };
     let copier = Copier::new(from, to.clone(), writer, options);
     let progress = watch::Sender::default();
-    let stage = |_: &Progress| Stage::Copying;
+    let stage = |_: &Progress| Doing::Copying;
     let copied = pulse::with_lines(progress.subscribe(), 0, stage, copier.copy(manifest, &progress));
     let copied = copied.await.map_err(|error| Error::Copy {
         from: source.name.clone(),
@@ -308,7 +312,7 @@ async fn run(arguments: &Copy, now: fn() -> Timestamp) -> Result<Arrived, Error>
     info!(segments = manifest.segments(), sent, "copied; the copy is read back");
     let depth = arguments.depth.with(rand::random());
     let progress = watch::Sender::default();
-    let stage = |_: &Progress| Stage::ReadingBack;
+    let stage = |_: &Progress| Doing::ReadingBack;
     let looking = verify::verify(&to, &manifest, depth, &progress);
     let looking = pulse::with_lines(progress.subscribe(), 0, stage, looking);
     let verified = judge(looking.await.map_err(Error::ReadBack)?, depth.seed(), now())?;

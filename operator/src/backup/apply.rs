@@ -25,7 +25,7 @@ use super::{
     plain::{self, plain},
     plan::{Note, Plan, Setup, Step, Swept, SweptJob},
     progress,
-    sighting::{STARTS_WITHIN, controller},
+    sighting::{STARTS_WITHIN, Sighting, controller},
 };
 use crate::{
     agent::last_words::Failure,
@@ -63,9 +63,6 @@ const REFUSALS: u32 = 10;
 
 /// How often it is looked for a commit before a backup is given up without an answer.
 const LOOKS: u32 = 10;
-
-/// Between two looks at a log.
-const PROGRESS_EVERY: i64 = 5;
 
 /// Lines of a log that are read: those of more than a minute.
 const PROGRESS_LINES: i64 = 40;
@@ -145,7 +142,12 @@ pub async fn apply(
         Step::Makes(part) => make(run, observed, *part, context, now).await?,
         Step::Runs { part } => {
             hold(run, observed, context);
-            Outcome { progress: log(run, observed, *part, context, now).await, ..Outcome::default() }
+            let (sighting, namespace) = match part {
+                Part::Write { .. } => (&observed.writing, &run.namespace),
+                Part::ReadBack { .. } => (&observed.reading, &context.settings.operator_namespace),
+            };
+            let progress = log(run, sighting, namespace, &context.cluster, now).await;
+            Outcome { progress, ..Outcome::default() }
         }
         // It goes on.
         Step::Notes(note) => {
@@ -620,21 +622,17 @@ fn is_wanted(wanted: &Wanted, standing: &DynamicObject) -> bool {
 /// How far the agent is, if it was not asked just now.
 async fn log(
     run: &Run,
-    observed: &Observed,
-    part: Part,
-    context: &Context,
+    sighting: &Sighting,
+    namespace: &str,
+    cluster: &Cluster,
     now: Timestamp,
 ) -> Option<Progress> {
-    let (sighting, namespace) = match part {
-        Part::Write { .. } => (&observed.writing, run.namespace.as_str()),
-        Part::ReadBack { .. } => (&observed.reading, context.settings.operator_namespace.as_str()),
-    };
     let pod = sighting.pod.as_ref().filter(|pod| pod.has_started && pod.end.is_none())?;
-    let told = run.object.status.as_ref().and_then(|status| status.progress.as_ref()?.at.clone());
-    if told.is_some_and(|told| now.as_second() - told.0.as_second() < PROGRESS_EVERY) {
+    let told = run.object.status.as_ref().and_then(|status| status.progress.as_ref());
+    if !progress::is_due(told, now) {
         return None;
     }
-    match context.cluster.log_tail(namespace, &pod.name, "agent", PROGRESS_LINES).await {
+    match cluster.log_tail(namespace, &pod.name, "agent", PROGRESS_LINES).await {
         Ok(log) => progress::of_log(&log, now),
         Err(error) => {
             debug!(error = chain(&error), "failed to read how far the agent is");
@@ -789,7 +787,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        backup::check::{self, tests::backup},
+        backup::{
+            check::{self, tests::backup},
+            sighting::PodSeen,
+        },
         fake_api,
     };
 
@@ -833,6 +834,48 @@ mod tests {
         assert!(matches!(of(config(UID, "ours")).await, Created::Made(_)));
         for foreign in [config(UID, "theirs"), config("another", "ours"), going, ownerless, longer] {
             assert!(matches!(of(foreign.clone()).await, Created::Anothers), "{foreign}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_log_of_an_agent_is_read_every_five_seconds_while_it_runs() {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let heard = asked.clone();
+        let cluster = fake_api::cluster(fake_api::client(move |request: Request<Value>| {
+            heard.lock().unwrap().push(request.uri().path().to_owned());
+            let line = r#"{"timestamp":"2026-11-22T09:31:00Z","level":"INFO","message":"progress","stage":"Database","bytes":1,"total_bytes":2,"segments":3}"#;
+            ready(::http::Response::new(line.to_owned().into_bytes().into()))
+        }));
+        let pod = PodSeen {
+            uid: "p".to_owned(),
+            name: "writer".to_owned(),
+            has_started: true,
+            end: None,
+            waits_for: None,
+        };
+        let running = Sighting { pod: Some(pod.clone()), ..Sighting::default() };
+        let starting = Sighting { pod: Some(PodSeen { has_started: false, ..pod }), ..Sighting::default() };
+        let told = |at: Option<&str>| {
+            let mut object = backup("journal-ada", "by-hand", json!({})).as_ref().clone();
+            let status = json!({ "progress": { "stage": "Database", "at": at } });
+            object.status = Some(serde_json::from_value(status).unwrap());
+            check::check(Arc::new(object))
+        };
+        let now = "2026-11-22T09:31:04Z".parse().unwrap();
+
+        for (at, sighting, is_read) in [
+            (None, &running, true),
+            (Some("2026-11-22T09:30:59Z"), &running, true),
+            (Some("2026-11-22T09:31:00Z"), &running, false),
+            (None, &starting, false),
+            (None, &Sighting::default(), false),
+        ] {
+            let seen = log(&told(at), sighting, "journal-ada", &cluster, now).await;
+
+            assert_eq!(seen.and_then(|seen| seen.segment), is_read.then_some(3), "{at:?}");
+            let asked = std::mem::take(&mut *asked.lock().unwrap());
+            let path = "/api/v1/namespaces/journal-ada/pods/writer/log".to_owned();
+            assert_eq!(asked, if is_read { vec![path] } else { vec![] }, "{at:?}");
         }
     }
 

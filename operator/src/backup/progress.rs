@@ -7,6 +7,9 @@ use valv_crds::backup::{Progress, Stage};
 
 use super::attempt::time;
 
+/// Between two looks at a log, at least: the agent says no more often how far it is.
+const EVERY_SECONDS: i64 = 5;
+
 /// Over how long a rate is taken.
 const RATE_SECONDS: i64 = 60;
 
@@ -22,6 +25,12 @@ struct Line {
     bytes: u64,
     total_bytes: u64,
     segments: u64,
+}
+
+/// Whether it is time to look again, after `told`, which stands in the status.
+pub fn is_due(told: Option<&Progress>, now: Timestamp) -> bool {
+    let told = told.and_then(|told| told.at.as_ref());
+    told.is_none_or(|told| now.as_second().saturating_sub(told.0.as_second()) >= EVERY_SECONDS)
 }
 
 /// What `log` says; absent: nothing.

@@ -41,12 +41,17 @@ struct Answers {
     secrets: Arc<Mutex<HashMap<String, Value>>>,
     /// The drills, one list for each time that they are asked for; the last stays.
     drills: Arc<Mutex<Vec<Value>>>,
+    /// The events that were told.
+    events: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Answers {
     fn answer(&self, request: &Request<Value>) -> (StatusCode, Value) {
         let path = request.uri().path();
         let name = path.rsplit('/').next().unwrap_or_default();
+        if name == "events" {
+            self.events.lock().unwrap().push(request.body().clone());
+        }
         if path.contains("/secrets/") {
             return match self.secrets.lock().unwrap().get(name) {
                 Some(secret) => (StatusCode::OK, secret.clone()),
@@ -369,6 +374,32 @@ async fn an_archive_without_a_tenant_and_without_a_record_of_whose_it_is_is_left
     assert_eq!(world.helsinki.keys(), before);
     world.look("helsinki", Reach::Whole).await;
     assert_ne!(world.helsinki.keys(), before, "with its tenant it is looked after");
+}
+
+#[tokio::test]
+async fn what_a_tenant_that_is_gone_left_is_kept_by_its_terms_and_the_store_tells_what_goes() {
+    let world = world(60).await;
+    world.owner(&world.helsinki).await;
+    for days_ago in 0..3 {
+        world.backup(&world.helsinki, days_ago).await;
+    }
+    world.look("helsinki", Reach::Whole).await;
+    let terms = Terms::key(&"ada".parse().unwrap()).unwrap().to_string();
+    assert!(world.helsinki.keys().contains(&terms), "its terms lie in the archive");
+    // Nothing newer comes: the newest sixty stay for sixty days.
+    world.backup(&world.helsinki, 70).await;
+    let orphan = Ward { tenant: None, terms: None, ..world.ward("helsinki", Reach::Whole) };
+    world.answers.events.lock().unwrap().clear();
+
+    look(&orphan, &world.context).await.unwrap();
+
+    let keys = world.helsinki.keys();
+    let is_there =
+        |days_ago| keys.contains(&Commit::key(&"ada".parse().unwrap(), slot(days_ago)).to_string());
+    assert_eq!([0, 1, 2, 70].map(is_there), [true, true, true, false], "{keys:?}");
+    let events = world.answers.events.lock().unwrap().clone();
+    let told: Vec<_> = events.iter().map(|event| (&event["regarding"]["kind"], &event["reason"])).collect();
+    assert_eq!(told, [(&json!("BackupStore"), &json!("RetentionDeleted"))]);
 }
 
 #[tokio::test]

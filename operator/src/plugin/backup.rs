@@ -227,16 +227,15 @@ fn standing(backup: &Backup, now: Timestamp) -> Standing {
     }
     let progress = status.progress.clone().unwrap_or_default();
     let detail = match progress.stage {
-        Stage::Database | Stage::Attachments | Stage::Tenant | Stage::ReadingBack | Stage::Copying
-            if progress.bytes > 0 =>
-        {
+        Stage::Database | Stage::Attachments | Stage::Tenant | Stage::ReadingBack if progress.bytes > 0 => {
             let of = progress.total_bytes.map_or_else(String::new, |total| format!(" of {}", size(total)));
+            let segments = progress.segment.map_or_else(String::new, segments);
             let rate =
                 progress.bytes_per_second.map_or_else(String::new, |rate| format!(", {}/s", size(rate)));
             let left = progress.left.as_ref().map_or_else(String::new, |left| format!(", {left} left"));
             let age = progress.at.as_ref().map_or(0, |at| now.as_second().saturating_sub(at.0.as_second()));
             let silent = if age > 60 { format!(", no news for {}", time(age)) } else { String::new() };
-            format!("{}{of}{rate}{left}{silent}", size(progress.bytes))
+            format!("{}{of}{segments}{rate}{left}{silent}", size(progress.bytes))
         }
         Stage::Waiting
         | Stage::Database
@@ -244,10 +243,16 @@ fn standing(backup: &Backup, now: Timestamp) -> Standing {
         | Stage::Tenant
         | Stage::ReadingBack
         | Stage::Committing
-        | Stage::Copying
         | Stage::Done => complete.map(|complete| complete.message.clone()).unwrap_or_default(),
     };
     Standing::Under(Step { stage: format!("{:?}", progress.stage), percent: progress.percent, detail })
+}
+
+fn segments(done: i64) -> String {
+    match done {
+        1 => ", 1 segment".to_owned(),
+        done => format!(", {done} segments"),
+    }
 }
 
 #[cfg(test)]
@@ -369,7 +374,7 @@ mod tests {
                 "started": "2026-11-23T11:00:00Z",
                 "progress": {
                     "stage": stage, "bytes": 1_288_490_188, "totalBytes": 2_147_483_648_i64, "percent": percent,
-                    "bytesPerSecond": 89_128_960, "left": "12m", "at": "2026-11-23T11:59:58Z",
+                    "segment": 81, "bytesPerSecond": 89_128_960, "left": "12m", "at": "2026-11-23T11:59:58Z",
                 },
                 "conditions": [condition("Complete", "False", "Running")],
             },
@@ -441,8 +446,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "Database  12 %  1.1 GiB of 2.0 GiB, 85.0 MiB/s, 12m left",
-                "ReadingBack  90 %  1.1 GiB of 2.0 GiB, 85.0 MiB/s, 12m left",
+                "Database  12 %  1.1 GiB of 2.0 GiB, 81 segments, 85.0 MiB/s, 12m left",
+                "ReadingBack  90 %  1.1 GiB of 2.0 GiB, 81 segments, 85.0 MiB/s, 12m left",
                 "backup ada-x7k2p is complete: 4.0 KiB; because of Committed",
             ]
         );

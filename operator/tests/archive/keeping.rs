@@ -11,6 +11,7 @@ use valv::{
         commit::{Commit, ManifestRef},
         copy::{self, Copied, Copier, Outline},
         digest::Blake3,
+        envelope::PublicKey,
         erase::{self, Eraser, Stillness},
         layout::{DataObject, Folder, Key, Part, SegmentName},
         lock,
@@ -21,6 +22,7 @@ use valv::{
     },
     io::bucket::{Bucket, LockMode, Put},
 };
+use valv_crds::Slot;
 
 use super::{
     backup::{self, Backup, Keys, archive, committed, hurried, manifest, restored},
@@ -123,6 +125,32 @@ async fn a_catalogue_has_what_was_signed_whatever_lies_over_it() {
     // What the catalogue says of a commit is what is signed, of the very bytes that lie there.
     let entry = &catalogue.entries[&slots[2].parse().unwrap()];
     assert_eq!(entry.blake3, Blake3::of(&fs::read(store.file(&key(slots[2]))).unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_rotation_the_catalogue_has_what_either_signing_key_signed_and_no_third() {
+    let (store, old) = (Store::start(Keeps::LockedVersions), Keys::new());
+    let (bucket, ada) = (store.bucket(), "ada".parse().unwrap());
+    kept(&bucket, "ada", "20261120T010000Z", b"data", &old, None).await;
+    let former = old.public();
+    let new = Keys { signing: Keys::new().signing, ..old };
+    kept(&bucket, "ada", "20261121T010000Z", b"data", &new, None).await;
+    let stranger = Keys::new();
+    kept(&bucket, "ada", "20261122T010000Z", b"forged", &stranger, None).await;
+    let judged = async |trusted: &[PublicKey]| {
+        let catalogue = archive(&bucket).catalogue(&ada, trusted).await.unwrap();
+        let days = |slots: Vec<&Slot>| slots.iter().map(|slot| slot.to_string()[6..8].to_owned()).collect();
+        let of: [Vec<String>; 2] =
+            [days(catalogue.entries.keys().collect()), days(catalogue.refused.keys().collect())];
+        of
+    };
+
+    let both = judged(&[new.public(), former]).await;
+    let only_new = judged(&[new.public()]).await;
+
+    assert_eq!(both, [vec!["20", "21"], vec!["22"]]);
+    // Taken out of `trusted.pub`, for it was stolen: nothing that it signed counts.
+    assert_eq!(only_new, [vec!["21"], vec!["20", "22"]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::Instant;
 use valv_cluster::{Identity, Store};
+use valv_crds::slot::drill_namespace;
 use valv_crds::store::{StoreCondition, StoreReason};
 
 use crate::say;
@@ -27,6 +28,9 @@ const POLICY: &str = "demo";
 
 /// Where the keys of unattended drills lie.
 const KEYS: &str = "valv-keys";
+
+/// The tenant's own, the escrow's, and that of unattended drills.
+const RECIPIENTS: usize = 3;
 
 /// The Secret of the tenant's drill key, as the key holder looks for it: after the archive.
 const KEY: &str = "drill-key-stadskliniken";
@@ -91,6 +95,14 @@ pub async fn show(world: &'static World, tenant: &Tenant, table: &mut Table) -> 
     let backup = copied(world, tenant).await?;
     table.add("its copy lies in Frankfurt", "the same ciphertext, by digest, without a key", begun.elapsed());
 
+    say("looking at the stores' own files: is all of it encrypted?");
+    let begun = Instant::now();
+    let here = encrypted(&stores[0], tenant, &backup)?;
+    let there = encrypted(&stores[1], tenant, &backup)?;
+    ensure!(here == there, "{here} segments lie in Helsinki, and {there} in Frankfurt");
+    let seen = format!("{here} segments in each, all age files for {RECIPIENTS} recipients");
+    table.add("what lies there is encrypted", seen, begun.elapsed());
+
     say("kubectl valv drill now stadskliniken --wait");
     let begun = Instant::now();
     valv(world, &["drill", "now", &tenant.name, "--store", "helsinki", "--wait"]).await?.well()?;
@@ -99,6 +111,12 @@ pub async fn show(world: &'static World, tenant: &Tenant, table: &mut Table) -> 
     let text = |field: &str| measured[field].as_str().unwrap_or("?").to_owned();
     let passed = format!("passed: recovery time {}, recovery point {}", text("rto"), text("rpo"));
     table.add("a drill restores and judges it", passed, begun.elapsed());
+
+    say("looking for what it restored");
+    let begun = Instant::now();
+    let (namespaces, volumes) = left_of(world, tenant, &drill).await?;
+    ensure!(namespaces + volumes == 0, "{namespaces} namespaces and {volumes} volumes of the drill are left");
+    table.add("it is torn down", "no namespace and no volume of it is left", begun.elapsed());
 
     say("flipping one bit in one segment, in the store's own files");
     corrupt(&stores[0], tenant, &backup)?;
@@ -183,13 +201,60 @@ fn reason(drill: &Value) -> String {
     passed.and_then(|passed| passed["reason"].as_str()).unwrap_or("none").to_owned()
 }
 
-/// One bit of the first segment of the database, in place: the store knows of nothing.
-fn corrupt(store: &BackupStore, tenant: &Tenant, backup: &Value) -> Result<()> {
+/// So many segments of `backup` lie in `store`, in its own files, each of which begins as an age file for all recipients.
+///
+/// # Errors
+/// If one does not, or there are none.
+fn encrypted(store: &BackupStore, tenant: &Tenant, backup: &Value) -> Result<usize> {
+    let data = data(store, tenant, backup)?;
+    let mut segments = 0;
+    for part in ["database", "attachments", "tenant"] {
+        let folder = data.join(part);
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            let mut start = vec![];
+            fs::File::open(&path)?.take(4096).read_to_end(&mut start)?;
+            let recipients = age_recipients(&start);
+            ensure!(recipients == Some(RECIPIENTS), "{}: {recipients:?} recipients", path.display());
+            segments += 1;
+        }
+    }
+    ensure!(segments > 2, "only {segments} segments lie in {}", data.display());
+    Ok(segments)
+}
+
+/// The folder of a backup's data in a store, on this machine.
+fn data(store: &BackupStore, tenant: &Tenant, backup: &Value) -> Result<PathBuf> {
     let field =
         |pointer: &str| backup.pointer(pointer).and_then(Value::as_str).context("the backup's status");
     let (slot, attempt) = (field("/status/slot")?, field("/status/attempt/id")?);
-    let folder = store.server.objects().join(&store.name).join("v1").join(&tenant.name);
-    let segment = folder.join(format!("data/{slot}/{attempt}/database/00000000.age"));
+    let archive = store.server.objects().join(&store.name).join("v1").join(&tenant.name);
+    Ok(archive.join(format!("data/{slot}/{attempt}")))
+}
+
+/// For how many X25519 recipients the age file is that begins with `start`; absent: it is none.
+/// Source: <https://c2sp.org/age>, "Header"
+fn age_recipients(start: &[u8]) -> Option<usize> {
+    let end = start.windows(5).position(|bytes| bytes == b"\n--- ")?;
+    let header = std::str::from_utf8(&start[..end]).ok()?;
+    let mut lines = header.lines();
+    (lines.next() == Some("age-encryption.org/v1")).then_some(())?;
+    Some(lines.filter(|line| line.starts_with("-> X25519 ")).count())
+}
+
+/// Namespaces and volumes of `drill` that are there.
+async fn left_of(world: &World, tenant: &Tenant, drill: &Value) -> Result<(usize, usize)> {
+    let uid = drill["metadata"]["uid"].as_str().context("the drill has a UID")?;
+    let into = drill_namespace(&tenant.name, uid);
+    let namespace = world.admin.find(kind::NAMESPACE, "", &into).await?;
+    let volumes = world.admin.list(kind::PERSISTENT_VOLUME, "", "").await?;
+    let of_it = volumes.iter().filter(|volume| volume["spec"]["claimRef"]["namespace"] == into.as_str());
+    Ok((usize::from(namespace.is_some()), of_it.count()))
+}
+
+/// One bit of the first segment of the database, in place: the store knows of nothing.
+fn corrupt(store: &BackupStore, tenant: &Tenant, backup: &Value) -> Result<()> {
+    let segment = data(store, tenant, backup)?.join("database/00000000.age");
     let middle = fs::metadata(&segment).with_context(|| segment.display().to_string())?.len() / 2;
     let mut file = OpenOptions::new().read(true).write(true).open(&segment)?;
     let mut byte = [0];
