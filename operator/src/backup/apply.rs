@@ -286,7 +286,7 @@ fn hear(run: &Run, observed: &Observed, note: &Note, context: &Context, now: Tim
         Note::NotRead(failure) => (failure, &observed.reading),
         Note::Wrote { .. } | Note::Reads { .. } | Note::Read(_) => return,
     };
-    if failure.reason != BackupReason::StoreUnavailable {
+    if ![BackupReason::StoreUnavailable, BackupReason::TlsRefused].contains(&failure.reason) {
         return;
     }
     if let Some(store) = &observed.store {
@@ -373,6 +373,8 @@ fn reason_of(error: &commission::Error) -> BackupReason {
     match error.of_bucket().map(|error| &error.kind) {
         Some(BucketKind::Denied) => BackupReason::CredentialsRefused,
         Some(BucketKind::Full) => BackupReason::StoreFull,
+        Some(BucketKind::Tls) => BackupReason::TlsRefused,
+        Some(BucketKind::ClockSkew) => BackupReason::ClockSkewed,
         _ => BackupReason::StoreUnavailable,
     }
 }
