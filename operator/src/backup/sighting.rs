@@ -355,8 +355,10 @@ pub(super) mod tests {
 
     /// A Job that gave up while its pod ends, as Kubernetes has it from 1.31 on.
     fn failing(why: &str) -> DynamicObject {
-        job(&json!({ "active": 0, "terminating": 1, "conditions": [{ "type": "FailureTarget", "status": "True",
-            "reason": why, "lastTransitionTime": at(100).to_string() }] }))
+        job(
+            &json!({ "active": 0, "terminating": 1, "conditions": [{ "type": "FailureTarget", "status": "True",
+            "reason": why, "lastTransitionTime": at(100).to_string() }] }),
+        )
     }
 
     /// A pod that is to end by the 130th second, and whose kubelet says nothing more.
@@ -374,7 +376,9 @@ pub(super) mod tests {
     fn an_agent_whose_node_is_dead_has_failed_as_soon_as_its_pod_should_have_ended() {
         for job in [failing("BackoffLimitExceeded"), job(&json!({ "active": 1 }))] {
             assert_eq!(end(&job, &[ending(&runs())], at(189)), End::NotYet);
-            let End::Failed(failure) = end(&job, &[ending(&runs())], at(190)) else { panic!("it waits for ever") };
+            let End::Failed(failure) = end(&job, &[ending(&runs())], at(190)) else {
+                panic!("it waits for ever")
+            };
             assert_eq!(failure.reason, BackupReason::AgentFailed);
             assert!(failure.message.contains("its node does not answer"), "{}", failure.message);
         }
@@ -388,7 +392,10 @@ pub(super) mod tests {
         let words = r#"{"failure":{"reason":"StoreFull","message":"full"}}"#;
 
         assert_eq!(end(&failing, &[pod(JOB, &runs())], at(999)), End::NotYet, "nobody ended it yet");
-        assert_eq!(reason(&end(&failing, &[ending(&said(words, 1))], at(999))), Some(BackupReason::StoreFull));
+        assert_eq!(
+            reason(&end(&failing, &[ending(&said(words, 1))], at(999))),
+            Some(BackupReason::StoreFull)
+        );
         assert!(matches!(end(&failing, &[ending(&said(VERIFIED, 0))], at(999)), End::Said { .. }));
     }
 
@@ -399,7 +406,10 @@ pub(super) mod tests {
             reason(&end(&failing("BackoffLimitExceeded"), &[], at(160))),
             Some(BackupReason::AgentFailed)
         );
-        assert_eq!(reason(&end(&failing("DeadlineExceeded"), &[], at(100))), Some(BackupReason::DeadlineExceeded));
+        assert_eq!(
+            reason(&end(&failing("DeadlineExceeded"), &[], at(100))),
+            Some(BackupReason::DeadlineExceeded)
+        );
     }
 
     #[test]

@@ -153,7 +153,13 @@ mod tests {
 
     #[test]
     fn the_phases_sum_up_to_the_recovery_time() {
-        let phases = [(Phase::Prepare, 20), (Phase::Key, 3600), (Phase::Fetch, 100), (Phase::Check, 60), (Phase::Start, 30)];
+        let phases = [
+            (Phase::Prepare, 20),
+            (Phase::Key, 3600),
+            (Phase::Fetch, 100),
+            (Phase::Check, 60),
+            (Phase::Start, 30),
+        ];
         let phases = phases.map(|(phase, seconds)| PhaseTime { phase, seconds });
         let measured = with_phases(Measured::default(), phases);
         let measured = with_recovery_time(measured, at("2026-11-22T05:00:00Z"), at("2026-11-22T06:04:00Z"));
@@ -165,7 +171,8 @@ mod tests {
         assert_eq!(rest.seconds, 180 - 20 - 100 - 30);
         // Without a recovery time nothing is left of it.
         assert_eq!(with_pod_start(Measured::default()), Measured::default());
-        let ahead = Measured { rto_seconds: Some(10), phases: measured.phases[..1].to_vec(), ..Measured::default() };
+        let ahead =
+            Measured { rto_seconds: Some(10), phases: measured.phases[..1].to_vec(), ..Measured::default() };
         assert_eq!(with_pod_start(ahead).phases[1].seconds, 0, "a pod's clock was ahead");
     }
 

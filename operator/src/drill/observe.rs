@@ -512,7 +512,9 @@ async fn elsewhere(
             Ok(Claim::Free) => {}
             Ok(claim) => return Ok(claim),
             // A drill of the copies must not need the store that they are copies of.
-            Err(Trouble { message, .. }) => warn!(store.name = store.name, why = message, "a store did not say whose an archive is"),
+            Err(Trouble { message, .. }) => {
+                warn!(store.name = store.name, why = message, "a store did not say whose an archive is")
+            }
         }
     }
     Ok(Claim::Free)

@@ -262,12 +262,14 @@ fn first_half(
     let deadline = deadline(observed.policy.as_deref());
     let is_late = is_late(&run.status(), deadline, now);
     match next.step {
-        Step::Waits {
-            reason, message, ..
-        } if is_late && (reason == DrillReason::KeyMissing || reason.is_of_the_store()) => Plan::ends(
-            reason,
-            format!("{message}; it did not come until the deadline of {} s", deadline.as_secs()),
-        ),
+        Step::Waits { reason, message, .. }
+            if is_late && (reason == DrillReason::KeyMissing || reason.is_of_the_store()) =>
+        {
+            Plan::ends(
+                reason,
+                format!("{message}; it did not come until the deadline of {} s", deadline.as_secs()),
+            )
+        }
         Step::Waits { message, begun: Begun::NotYet, .. } if is_late => {
             let late = format!("its turn did not come within {} s: {message}", deadline.as_secs());
             Plan::ends(DrillReason::DeadlineExceeded, late)

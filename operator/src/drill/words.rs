@@ -264,9 +264,14 @@ pub(super) mod tests {
     #[test]
     fn an_agent_whose_node_is_dead_left_no_words_as_soon_as_its_pod_should_have_ended() {
         let mut objects = Objects::default();
-        put(&mut objects, Kind::Job, "restore", json!({ "status": { "conditions": [
-            { "type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded" },
-        ]}}));
+        put(
+            &mut objects,
+            Kind::Job,
+            "restore",
+            json!({ "status": { "conditions": [
+                { "type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded" },
+            ]}}),
+        );
         let pod = json!({
             "metadata": {
                 "deletionTimestamp": at(30).to_string(),
@@ -283,7 +288,11 @@ pub(super) mod tests {
         assert!(how.contains("its node does not answer"), "{how}");
 
         // Its words come all the same, and count.
-        ended(&mut objects, "restore", r#"{ "failure": { "reason": "CannotRestore", "message": "so it says" } }"#);
+        ended(
+            &mut objects,
+            "restore",
+            r#"{ "failure": { "reason": "CannotRestore", "message": "so it says" } }"#,
+        );
         assert!(matches!(stood(&objects, "restore", at(90)), Stood::Said { .. }));
     }
 }

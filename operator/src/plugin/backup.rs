@@ -380,7 +380,8 @@ mod tests {
     fn variants<'a>(source: &'a str, name: &str) -> Vec<&'a str> {
         let (_, body) = source.split_once(&format!("pub enum {name} {{")).unwrap();
         let (body, _) = body.split_once("\n}").unwrap();
-        let lines = body.lines().map(str::trim).filter(|line| !line.starts_with('/') && !line.starts_with('#'));
+        let lines =
+            body.lines().map(str::trim).filter(|line| !line.starts_with('/') && !line.starts_with('#'));
         lines.map(|line| line.trim_end_matches(',')).filter(|line| !line.is_empty()).collect()
     }
 
@@ -392,8 +393,10 @@ mod tests {
             rest.split_once("\n## ").map_or(rest, |(section, _)| section)
         };
         let nothing_to_do = section("Nothing to do");
-        let (stores, policies) =
-            (format!("{nothing_to_do}{}", section("Stores")), format!("{nothing_to_do}{}", section("Policies")));
+        let (stores, policies) = (
+            format!("{nothing_to_do}{}", section("Stores")),
+            format!("{nothing_to_do}{}", section("Policies")),
+        );
         let held = [
             (
                 "BackupReason",
