@@ -41,6 +41,7 @@ TEST ?=
 E2E_LONG := backup_faults:: store_faults:: drill_faults:: drill_judges:: drill_store_faults:: warped:: \
 	upheaval::a_drill_whose_operator upheaval::of_two_operators upheaval::a_leader_that_was_frozen \
 	backups::an_agent_that_is_killed drills::a_drill_with_another_key drills::a_drill_that_is_deleted \
+	drills::a_bit_that_was_flipped drills::a_commit_that_was_taken_away \
 	retention::while_the_clocks_differ retention::data_whose_commit_was_lost retention::nothing_is_copied
 
 # So that a fresh clone of what was built before is not compiled again

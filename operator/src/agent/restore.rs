@@ -821,6 +821,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_store_that_refuses_is_told_apart_from_one_that_is_away_and_from_what_is_no_store() {
+        use crate::io::bucket::{self, Kind, Operation};
+        let of = |kind| fetch::Error::Store(bucket::Error::for_tests(Operation::Get, kind));
+        let reading = |kind| Error::Read { doing: "read the manifest", source: Box::new(of(kind)) }.reason();
+        let bringing = |kind| {
+            let source = read::Error::Fetch { part: Part::Database, source: of(kind) };
+            Error::Part { part: Part::Database, source: Box::new(source) }.reason()
+        };
+
+        assert_eq!(reading(Kind::Denied), DrillReason::CredentialsRefused);
+        assert_eq!(bringing(Kind::Tls), DrillReason::TlsRefused);
+        assert_eq!(bringing(Kind::ClockSkew), DrillReason::ClockSkewed);
+        assert_eq!(bringing(Kind::Timeout), DrillReason::StoreUnavailable);
+        let source = Box::new(read::Error::NoPart { part: Part::Database });
+        assert_eq!(Error::Part { part: Part::Database, source }.reason(), DrillReason::CannotRestore);
+    }
+
+    #[test]
     fn slices_are_one_stream() {
         let (taker, coming) = mpsc::channel(8);
         for slice in [&b"a jour"[..], b"", b"nal", b"'s"] {

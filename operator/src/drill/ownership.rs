@@ -79,10 +79,10 @@ pub async fn ask(
     let found = reader.latest_document(&key, LIMIT_BYTES).await;
     let found = found.map_err(|error| {
         let doing = format!("failed to read whose the archive {} is", me.archive);
-        match error {
-            fetch::Error::Store(error) => Trouble::of(&error, &doing),
-            other => Trouble::unavailable(format!("{doing}: {}", chain(&other))),
+        if let fetch::Error::Store(error) = &error {
+            return Trouble::of(error, &doing);
         }
+        Trouble::unavailable(format!("{doing}: {}", chain(&error)))
     })?;
     Ok(claim(me, tenant, found.as_ref().map(|found| found.bytes.as_slice()), trusted))
 }

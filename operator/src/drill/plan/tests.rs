@@ -16,6 +16,7 @@ use crate::{
     agent::drill_file::{Because, Earlier},
     drill::{
         apply::Outcome as Applied,
+        catalogue::Trouble,
         check::{check, tests::drill},
         choose::Refusal,
         names::{CONFIG, KEYHOLDER_BINDING},
@@ -319,6 +320,8 @@ fn a_drill_passes_when_it_was_restored_judged_and_the_journal_answers() {
     assert_eq!(measured.rto_seconds, Some(12 * 60 + 55));
     // From 01:05:00 until 09:30:10.
     assert_eq!(measured.rpo_seconds, Some(8 * 3600 + 25 * 60 + 10));
+    let parts = measured.phases.iter().filter(|time| ![Phase::Key, Phase::Check].contains(&time.phase));
+    assert_eq!(parts.map(|time| time.seconds).sum::<i64>(), 12 * 60 + 55, "{:?}", measured.phases);
     assert_eq!(world.says(DrillCondition::ObjectivesMet).1, "AsAsked");
     assert_eq!(status.verdicts.len(), RESTORED.len() + JUDGED.len() + 1);
     assert_eq!(status.namespace.as_deref(), Some("drill-ada-0b0e7c1a6f0e4a67"));
@@ -632,6 +635,21 @@ fn a_store_that_is_none_of_the_policys_is_not_drilled() {
     assert_eq!(world.passed(), ("False".into(), "StoreUnavailable".into()));
     assert!(plan.namespace.is_none());
     assert_eq!(world.drill.status.unwrap().store.as_deref(), Some("elsewhere"));
+}
+
+#[test]
+fn a_store_that_does_not_let_itself_be_read_is_waited_for_and_names_why_at_the_deadline() {
+    for reason in DrillReason::OF_THE_STORE {
+        let mut world = World::new();
+        world.observed.looked = Some(Looked::Trouble(Trouble { reason, message: "so it says".into() }));
+        world.look();
+        assert_eq!(world.passed(), ("Unknown".into(), format!("{reason:?}")));
+        assert!(!check::works(&world.drill, world.now), "it holds the place of another");
+
+        world.now += SignedDuration::from_hours(5);
+        world.look();
+        assert_eq!(world.passed(), ("False".into(), format!("{reason:?}")));
+    }
 }
 
 #[test]
