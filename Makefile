@@ -42,6 +42,7 @@ E2E_LONG := backup_faults:: backup_planted:: nodes:: store_faults:: drill_faults
 	warped:: upheaval::a_drill_whose_operator upheaval::of_two_operators upheaval::a_leader_that_was_frozen \
 	upheaval::a_restarted_operator \
 	backups::an_agent_that_is_killed drills::a_drill_with_another_key drills::a_drill_that_is_deleted \
+	drills::a_bit_that_was_flipped drills::a_commit_that_was_taken_away \
 	retention::while_the_clocks_differ retention::data_whose_commit_was_lost retention::nothing_is_copied \
 	signing_key:: keys::a_drill_key evidence::a_backup_and
 

@@ -430,6 +430,10 @@ pub enum BackupReason {
     StoreFull,
     /// The store refused the credentials.
     CredentialsRefused,
+    /// The store's certificate is not to be trusted, or TLS failed otherwise.
+    TlsRefused,
+    /// The store's clock, and that of the node of the agent or of the operator, differ too much.
+    ClockSkewed,
     /// The database did not answer, or ended in the middle.
     DatabaseUnavailable,
     /// The database cannot be backed up as it is: tablespaces of its own, or checksums that are wrong.

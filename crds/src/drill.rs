@@ -437,6 +437,8 @@ pub enum Phase {
     Check,
     /// The journal starts and answers.
     Start,
+    /// What of the recovery time is in no other phase: pods are scheduled and started, and one waits for the other.
+    PodStart,
     /// All of it is deleted. Not a part of the recovery time.
     TearDown,
 }
@@ -491,8 +493,14 @@ pub enum DrillReason {
     NoBackup,
     /// Slots that should be in the catalogue are not: commits were taken away.
     CatalogueRolledBack,
-    /// The store is not ready, did not answer, or failed too often.
+    /// The store is not ready, did not answer, was too slow, or failed too often.
     StoreUnavailable,
+    /// The store refused the credentials.
+    CredentialsRefused,
+    /// The store's certificate is not to be trusted, or TLS failed otherwise.
+    TlsRefused,
+    /// The store's clock, and that of the node of the agent or of the operator, differ too much.
+    ClockSkewed,
     /// The namespace, a volume or a pod could not be made; the message says which and why.
     CannotRestore,
     /// The archive is another tenant's, or nobody's by the record in the store: it is not restored for this one.
@@ -573,6 +581,17 @@ pub enum DrillReason {
     TearDownFailed,
     /// The record could not be written yet.
     RecordFailed,
+}
+
+impl DrillReason {
+    /// Those of a store that could not be had or read. They say nothing of a backup.
+    pub const OF_THE_STORE: [Self; 4] =
+        [Self::StoreUnavailable, Self::CredentialsRefused, Self::TlsRefused, Self::ClockSkewed];
+
+    /// Whether it is of a store that could not be had or read.
+    pub fn is_of_the_store(self) -> bool {
+        Self::OF_THE_STORE.contains(&self)
+    }
 }
 
 #[cfg(test)]

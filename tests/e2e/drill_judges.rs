@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use harness::actor::Change;
+use harness::base_backup;
 use harness::drilled::{Drilled, Planted};
 use harness::forger::Forger;
 use harness::protected::opened;
@@ -54,6 +56,10 @@ fn segments_that_are_missing_swapped_or_anothers_fail_the_drill_each_with_its_re
         // The last: the store forgets with the file what it knows of it.
         fs::remove_file(&database)?;
         world.fails(DrillReason::SegmentMissing).await.context("a segment is gone")?;
+        // And without a hand:
+        world.back_up().await?;
+        world.passes().await.context("the next backup is whole")?;
+        world.protected.tenant.says(ConditionType::Drilled, "True", Reason::AsAsked).await?;
         test.measured(said);
         Ok(())
     });
@@ -91,6 +97,18 @@ fn a_manifest_or_a_commit_that_was_altered_fails_the_drill_each_with_its_reason(
         world.fails(DrillReason::SignatureInvalid).await.context("a broken signature")?;
         planted.put_right()?;
 
+        // Well-formed, by another key, which lies where keys lie in the bucket and is named in the commit.
+        let forger = Forger::of(&world, data).await?;
+        let stranger = forger.sign_as_a_stranger()?;
+        let store = world.protected.store();
+        let place = format!("/{BUCKET}/{}/v1/.signing/keys/{}.pem", store.name, stranger.id);
+        store
+            .server
+            .administrator()?
+            .must(&Request::new(Method::Put, &place).body(stranger.pem.as_str()).checked())?;
+        world.fails(DrillReason::SignatureInvalid).await.context("signed by a stranger")?;
+        forger.put_right()?;
+
         // Signed by the operator, for another slot: rolled back.
         let planted = Planted::in_place_of(newest, &fs::read(older)?)?;
         let said =
@@ -119,9 +137,17 @@ fn a_backup_that_is_signed_and_is_not_what_it_says_fails_the_drill_each_with_its
         let keys = &world.protected;
         let all = [&keys.owner, &keys.escrow, &keys.drill].map(age::x25519::Identity::to_public);
 
-        forger.replace("database", &opened(&older.join("database"), &keys.drill)?, &all)?;
+        let old = opened(&older.join("database"), &keys.drill)?;
+        forger.replace("database", &old, &all)?;
         let said = world.fails(DrillReason::SentinelDiffers).await.context("an old one offered as new")?;
         forger.put_right()?;
+
+        // The same by whoever has no more than the agent: manifest, index and segment fit each other.
+        forger.replace("database", &old, &all)?;
+        forger.unsign()?;
+        world.fails(DrillReason::ManifestDiffers).await.context("a manifest that nobody committed")?;
+        forger.put_right()?;
+        is_told_as_tampering(&world, DrillReason::ManifestDiffers).await?;
 
         let stream = forger.stream("database", &keys.drill)?;
         let mut altered = stream.clone();
@@ -132,6 +158,26 @@ fn a_backup_that_is_signed_and_is_not_what_it_says_fails_the_drill_each_with_its
         version.copy_from_slice(b"18");
         forger.replace("database", &altered, &all)?;
         world.fails(DrillReason::FilesDiffer).await.context("a file that differs from its list")?;
+        forger.put_right()?;
+
+        // Where the replay begins, a few bytes beside it; and PostgreSQL's own list fits.
+        let mut astray = stream.clone();
+        base_backup::alter(&mut astray, "backup_label", |label| {
+            let name = b"CHECKPOINT LOCATION: ";
+            let begin = label.windows(name.len()).position(|bytes| bytes == name).context("it says where")?;
+            let line = label[begin..].iter().position(|byte| *byte == b'\n').context("a line ends")?;
+            let last = &mut label[begin + line - 1];
+            *last = if *last == b'0' { b'8' } else { b'0' };
+            Ok(())
+        })?;
+        forger.replace("database", &astray, &all)?;
+        let name = world.drill(json!({})).await?;
+        let (reason, message) = world.ends(&name, "False").await?;
+        ensure!(reason == "DatabaseFailed", "a database that cannot become consistent: {reason}: {message}");
+        for check in ["Decryption", "VerifyBackup"] {
+            let verdict = world.verdict(&name, check).await?;
+            ensure!(verdict["outcome"] == "Passed", "it is not the start that failed: {verdict}");
+        }
         forger.put_right()?;
 
         forger.replace("database", &stream, &all[2..])?;
@@ -179,6 +225,12 @@ fn a_manifest_that_is_signed_and_wrong_fails_the_drill_each_with_its_reason() {
         // The last: the store forgets with the file what it knows of it.
         fs::remove_file(data.join("manifest.json"))?;
         world.fails(DrillReason::ManifestMissing).await.context("a manifest is gone")?;
+        // And without a hand: but nobody knows how many rows there were in the last good one.
+        world.back_up().await?;
+        let name = world.passes().await.context("the next backup is whole")?;
+        let verdict = world.verdict(&name, "RowCounts").await?;
+        ensure!(verdict["outcome"] == "Warned" && verdict["reason"] == "PreviousUnreadable", "{verdict}");
+        is_told_as_tampering(&world, DrillReason::PreviousUnreadable).await?;
         test.measured(said);
         Ok(())
     });
@@ -331,20 +383,40 @@ fn a_question_of_the_policy_that_is_false_writes_or_does_not_end_fails_the_drill
             { "name": "false", "sql": "SELECT count(*) < 0 FROM note" },
             { "name": "writes", "sql": "WITH gone AS (DELETE FROM note RETURNING 1) SELECT count(*) = 0 FROM gone" },
             { "name": "sleeps", "sql": "SELECT pg_sleep(600) IS NOT NULL", "timeout": "2s" },
+            { "name": "not-shadowed", "sql": "SELECT lower('A') = 'a'" },
+            { "name": "not-super", "sql": "SELECT NOT rolsuper FROM pg_roles WHERE rolname = current_user" },
+            { "name": "rises", "sql": "SELECT set_config('role', 'postgres', true) = 'postgres'" },
         ]);
         let Some(world) = bring(test, checks, "4h").await? else { return Ok(()) };
+        // Whoever may write the schema would answer for the server, were the search path the database's own.
+        world
+            .superuser(
+                "CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC; \
+                 CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE sql AS 'SELECT ''shadow''::text'; \
+                 ALTER DATABASE journal SET search_path = evil, pg_catalog, public",
+            )
+            .await?;
+        let shadowed = world.superuser("SELECT lower('A')").await?;
+        ensure!(shadowed.trim() == "shadow", "no positive control: {shadowed}");
         world.back_up().await?;
 
         let name = world.drill(json!({})).await?;
         world.ends(&name, "False").await?;
 
-        let reasons =
-            [("true", "AsAsked"), ("false", "SqlFalse"), ("writes", "SqlFailed"), ("sleeps", "SqlFailed")];
+        let reasons = [
+            ("true", "AsAsked"),
+            ("false", "SqlFalse"),
+            ("writes", "SqlFailed"),
+            ("sleeps", "SqlFailed"),
+            ("not-shadowed", "AsAsked"),
+            ("not-super", "AsAsked"),
+            ("rises", "SqlFailed"),
+        ];
         for (check, reason) in reasons {
             let verdict = world.verdict(&name, &format!("Sql/{check}")).await?;
             ensure!(verdict["reason"] == reason, "{check}: {verdict}");
         }
-        test.measured("false, writes and sleeps: each fails with its reason");
+        test.measured("false, writes, sleeps and rises: each fails with its reason");
         Ok(())
     });
 }
@@ -381,10 +453,7 @@ fn promises_that_were_missed_are_told_although_the_drill_passed() {
 
         let name = world.passes().await?;
         let met = world.condition(&name, DrillCondition::ObjectivesMet).await?;
-        ensure!(met["status"] == "False", "{met}");
-        let reasons =
-            [DrillReason::RecoveryPointMissed, DrillReason::BothMissed].map(|reason| format!("{reason:?}"));
-        ensure!(reasons.iter().any(|reason| met["reason"] == reason.as_str()), "{met}");
+        ensure!(met["status"] == "False" && met["reason"] == "RecoveryPointMissed", "{met}");
 
         // Of one that somebody named there is no recovery point to miss.
         let slot = world.object(&name).await?["status"]["backup"]["slot"].clone();
@@ -396,6 +465,15 @@ fn promises_that_were_missed_are_told_although_the_drill_passed() {
             "{of_named}"
         );
         ensure!(world.object(&named).await?["status"]["measured"]["rpoSeconds"].is_null());
+
+        for (rpo, reason) in [("1m", "BothMissed"), ("4h", "RecoveryTimeMissed")] {
+            let promised = json!({ "spec": { "objectives": { "rpo": rpo, "rto": "1s" } } });
+            let (admin, policy) = (&test.world.admin, &world.protected.policy);
+            admin.change(kind::BACKUP_POLICY, "", policy, Change::Merge(&promised)).await?;
+            let name = world.passes().await?;
+            let met = world.condition(&name, DrillCondition::ObjectivesMet).await?;
+            ensure!(met["status"] == "False" && met["reason"] == reason, "{met}");
+        }
         test.measured(met["message"].as_str().unwrap_or_default());
         Ok(())
     });
@@ -416,7 +494,7 @@ fn a_tenants_own_secret_and_configmap_are_in_its_backup_or_the_drill_says_so() {
 
         // Changed since: the drill passes, and says which.
         let changed = json!({ "stringData": { "key": "annat" } });
-        tenant.meddle(kind::SECRET, "letters", harness::actor::Change::Merge(&changed)).await?;
+        tenant.meddle(kind::SECRET, "letters", Change::Merge(&changed)).await?;
         let name = world.drill(json!({})).await?;
         world.ends(&name, "True").await?;
         let verdict = world.verdict(&name, "Tenant").await?;
@@ -425,13 +503,125 @@ fn a_tenants_own_secret_and_configmap_are_in_its_backup_or_the_drill_says_so() {
 
         // Backed up with nothing in it.
         let emptied = json!({ "stringData": { "key": "" } });
-        tenant.meddle(kind::SECRET, "letters", harness::actor::Change::Merge(&emptied)).await?;
+        tenant.meddle(kind::SECRET, "letters", Change::Merge(&emptied)).await?;
         world.back_up().await?;
         let said = world.fails(DrillReason::TenantIncomplete).await?;
         ensure!(said.contains("Secret letters"), "{said}");
         test.measured(said);
         Ok(())
     });
+}
+
+#[test]
+fn a_drill_that_was_not_told_where_to_look_passes_and_says_what_it_did_not_see() {
+    run(async |test| {
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
+        let tenant = &world.protected.tenant;
+        tenant
+            .edit("attachments: {inventorySQL: 'SELECT path, sha256 FROM attachment WHERE path IS NULL'}")
+            .await?;
+        tenant.edit("journal: {probes: {ready: null}}").await?;
+        tenant.ready().await?;
+        world.back_up().await?;
+
+        let name = world.passes().await?;
+
+        for (check, reason) in [("Attachments", "AttachmentsUnnamed"), ("JournalStarts", "NoProbe")] {
+            let verdict = world.verdict(&name, check).await?;
+            ensure!(verdict["outcome"] == "Warned" && verdict["reason"] == reason, "{verdict}");
+        }
+        test.measured("attachments that no query names, and a journal without a probe: warned of");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_random_backup_is_one_of_those_that_are_kept_and_not_always_the_newest() {
+    run(async |test| {
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
+        for _ in 0..4 {
+            world.back_up().await?;
+        }
+        let slots: Vec<String> = world
+            .commits()?
+            .iter()
+            .filter_map(|commit| Some(commit.file_stem()?.to_string_lossy().into_owned()))
+            .collect();
+        let newest = slots.last().cloned().unwrap_or_default();
+
+        // The drill's own slot picks: of eight, all pick the newest once in 65536 times.
+        let mut picked = vec![];
+        for _ in 0..8 {
+            let name = world.drill(json!({ "backup": "random" })).await?;
+            world.ends(&name, "True").await?;
+            let slot = world.object(&name).await?["status"]["backup"]["slot"].clone();
+            let slot = slot.as_str().context("it says which")?.to_owned();
+            ensure!(slots.contains(&slot), "{slot} is none of {slots:?}");
+            let met = world.condition(&name, DrillCondition::ObjectivesMet).await?;
+            ensure!(met["reason"] == "NotAskedFor", "{met}");
+            let is_older = slot != newest;
+            picked.push(slot);
+            if is_older {
+                break;
+            }
+        }
+        ensure!(picked.last() != Some(&newest), "each picked the newest: {picked:?}");
+        test.measured(format_args!(
+            "{} of {} backups, after {} drills",
+            picked.join(", "),
+            slots.len(),
+            picked.len()
+        ));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_schedule_makes_a_drill_which_passes_and_is_told_of_the_tenant() {
+    run(async |test| {
+        let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
+        world.back_up().await?;
+        let (admin, tenant) = (&test.world.admin, &world.protected.tenant);
+        let policy = &world.protected.policy;
+        let every = |cron: &str| {
+            let schedule = json!({ "cron": cron, "timeZone": "UTC", "window": "1s" });
+            json!({ "spec": { "drill": { "schedule": schedule } } })
+        };
+
+        admin.change(kind::BACKUP_POLICY, "", policy, Change::Merge(&every("* * * * *"))).await?;
+        let drill = eventually("the schedule makes a drill", Duration::from_secs(120), async || {
+            let drills = admin.list(kind::RESTORE_DRILL, &tenant.namespace, "").await?;
+            let made = drills.iter().find(|drill| drill["spec"]["origin"] == "Scheduled").cloned();
+            Ok(Seen::when(made, format!("{} drills", drills.len())))
+        })
+        .await?;
+        // One is enough.
+        admin.change(kind::BACKUP_POLICY, "", policy, Change::Merge(&every("0 5 1 1 *"))).await?;
+
+        let name = drill["metadata"]["name"].as_str().context("it has a name")?;
+        let (of, slot) = valv_crds::slot::parse_name(name)?;
+        ensure!(of == tenant.name, "{name} is not named after its tenant and slot");
+        world.ends(name, "True").await?;
+        let status = world.object(name).await?["status"].clone();
+        ensure!(status["slot"] == slot.to_string().as_str(), "{status:#}");
+        tenant.says(ConditionType::Drilled, "True", Reason::AsAsked).await?;
+        let told = tenant.object().await?["status"]["backup"]["lastDrill"].clone();
+        ensure!(told["passed"] == "True", "the tenant does not tell of it: {told}");
+        test.measured(name);
+        Ok(())
+    });
+}
+
+/// Waits until the tenant tells of tampering for `reason`, which no later drill takes away.
+async fn is_told_as_tampering(world: &Drilled<'_>, reason: DrillReason) -> Result<()> {
+    let reason = format!("{reason:?}");
+    eventually(format!("{reason} is told as tampering"), Duration::from_secs(60), async || {
+        let status = world.protected.tenant.object().await?["status"]["backup"].clone();
+        let found = status["tampering"].as_array().cloned().unwrap_or_default();
+        let is_told = found.iter().any(|found| found["reason"] == reason.as_str());
+        Ok(Seen::when(is_told.then_some(()), format!("{found:?}")))
+    })
+    .await
 }
 
 /// A tenant whose policy asks these questions, and promises to lose no more than this.

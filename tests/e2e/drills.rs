@@ -3,17 +3,21 @@
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use age::secrecy::ExposeSecret;
 use age::x25519;
 use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use harness::actor::{Change, Grace};
+use harness::operator::NAMESPACE;
 use harness::saying::says;
 use harness::store::{BackupStore, stores};
 use harness::test::unique;
-use harness::{Seen, Tenant, Test, eventually, kind, run};
+use harness::{Seen, Tenant, Test, eventually, kind, refusal, run};
 use serde_json::{Value, json};
 use valv_cluster::Identity;
 use valv_crds::backup::{BackupCondition, BackupReason};
@@ -26,6 +30,9 @@ const BACKED_UP: Duration = Duration::from_secs(120);
 
 /// Two Jobs, a database, a journal, and volumes that are deleted.
 const DRILLED: Duration = Duration::from_secs(300);
+
+/// The page on records, which must be true.
+const RECORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/drill-record.md");
 
 /// The namespace of the keys, as the chart has it.
 const KEYS: &str = "valv-keys";
@@ -56,8 +63,20 @@ fn a_drill_restores_judges_and_measures_and_leaves_nothing_but_its_record() {
         }
         ensure!(status["measured"]["rtoSeconds"].as_i64() > Some(0), "{status:#}");
         ensure!(status["measured"]["rpoSeconds"].is_i64(), "{status:#}");
+        sums_up(&status["measured"])?;
         let key = status["record"]["object"]["key"].as_str().context("it has a record")?;
-        ensure!(world.folder().join(key).is_file(), "the record does not lie in the store");
+        let record = fs::read(world.folder().join(key)).context("the record does not lie in the store")?;
+        let said = verified(test, &record).await.context("by the block of the page")?;
+        for field in ["rtoSeconds", "rpoSeconds", "bytes"] {
+            ensure!(said["measured"][field] == status["measured"][field], "{field}: {said}");
+        }
+        ensure!(said["passed"] == true && said["reason"] == "AsAsked", "{said}");
+        let mut altered: Value = serde_json::from_slice(&record)?;
+        let payload = altered["payload"].as_str().context("it has a payload")?.to_owned();
+        let payload =
+            String::from_utf8(STANDARD.decode(payload)?)?.replace("\"passed\":true", "\"passed\":false");
+        altered["payload"] = json!(STANDARD.encode(payload));
+        ensure!(verified(test, altered.to_string().as_bytes()).await.is_err(), "an altered record verifies");
         world.leaves_nothing(&name).await?;
 
         test.measured(format_args!(
@@ -89,6 +108,9 @@ fn a_bit_that_was_flipped_in_a_segment_fails_the_drill() {
 
         world.says(&name, DrillCondition::Recorded, "True", DrillReason::AsAsked).await?;
         world.leaves_nothing(&name).await?;
+        // And without a hand:
+        world.back_up().await?;
+        world.passes_and_leaves_nothing().await.context("the next backup is whole")?;
         test.measured(said);
         Ok(())
     });
@@ -98,17 +120,31 @@ fn a_bit_that_was_flipped_in_a_segment_fails_the_drill() {
 fn a_commit_that_was_taken_away_fails_the_drill() {
     run(async |test| {
         let Some(world) = World::bring(test).await? else { return Ok(()) };
+        world.bring_key(&world.drill).await?;
         world.tenant.up().await?;
         world.back_up().await?;
         let commits = world.folder().join("v1").join(&world.tenant.name).join("commits");
-        for entry in fs::read_dir(&commits)? {
-            fs::remove_file(entry?.path())?;
-        }
+        let [commit] = fs::read_dir(&commits)?
+            .collect::<Result<Vec<_>, _>>()?
+            .try_into()
+            .map_err(|found: Vec<_>| anyhow::anyhow!("there is not one commit, but {}", found.len()))?;
+        // Beside the store's folders, on the same file system: with what the store knows of it.
+        let beside = world.store.server.objects().parent().and_then(Path::parent).map(Path::to_owned);
+        let away = tempfile::tempdir_in(beside.context("a store has a folder")?)?;
+        fs::rename(commit.path(), away.path().join("commit"))?;
 
         let name = world.drill().await?;
-
         world.says(&name, DrillCondition::Passed, "False", DrillReason::CatalogueRolledBack).await?;
-        world.leaves_nothing(&name).await
+        world.leaves_nothing(&name).await?;
+
+        // The next backup is complete without a hand. The drill fails until somebody has seen to the commit: no younger
+        // backup makes good that one was taken away.
+        world.back_up().await?;
+        let name = world.drill().await?;
+        world.says(&name, DrillCondition::Passed, "False", DrillReason::CatalogueRolledBack).await?;
+        world.leaves_nothing(&name).await?;
+        fs::rename(away.path().join("commit"), commit.path())?;
+        world.passes_and_leaves_nothing().await.context("the commit is back")
     });
 }
 
@@ -180,20 +216,77 @@ fn a_drill_that_is_deleted_goes_only_when_what_it_restored_is_gone() {
 #[test]
 fn neither_the_operator_nor_a_tenants_pod_may_read_the_keys() {
     run(async |test| {
-        let admin = &test.world.admin;
-        for verb in ["get", "list", "watch", "create", "delete"] {
+        let tenant = test.tenant("curious")?.with("suspended: true")?;
+        tenant.apply().await?;
+        tenant.is_there(kind::SERVICE_ACCOUNT, "journal").await?;
+        let may = async |namespace: &str, account: &str, verb: &str| {
             let review = json!({
                 "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
                 "spec": {
-                    "user": "system:serviceaccount:valv-system:valv",
+                    "user": format!("system:serviceaccount:{namespace}:{account}"),
+                    "groups": [
+                        "system:serviceaccounts", format!("system:serviceaccounts:{namespace}"),
+                        "system:authenticated",
+                    ],
                     "resourceAttributes": { "namespace": KEYS, "verb": verb, "resource": "secrets" },
                 },
             });
-            let answer = admin.create(kind::SUBJECT_ACCESS_REVIEW, "", review).await?;
-            ensure!(answer["status"]["allowed"] == false, "the operator may {verb} keys");
+            let answer = test.world.admin.create(kind::SUBJECT_ACCESS_REVIEW, "", review).await?;
+            answer["status"]["allowed"].as_bool().context("an answer")
+        };
+        let others = [
+            ("valv-system", "valv"),
+            (tenant.namespace.as_str(), "default"),
+            (tenant.namespace.as_str(), "journal"),
+            (tenant.namespace.as_str(), "database"),
+        ];
+        for (namespace, account) in others {
+            for verb in ["get", "list", "watch", "create", "update", "patch", "delete"] {
+                ensure!(!may(namespace, account, verb).await?, "{namespace}/{account} may {verb} keys");
+            }
         }
+        // And with the request itself, as a pod's account makes it.
+        for account in ["default", "journal", "database"] {
+            let pod = test.world.as_service_account(&tenant.namespace, account)?;
+            refusal(pod.list(kind::SECRET, KEYS, "").await)?;
+        }
+        ensure!(may(KEYS, "valv-keyholder", "get").await?, "no positive control: nobody may read them");
+        test.measured(
+            "the operator and a tenant's three accounts may do nothing there; the key holder reads",
+        );
         Ok(())
     });
+}
+
+/// That every phase of a drill that passed is there, and that those of the recovery time sum up to it.
+fn sums_up(measured: &Value) -> Result<()> {
+    let phases = measured["phases"].as_array().context("there are phases")?;
+    for phase in ["Prepare", "Fetch", "Verify", "Recover", "Check", "Start", "PodStart", "TearDown"] {
+        ensure!(phases.iter().any(|found| found["phase"] == phase), "{phase} is not there: {measured}");
+    }
+    let is_part = |found: &&Value| ["Key", "Check", "TearDown"].iter().all(|other| found["phase"] != *other);
+    let parts: Option<i64> = phases.iter().filter(is_part).map(|found| found["seconds"].as_i64()).sum();
+    ensure!(parts == measured["rtoSeconds"].as_i64(), "the phases sum up to {parts:?}: {measured}");
+    Ok(())
+}
+
+/// What the block of the page on records says of one, with the operator's public key; its payload, if it verifies.
+async fn verified(test: &Test, record: &[u8]) -> Result<Value> {
+    let page = fs::read_to_string(RECORDS)?;
+    let section = page.split("## Verify it").nth(1).context("the page has no such section")?;
+    let block =
+        section.split("```sh\n").nth(1).and_then(|block| block.split("```").next()).context("a block")?;
+    let public = test.world.admin.get(kind::CONFIG_MAP, NAMESPACE, "valv-signing-key-public").await?;
+    let public = public["data"]["signing.pub"].as_str().context("the signing key is published")?;
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("record.json"), record)?;
+    fs::write(folder.path().join("valv-signing.pub"), public)?;
+    let shell =
+        Command::new("bash").args(["-euo", "pipefail", "-c", block]).current_dir(folder.path()).output()?;
+    let printed = String::from_utf8_lossy(&shell.stdout);
+    ensure!(shell.status.success(), "{printed}{}", String::from_utf8_lossy(&shell.stderr));
+    ensure!(printed.contains("Signature Verified Successfully"), "{printed}");
+    Ok(serde_json::from_slice(&fs::read(folder.path().join("payload.json"))?)?)
 }
 
 /// A tenant that is backed up to Helsinki and drilled by a policy, and the keys to that.
@@ -330,6 +423,13 @@ impl<'a> World<'a> {
             .collect();
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
+    }
+
+    /// Drills the newest backup, which must pass.
+    async fn passes_and_leaves_nothing(&self) -> Result<()> {
+        let name = self.drill().await?;
+        self.says(&name, DrillCondition::Passed, "True", DrillReason::AsAsked).await?;
+        self.leaves_nothing(&name).await
     }
 
     /// Waits until a condition has this status and reason, and returns its message.

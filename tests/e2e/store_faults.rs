@@ -234,8 +234,8 @@ async fn is_told_of_the_store(
 /// Waits until a backup says that it waits for its store, and returns what it says.
 async fn waits_for_the_store(protected: &Protected<'_>, name: &str) -> Result<String> {
     // By its own look first, and by the store's condition as soon as its breaker has opened.
-    let reasons =
-        [BackupReason::StoreUnavailable, BackupReason::StoreNotReady].map(|reason| format!("{reason:?}"));
+    let reasons = [BackupReason::StoreUnavailable, BackupReason::TlsRefused, BackupReason::StoreNotReady]
+        .map(|reason| format!("{reason:?}"));
     eventually(format!("{name} says that it waits for its store"), BACKED_UP, async || {
         let object = protected.backup(name).await?;
         let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();

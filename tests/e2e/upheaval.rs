@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::actor::Grace;
+use faults::Fault;
+use harness::actor::{Change, Grace};
 use harness::audit::Mark;
 use harness::drilled::Drilled;
 use harness::operator::{NAMESPACE, is_work};
@@ -16,6 +17,8 @@ use valv_cluster::BUCKET;
 use valv_cluster::s3::{Method, Request};
 use valv_crds::drill::{DrillCondition, DrillReason};
 use valv_crds::reference::FINALIZER;
+
+use crate::drill_store_faults;
 
 /// What the issue asks for: how long nothing may be written after a restart.
 const QUIET: Duration = Duration::from_secs(60);
@@ -89,6 +92,69 @@ fn of_two_operators_at_once_a_drill_has_one_verdict() {
         operator.is_ready().await?;
         Ok(())
     });
+}
+
+#[test]
+fn of_two_operators_at_once_a_drill_has_one_record_and_leaves_nothing() {
+    run(async |test| {
+        if test.world.local().is_none() {
+            test.not_here("the processes of this cluster's nodes cannot be reached");
+            return Ok(());
+        }
+        let Some((world, proxy)) = drill_store_faults::bring(test, json!({}), 2).await? else {
+            return Ok(());
+        };
+        test.alone().await?;
+        let name = world.drill(json!({})).await?;
+        let into = world.namespace_of(&name).await?;
+        world.is_there(kind::JOB, &into, "judge").await?;
+        // All was read by then. What records is held up, and what takes away.
+        proxy.set(Fault::Unreachable);
+        let admin = &test.world.admin;
+        let claims = admin.list(kind::PERSISTENT_VOLUME_CLAIM, &into, "").await?;
+        let claim = claims.first().and_then(|claim| claim["metadata"]["name"].as_str()).context("a claim")?;
+        let held =
+            json!({ "metadata": { "finalizers": ["example.org/held", "kubernetes.io/pvc-protection"] } });
+        admin.change(kind::PERSISTENT_VOLUME_CLAIM, &into, claim, Change::Merge(&held)).await?;
+        world.says(&name, DrillCondition::Recorded, "False", DrillReason::RecordFailed).await?;
+
+        // While it records: the one that takes over may record as soon as the other does.
+        let frozen = freeze_the_leader(test).await?;
+        proxy.set(Fault::None);
+        frozen.thaw()?;
+        world.says(&name, DrillCondition::Recorded, "True", DrillReason::AsAsked).await?;
+        test.operator().is_ready().await?;
+
+        // While it takes away.
+        eventually("it is taken away but for the claim", Duration::from_secs(180), async || {
+            let pods = admin.list(kind::POD, &into, "").await?;
+            let claim = admin.find(kind::PERSISTENT_VOLUME_CLAIM, &into, claim).await?;
+            let is_going = claim.is_some_and(|claim| claim["metadata"]["deletionTimestamp"].is_string());
+            Ok(Seen::when((is_going && pods.is_empty()).then_some(()), format!("{} pods", pods.len())))
+        })
+        .await?;
+        let frozen = freeze_the_leader(test).await?;
+        let free = json!({ "metadata": { "finalizers": null } });
+        admin.change(kind::PERSISTENT_VOLUME_CLAIM, &into, claim, Change::Merge(&free)).await?;
+        frozen.thaw()?;
+
+        world.ends(&name, "True").await?;
+        world.leaves_nothing(&name).await?;
+        ensure!(records(&world)? == 1, "{} records of one drill", records(&world)?);
+        test.operator().is_ready().await?;
+        test.measured("two at once while it records and while it takes away: one record, nothing left");
+        Ok(())
+    });
+}
+
+/// Stops the leader's process, and waits until another leads: once it goes on, there are two.
+async fn freeze_the_leader(test: &Test) -> Result<PodProcess> {
+    let operator = test.operator();
+    let leader = operator.is_ready().await?;
+    let process = process_of(&test.world.admin.get(kind::POD, NAMESPACE, &leader.pod).await?)?;
+    process.freeze()?;
+    operator.is_led_by_another_than(&leader).await?;
+    Ok(process)
 }
 
 /// Ends the leader as a node that loses power does, and waits for the next.

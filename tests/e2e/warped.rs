@@ -70,12 +70,12 @@ fn agents_whose_clock_is_an_hour_ahead_leave_nothing_complete_and_the_next_backu
         world.protected.tenant.ready().await?;
         let name = world.protected.back_up(json!({})).await?;
         let said =
-            world.protected.says(&name, BackupCondition::Stalled, "True", BackupReason::AgentFailed).await?;
+            world.protected.says(&name, BackupCondition::Stalled, "True", BackupReason::ClockSkewed).await?;
         ensure!(said.contains("clock"), "it does not say why: {said}");
         ensure!(world.commits()? == before, "something was committed or deleted: {:?}", world.commits()?);
         let drill = world.drill(json!({})).await?;
         let (reason, message) = world.ends(&drill, "False").await?;
-        ensure!(reason == "StoreUnavailable", "{reason}: {message}");
+        ensure!(reason == "ClockSkewed", "{reason}: {message}");
 
         test.helm().install(&json!({})).await?;
         test.operator().is_ready().await?;
@@ -116,7 +116,9 @@ async fn waits(world: &Drilled<'_>, name: &str) -> Result<()> {
         let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let waits = conditions.iter().any(|said| {
             said["type"] == "Complete"
-                && ["StoreNotReady", "StoreUnavailable"].iter().any(|reason| said["reason"] == *reason)
+                && ["StoreNotReady", "StoreUnavailable", "ClockSkewed"]
+                    .iter()
+                    .any(|reason| said["reason"] == *reason)
         });
         ensure!(
             !conditions.iter().any(|said| said["type"] == "Complete" && said["status"] == "True"),

@@ -9,7 +9,9 @@ use age::x25519;
 use anyhow::{Context, Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::signature::Ed25519KeyPair;
+use ring::digest::{SHA256, digest};
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 use zstd::bulk::Compressor;
 
@@ -23,6 +25,17 @@ const SLICE: usize = 1 << 20;
 
 /// The largest segment, as the format has it.
 const SEGMENT: usize = 16 << 20;
+
+/// What a public key of Ed25519 begins with in DER, before its 32 bytes.
+const PUBLIC_KEY_START: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// The public half of a key that is not the operator's.
+pub struct Stranger {
+    /// Its name, as the bucket's folder of keys has it.
+    pub id: String,
+    /// The key.
+    pub pem: String,
+}
 
 /// A backup that is rewritten.
 pub struct Forger {
@@ -140,17 +153,48 @@ impl Forger {
         })
     }
 
+    /// Puts the commit back: what was rewritten fits in itself, and nobody signed it. That is all that whoever has only
+    /// an agent's credentials can do.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn unsign(&self) -> Result<()> {
+        let commit = self.before.iter().find(|(file, _)| *file == self.commit).context("it was read")?;
+        Ok(fs::write(&self.commit, &commit.1)?)
+    }
+
+    /// Signs the commit as it stands with a key of one's own, and names that key in it.
+    ///
+    /// # Errors
+    /// If it cannot be read or written.
+    pub fn sign_as_a_stranger(&self) -> Result<Stranger> {
+        let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+            .map_err(|refusal| anyhow!("no key can be made: {refusal}"))?;
+        let key = Ed25519KeyPair::from_pkcs8(made.as_ref())
+            .map_err(|refusal| anyhow!("the key cannot be used: {refusal}"))?;
+        let der = [&PUBLIC_KEY_START[..], key.public_key().as_ref()].concat();
+        let id: String =
+            digest(&SHA256, &der).as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let pem =
+            format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(&der));
+        let mut envelope: Value = serde_json::from_slice(&fs::read(&self.commit)?)?;
+        let payload = STANDARD.decode(text(&envelope["payload"])?)?;
+        let sealed = signed(&text(&envelope["payloadType"])?, &payload);
+        envelope["signatures"] = json!([{ "keyid": id, "sig": STANDARD.encode(key.sign(&sealed)) }]);
+        fs::write(&self.commit, envelope.to_string())?;
+        Ok(Stranger { id, pem })
+    }
+
     /// Commits this manifest, as the operator would.
     fn sign(&self, manifest: &str) -> Result<()> {
         let mut envelope: Value = serde_json::from_slice(&fs::read(&self.commit)?)?;
-        let text = |value: &Value| value.as_str().map(str::to_owned).context("an envelope has text");
         let mut payload: Value = serde_json::from_slice(&STANDARD.decode(text(&envelope["payload"])?)?)?;
         payload["manifest"]["size"] = json!(manifest.len());
         payload["manifest"]["blake3"] = json!(blake3::hash(manifest.as_bytes()).to_string());
         let (payload, kind) = (payload.to_string(), text(&envelope["payloadType"])?);
-        let signed = format!("DSSEv1 {} {kind} {} {payload}", kind.len(), payload.len());
+        let sealed = signed(&kind, payload.as_bytes());
         envelope["payload"] = json!(STANDARD.encode(&payload));
-        envelope["signatures"][0]["sig"] = json!(STANDARD.encode(self.signing.sign(signed.as_bytes())));
+        envelope["signatures"][0]["sig"] = json!(STANDARD.encode(self.signing.sign(&sealed)));
         Ok(fs::write(&self.commit, envelope.to_string())?)
     }
 
@@ -161,4 +205,13 @@ impl Forger {
     pub fn put_right(&self) -> Result<()> {
         Ok(self.before.iter().try_for_each(|(file, content)| fs::write(file, content))?)
     }
+}
+
+fn text(value: &Value) -> Result<String> {
+    value.as_str().map(str::to_owned).context("an envelope has text")
+}
+
+/// What is signed of an envelope.
+fn signed(kind: &str, payload: &[u8]) -> Vec<u8> {
+    [format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).as_bytes(), payload].concat()
 }

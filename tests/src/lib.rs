@@ -7,7 +7,7 @@
 //! | what of a cluster is somebody else's | `ownership.rs` |
 //! | a tenant: its manifest, conditions, objects | `tenant.rs`, `manifest.rs`, `tenants/*.yaml` |
 //! | the object stores, a bucket of one's own, and faults on the way there | `store.rs`, `own_bucket.rs`, `proxy.rs` |
-//! | a tenant that is backed up; one that is drilled; whoever forges its backups | `protected.rs`, `drilled.rs`, `forger.rs` |
+//! | a tenant that is backed up; one that is drilled; whoever forges its backups | `protected.rs`, `drilled.rs`, `forger.rs`, `base_backup.rs` |
 //! | what users do | `journal.rs`, `reach.rs`, `writer.rs` |
 //! | what platform engineers, auditors and holders of keys run | `plugin.rs` |
 //! | the operator: its pods, its Lease, its processes, its chart | `operator.rs`, `process.rs`, `helm.rs` |
@@ -18,6 +18,7 @@
 
 pub mod actor;
 pub mod audit;
+pub mod base_backup;
 pub mod drilled;
 pub mod eventually;
 pub mod forger;

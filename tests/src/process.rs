@@ -1,6 +1,7 @@
 //! A process in a pod of the local cluster, as the node sees it: to stop it and let it go on.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +15,13 @@ const PODS: &str = "/valv/node-1/kubepods";
 
 /// Between two looks for a process that lives for less than a second.
 const GLANCE: Duration = Duration::from_millis(2);
+
+/// Asks for the address of `kube-dns.kube-system.svc.cluster.local`, and says yes if anything is answered.
+const NAME_QUERY: &str = r#"
+exec 3<>"/dev/udp/$0/$1"
+printf '\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x08kube-dns\x0bkube-system\x03svc\x07cluster\x05local\x00\x00\x01\x00\x01' >&3
+[ "$(timeout 3 dd bs=512 count=1 <&3 2>/dev/null | wc -c)" -gt 12 ] && echo yes
+"#;
 
 /// Ends every process of every pod of the local cluster's first node at once, as when it loses power, and returns how
 /// many. Its kubelet stays, and starts the pods again.
@@ -102,6 +110,49 @@ impl PodProcess {
                 Some(_) => sleep(GLANCE).await,
             }
         }
+    }
+
+    /// Any process of the pod with this UID: they share its network.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn any(uid: &str) -> Result<Self> {
+        let spellings = [uid.to_owned(), uid.replace('-', "_")];
+        let found = fs::read_dir("/proc")?.find_map(|entry| {
+            let folder = entry.ok()?.path();
+            let pid: i32 = folder.file_name()?.to_str()?.parse().ok()?;
+            let group = fs::read_to_string(folder.join("cgroup")).ok()?;
+            spellings.iter().any(|uid| group.contains(uid.as_str())).then(|| Self { pid: Pid::from_raw(pid) })
+        });
+        found.with_context(|| format!("the pod {uid} has no process"))
+    }
+
+    /// Whether a connection to this listener comes about from its pod's network.
+    ///
+    /// # Errors
+    /// If it cannot be tried there.
+    pub fn reaches(self, listener: SocketAddr) -> Result<bool> {
+        self.tries(r#"exec 3<>"/dev/tcp/$0/$1"; echo yes"#, listener)
+    }
+
+    /// Whether this server of names answers a question from its pod's network, by UDP.
+    ///
+    /// # Errors
+    /// If it cannot be tried there.
+    pub fn asks_for_names(self, server: SocketAddr) -> Result<bool> {
+        self.tries(NAME_QUERY, server)
+    }
+
+    /// Whether `script`, run by the host's bash in its pod's network, says yes within seconds.
+    fn tries(self, script: &str, place: SocketAddr) -> Result<bool> {
+        let mut enter = Command::new("nsenter");
+        enter.args(["--net", &format!("--target={}", self.pid), "--", "timeout", "5", "bash", "-c"]);
+        // So that not to come so far is told from being kept out.
+        enter.arg(format!("echo tried; {script}")).args([place.ip().to_string(), place.port().to_string()]);
+        let output = enter.output().context("failed to run nsenter")?;
+        let printed = String::from_utf8_lossy(&output.stdout);
+        ensure!(printed.contains("tried"), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(printed.contains("yes"))
     }
 
     /// Ends it, like a node that loses power.

@@ -203,19 +203,20 @@ fn reason_of_write(error: &write::Error) -> BackupReason {
     }
 }
 
-/// The reason for a request that failed for good. `StoreUnavailable` only where the store did not answer: that counts for
-/// its breaker.
+/// The reason for a request that failed for good. `StoreUnavailable` and `TlsRefused` only where the store did not answer:
+/// that counts for its breaker.
 pub(super) fn reason_of_store(kind: &Kind) -> BackupReason {
     match kind {
         Kind::Denied => BackupReason::CredentialsRefused,
         Kind::Full => BackupReason::StoreFull,
-        Kind::Unavailable | Kind::Timeout | Kind::Tls => BackupReason::StoreUnavailable,
+        Kind::Unavailable | Kind::Timeout => BackupReason::StoreUnavailable,
+        Kind::Tls => BackupReason::TlsRefused,
+        // Of this pod's node, or of the store: it counts for no breaker, as one node's clock is not the store.
+        Kind::ClockSkew => BackupReason::ClockSkewed,
         // It answered, and what it said is of its settings: its own conditions say which.
         Kind::NotFound | Kind::PreconditionFailed | Kind::Locked | Kind::Other { .. } => {
             BackupReason::StoreNotReady
         }
-        // Of this pod's node, or of the store: the message says so, and the store's condition if it is the store's.
-        Kind::ClockSkew => BackupReason::AgentFailed,
     }
 }
 
@@ -449,8 +450,8 @@ mod tests {
         assert_eq!(store(Kind::Denied), BackupReason::CredentialsRefused);
         assert_eq!(store(Kind::Full), BackupReason::StoreFull);
         assert_eq!(store(Kind::Timeout), BackupReason::StoreUnavailable);
-        assert_eq!(store(Kind::Tls), BackupReason::StoreUnavailable);
-        assert_eq!(store(Kind::ClockSkew), BackupReason::AgentFailed, "one node's clock is not the store");
+        assert_eq!(store(Kind::Tls), BackupReason::TlsRefused);
+        assert_eq!(store(Kind::ClockSkew), BackupReason::ClockSkewed, "one node's clock is not the store");
         let other = Kind::Other { status: 400, code: "InvalidArgument".to_owned() };
         for kind in [Kind::NotFound, Kind::Locked, other] {
             assert_eq!(store(kind.clone()), BackupReason::StoreNotReady, "{kind:?} is an answer");

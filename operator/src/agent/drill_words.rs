@@ -26,7 +26,7 @@ use valv_crds::{
 };
 
 use super::termination::LIMIT_BYTES;
-use crate::error::chain;
+use crate::{error::chain, io::bucket};
 
 /// How many bytes a sentence may have, the longest try first. The schema takes no more than 1024 characters.
 const SENTENCES: [usize; 8] = [1000, 600, 400, 250, 150, 80, 30, 0];
@@ -93,10 +93,27 @@ pub enum LastCommitFrom {
 /// Why there are no verdicts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// `StoreUnavailable`, `CannotRestore` or `KeyMissing`.
+    /// `CannotRestore`, `KeyMissing`, or one [of the store](reason_of_store).
     pub reason: DrillReason,
     /// The error and all its causes, on one line.
     pub message: String,
+}
+
+/// The reason for a request to the store that failed for good.
+pub fn reason_of_store(kind: &bucket::Kind) -> DrillReason {
+    use bucket::Kind;
+    match kind {
+        Kind::Denied => DrillReason::CredentialsRefused,
+        Kind::Tls => DrillReason::TlsRefused,
+        Kind::ClockSkew => DrillReason::ClockSkewed,
+        Kind::NotFound
+        | Kind::PreconditionFailed
+        | Kind::Locked
+        | Kind::Full
+        | Kind::Unavailable
+        | Kind::Timeout
+        | Kind::Other { .. } => DrillReason::StoreUnavailable,
+    }
 }
 
 impl DrillWords {
@@ -164,6 +181,18 @@ mod tests {
             reason: DrillReason::RowCountsDiffer,
             message: Some(message.to_owned()),
             seconds: Some(100_000),
+        }
+    }
+
+    #[test]
+    fn a_store_that_refuses_or_is_not_itself_or_of_another_time_is_told_apart_from_one_that_is_away() {
+        use bucket::Kind;
+
+        assert_eq!(reason_of_store(&Kind::Denied), DrillReason::CredentialsRefused);
+        assert_eq!(reason_of_store(&Kind::Tls), DrillReason::TlsRefused);
+        assert_eq!(reason_of_store(&Kind::ClockSkew), DrillReason::ClockSkewed);
+        for kind in [Kind::Unavailable, Kind::Timeout, Kind::NotFound] {
+            assert_eq!(reason_of_store(&kind), DrillReason::StoreUnavailable, "{kind:?}");
         }
     }
 

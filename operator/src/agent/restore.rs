@@ -44,7 +44,7 @@ use valv_crds::{
 use self::extract::{Extracted, Rules};
 use super::{
     drill_file,
-    drill_words::{DrillWords, Failure, Restored},
+    drill_words::{DrillWords, Failure, Restored, reason_of_store},
     durable::{self, FileError},
     programs::{self, Programs},
     pulse, run_file, store_access,
@@ -208,24 +208,29 @@ pub enum Error {
 impl Error {
     /// The reason that the drill's condition gets.
     pub fn reason(&self) -> DrillReason {
+        let of_fetch = |error: &fetch::Error| match error {
+            fetch::Error::Store(error) => reason_of_store(&error.kind),
+            fetch::Error::Broken(_)
+            | fetch::Error::Commit { .. }
+            | fetch::Error::Manifest { .. }
+            | fetch::Error::Worker { .. } => DrillReason::CannotRestore,
+        };
         match self {
             Self::IdentityFile(_) | Self::Identity(_) => DrillReason::KeyMissing,
             Self::Store(_) => DrillReason::StoreUnavailable,
-            Self::Read { source, .. } if matches!(**source, fetch::Error::Store(_)) => {
-                DrillReason::StoreUnavailable
-            }
-            Self::Part { source, .. }
-                if matches!(**source, read::Error::Fetch { source: fetch::Error::Store(_), .. }) =>
-            {
-                DrillReason::StoreUnavailable
+            Self::Read { source, .. } => of_fetch(source),
+            Self::Part { source, .. } => {
+                if let read::Error::Fetch { source, .. } = source.as_ref() {
+                    of_fetch(source)
+                } else {
+                    DrillReason::CannotRestore
+                }
             }
             Self::RunFile(_)
             | Self::TrustedKey(_)
             | Self::NobodyTrusted
             | Self::Live(_)
             | Self::LiveContent(_)
-            | Self::Read { .. }
-            | Self::Part { .. }
             | Self::Volume(_)
             | Self::Occupied { .. }
             | Self::Folder(_)
@@ -814,6 +819,24 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    #[test]
+    fn a_store_that_refuses_is_told_apart_from_one_that_is_away_and_from_what_is_no_store() {
+        use crate::io::bucket::{self, Kind, Operation};
+        let of = |kind| fetch::Error::Store(bucket::Error::for_tests(Operation::Get, kind));
+        let reading = |kind| Error::Read { doing: "read the manifest", source: Box::new(of(kind)) }.reason();
+        let bringing = |kind| {
+            let source = read::Error::Fetch { part: Part::Database, source: of(kind) };
+            Error::Part { part: Part::Database, source: Box::new(source) }.reason()
+        };
+
+        assert_eq!(reading(Kind::Denied), DrillReason::CredentialsRefused);
+        assert_eq!(bringing(Kind::Tls), DrillReason::TlsRefused);
+        assert_eq!(bringing(Kind::ClockSkew), DrillReason::ClockSkewed);
+        assert_eq!(bringing(Kind::Timeout), DrillReason::StoreUnavailable);
+        let source = Box::new(read::Error::NoPart { part: Part::Database });
+        assert_eq!(Error::Part { part: Part::Database, source }.reason(), DrillReason::CannotRestore);
+    }
 
     #[test]
     fn slices_are_one_stream() {

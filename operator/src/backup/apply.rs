@@ -288,12 +288,17 @@ fn hear(run: &Run, observed: &Observed, note: &Note, context: &Context, now: Tim
         Note::NotRead(failure) => (failure, &observed.reading),
         Note::Wrote { .. } | Note::Reads { .. } | Note::Read(_) => return,
     };
-    if failure.reason != BackupReason::StoreUnavailable {
+    if !is_of_the_store(failure.reason) {
         return;
     }
     if let Some(store) = &observed.store {
         context.breakers.told(&store.name, &run.namespace, sighting.ended.unwrap_or(now), now);
     }
+}
+
+/// Whether a pod that failed for `reason` had no answer from its store.
+fn is_of_the_store(reason: BackupReason) -> bool {
+    [BackupReason::StoreUnavailable, BackupReason::TlsRefused].contains(&reason)
 }
 
 /// The store's credentials: read again after a minute, or when the store was changed.
@@ -375,6 +380,8 @@ fn reason_of(error: &commission::Error) -> BackupReason {
     match error.of_bucket().map(|error| &error.kind) {
         Some(BucketKind::Denied) => BackupReason::CredentialsRefused,
         Some(BucketKind::Full) => BackupReason::StoreFull,
+        Some(BucketKind::Tls) => BackupReason::TlsRefused,
+        Some(BucketKind::ClockSkew) => BackupReason::ClockSkewed,
         _ => BackupReason::StoreUnavailable,
     }
 }
@@ -795,6 +802,16 @@ mod tests {
     };
 
     const UID: &str = "0b0e7c1a-6f0e-4a67-9d0e-3a5d4c1b2a39";
+
+    #[test]
+    fn a_store_that_did_not_answer_counts_for_its_breaker_and_one_that_refused_does_not() {
+        for reason in [BackupReason::StoreUnavailable, BackupReason::TlsRefused] {
+            assert!(is_of_the_store(reason), "{reason:?}");
+        }
+        for reason in [BackupReason::ClockSkewed, BackupReason::CredentialsRefused, BackupReason::StoreFull] {
+            assert!(!is_of_the_store(reason), "{reason:?}");
+        }
+    }
 
     fn config(owner: &str, file: &str) -> Value {
         json!({

@@ -15,6 +15,9 @@ use crate::agent::last_words::{Failure, LastWords};
 /// Jobs and pods come by two watches, without an order between them: a Job's end may be seen before its pod's words.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// A pod that was to end has ended by then, or its node answers nobody: the time that it was given to end comes before.
+const ENDS_WITHIN: Duration = GRACE;
+
 /// A pod that does not run by then is given up, so that there is time for another.
 pub const STARTS_WITHIN: Duration = Duration::from_secs(600);
 
@@ -25,7 +28,7 @@ pub struct Sighting {
     pub job: JobSeen,
     /// When it was made.
     pub made: Option<Timestamp>,
-    /// When it ended.
+    /// When it ended, or gave up.
     pub ended: Option<Timestamp>,
     /// Why it failed, in Kubernetes' word.
     pub why: Option<String>,
@@ -43,6 +46,9 @@ pub enum JobSeen {
     Active,
     /// Its pod did its work.
     Succeeded,
+    /// It gave up, and its pod is being ended. On a dead node it stays so: Kubernetes calls a Job failed only when its
+    /// pods have ended.
+    Failing,
     /// It gave up.
     Failed,
 }
@@ -60,6 +66,8 @@ pub struct PodSeen {
     pub end: Option<PodEnd>,
     /// What keeps it from starting, in Kubernetes' words.
     pub waits_for: Option<String>,
+    /// By when it was to end; absent: nobody ends it.
+    pub ends_by: Option<Timestamp>,
 }
 
 /// How an agent ended.
@@ -97,27 +105,31 @@ impl Sighting {
             let mut all = conditions.into_iter().flatten();
             all.find(|condition| condition["type"] == kind && condition["status"] == "True")
         };
-        let (complete, failed) = (is("Complete"), is("Failed"));
+        let (complete, failed, failing) = (is("Complete"), is("Failed"), is("FailureTarget"));
+        let gave_up = failed.or(failing);
         let since = |condition: &Value| condition["lastTransitionTime"].as_str()?.parse().ok();
         let completion = job.data.pointer("/status/completionTime").and_then(Value::as_str);
         let uid = job.uid();
         let owned = pods.filter(|pod| uid.is_some() && controller(pod) == uid.as_deref());
         Self {
-            job: match (complete, failed) {
-                (Some(_), _) => JobSeen::Succeeded,
-                (None, Some(_)) => JobSeen::Failed,
-                (None, None) => JobSeen::Active,
+            job: match (complete, failed, failing) {
+                (Some(_), _, _) => JobSeen::Succeeded,
+                (None, Some(_), _) => JobSeen::Failed,
+                (None, None, Some(_)) => JobSeen::Failing,
+                (None, None, None) => JobSeen::Active,
             },
             made: job.creation_timestamp().map(|time| time.0),
-            ended: completion.and_then(|time| time.parse().ok()).or_else(|| since(complete.or(failed)?)),
-            why: failed.and_then(|failed| failed["reason"].as_str()).map(|why| plain(why, plain::WORD)),
+            ended: completion.and_then(|time| time.parse().ok()).or_else(|| since(complete.or(gave_up)?)),
+            why: gave_up.and_then(|gave_up| gave_up["reason"].as_str()).map(|why| plain(why, plain::WORD)),
             pod: owned.max_by_key(|pod| pod.creation_timestamp()).and_then(PodSeen::of),
         }
     }
 
-    /// Whether the Job is over and what its pod said is not known: the pod is to be asked for once more.
+    /// Whether the Job or its pod is over, or is to be, and what the pod said is not known: it is to be asked for once
+    /// more.
     pub fn is_silent(&self) -> bool {
-        matches!(self.job, JobSeen::Succeeded | JobSeen::Failed)
+        let is_to_end = self.pod.as_ref().is_some_and(|pod| pod.ends_by.is_some());
+        (is_to_end || matches!(self.job, JobSeen::Succeeded | JobSeen::Failing | JobSeen::Failed))
             && self.pod.as_ref().is_none_or(|pod| pod.end.is_none())
     }
 
@@ -141,17 +153,27 @@ impl Sighting {
         let is_recent = |since: Option<Timestamp>| {
             since.is_some_and(|since| now < since.saturating_add(GRACE).unwrap_or(Timestamp::MAX))
         };
+        if self.pod.as_ref().is_some_and(|pod| pod.is_lost(now)) {
+            if self.why.as_deref() == Some("DeadlineExceeded") {
+                return self.too_long();
+            }
+            let message = "the agent's pod was to end and does not: its node does not answer".to_owned();
+            return failed(BackupReason::AgentFailed, message);
+        }
         match self.job {
             JobSeen::Absent => failed(
                 BackupReason::AgentFailed,
                 "its Job was deleted before its result was known".to_owned(),
             ),
             JobSeen::Failed if self.why.as_deref() == Some("DeadlineExceeded") => self.too_long(),
-            JobSeen::Succeeded | JobSeen::Failed if is_recent(self.ended) => End::NotYet,
+            // It has its time to say why.
+            JobSeen::Failing if self.pod.is_some() => End::NotYet,
+            JobSeen::Failing if self.why.as_deref() == Some("DeadlineExceeded") => self.too_long(),
+            JobSeen::Succeeded | JobSeen::Failing | JobSeen::Failed if is_recent(self.ended) => End::NotYet,
             JobSeen::Succeeded => {
                 failed(BackupReason::AgentFailed, "its pod was deleted before its result was read".to_owned())
             }
-            JobSeen::Failed => failed(
+            JobSeen::Failing | JobSeen::Failed => failed(
                 BackupReason::AgentFailed,
                 "the agent's pod is gone: its node ended, or somebody deleted it".to_owned(),
             ),
@@ -201,8 +223,25 @@ impl PodSeen {
                 how: plain(end["reason"].as_str().unwrap_or("Error"), plain::WORD),
             }),
             waits_for: waits_for(pod),
+            ends_by: ends_by(pod),
         })
     }
+
+    /// Whether it was to end a while ago and did not: nobody hears of its node, which may be dead. Should its agent run
+    /// all the same, it writes under an id of its own, which no commit names.
+    fn is_lost(&self, now: Timestamp) -> bool {
+        self.end.is_none() && is_lost(self.ends_by, now)
+    }
+}
+
+/// By when a pod that is being deleted was to end, by the API server's clock; absent: it is not.
+pub fn ends_by(pod: &DynamicObject) -> Option<Timestamp> {
+    pod.metadata.deletion_timestamp.as_ref().map(|time| time.0)
+}
+
+/// Whether a pod that was to end by then is beyond all hope of words.
+pub fn is_lost(ends_by: Option<Timestamp>, now: Timestamp) -> bool {
+    ends_by.is_some_and(|by| now >= by.saturating_add(ENDS_WITHIN).unwrap_or(Timestamp::MAX))
 }
 
 fn container<'a>(pod: &'a DynamicObject, statuses: &str, name: &str) -> Option<&'a Value> {
@@ -312,6 +351,65 @@ pub(super) mod tests {
             "reason": "DeadlineExceeded", "lastTransitionTime": at(100).to_string() }] }));
 
         assert_eq!(reason(&end(&ended, &[], at(100))), Some(BackupReason::DeadlineExceeded));
+    }
+
+    /// A Job that gave up while its pod ends, as Kubernetes has it from 1.31 on.
+    fn failing(why: &str) -> DynamicObject {
+        job(
+            &json!({ "active": 0, "terminating": 1, "conditions": [{ "type": "FailureTarget", "status": "True",
+            "reason": why, "lastTransitionTime": at(100).to_string() }] }),
+        )
+    }
+
+    /// A pod that is to end by the 130th second, and whose kubelet says nothing more.
+    fn ending(status: &Value) -> DynamicObject {
+        let mut pod = pod(JOB, status);
+        pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(130)));
+        pod
+    }
+
+    fn runs() -> Value {
+        json!({ "containerStatuses": [{ "name": "agent", "state": { "running": {} } }] })
+    }
+
+    #[test]
+    fn an_agent_whose_node_is_dead_has_failed_as_soon_as_its_pod_should_have_ended() {
+        for job in [failing("BackoffLimitExceeded"), job(&json!({ "active": 1 }))] {
+            assert_eq!(end(&job, &[ending(&runs())], at(189)), End::NotYet);
+            let End::Failed(failure) = end(&job, &[ending(&runs())], at(190)) else {
+                panic!("it waits for ever")
+            };
+            assert_eq!(failure.reason, BackupReason::AgentFailed);
+            assert!(failure.message.contains("its node does not answer"), "{}", failure.message);
+        }
+        let too_long = end(&failing("DeadlineExceeded"), &[ending(&runs())], at(190));
+        assert_eq!(reason(&too_long), Some(BackupReason::DeadlineExceeded));
+    }
+
+    #[test]
+    fn an_agent_that_is_being_ended_may_say_why_and_one_that_did_its_work_did() {
+        let failing = failing("BackoffLimitExceeded");
+        let words = r#"{"failure":{"reason":"StoreFull","message":"full"}}"#;
+
+        assert_eq!(end(&failing, &[pod(JOB, &runs())], at(999)), End::NotYet, "nobody ended it yet");
+        assert_eq!(
+            reason(&end(&failing, &[ending(&said(words, 1))], at(999))),
+            Some(BackupReason::StoreFull)
+        );
+        assert!(matches!(end(&failing, &[ending(&said(VERIFIED, 0))], at(999)), End::Said { .. }));
+    }
+
+    #[test]
+    fn a_job_that_gave_up_and_whose_pod_is_gone_has_failed_before_kubernetes_says_so() {
+        assert_eq!(end(&failing("BackoffLimitExceeded"), &[], at(159)), End::NotYet);
+        assert_eq!(
+            reason(&end(&failing("BackoffLimitExceeded"), &[], at(160))),
+            Some(BackupReason::AgentFailed)
+        );
+        assert_eq!(
+            reason(&end(&failing("DeadlineExceeded"), &[], at(100))),
+            Some(BackupReason::DeadlineExceeded)
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use valv_crds::{
     Slot,
     backup::ObjectDigest,
-    drill::{Choice, DrilledBackup},
+    drill::{Choice, DrillReason, DrilledBackup},
 };
 
 use super::{
@@ -19,7 +19,10 @@ use super::{
     record::{RECORD_LIMIT_BYTES, Record},
 };
 use crate::{
-    agent::drill_file::{Because, Earlier},
+    agent::{
+        drill_file::{Because, Earlier},
+        drill_words::reason_of_store,
+    },
     archive::{
         Archive,
         commit::ManifestRef,
@@ -68,7 +71,29 @@ pub enum Looked {
     /// There is nothing to drill, and another look finds no more.
     Refused(Refusal),
     /// The store did not say; another look may help.
-    Trouble(String),
+    Trouble(Trouble),
+}
+
+/// Why a store did not say what was asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trouble {
+    /// As one word.
+    pub reason: DrillReason,
+    /// In a sentence.
+    pub message: String,
+}
+
+impl Trouble {
+    /// With a store that could not be asked, or not to the end.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self { reason: DrillReason::StoreUnavailable, message: message.into() }
+    }
+
+    /// With a request that failed, while it did what `doing` says.
+    pub fn of(error: &bucket::Error, doing: &str) -> Self {
+        let message = if doing.is_empty() { chain(error) } else { format!("{doing}: {}", chain(error)) };
+        Self { reason: reason_of_store(&error.kind), message }
+    }
 }
 
 /// What is looked for.
@@ -95,15 +120,15 @@ pub struct Question<'a> {
 pub async fn look(settings: &bucket::Settings, question: &Question<'_>, now: Timestamp) -> Looked {
     let bucket = match Bucket::open(settings) {
         Ok(bucket) => bucket,
-        Err(error) => return Looked::Trouble(chain(&error)),
+        Err(error) => return Looked::Trouble(Trouble::unavailable(chain(&error))),
     };
     match timeout(PATIENCE, answer(bucket, question, now)).await {
         Ok(looked) => looked,
-        Err(_) => Looked::Trouble(format!(
+        Err(_) => Looked::Trouble(Trouble::unavailable(format!(
             "the store {} did not say within {} s which backups it has",
             question.store,
             PATIENCE.as_secs()
-        )),
+        ))),
     }
 }
 
@@ -112,7 +137,7 @@ async fn answer(bucket: Bucket, question: &Question<'_>, now: Timestamp) -> Look
     let listed = match retry::ask(RetryRule::FEW, || slots(&bucket, archive)).await {
         Ok(listed) => listed,
         Err(error) => {
-            return Looked::Trouble(format!("failed to list the backups in {store}: {}", chain(&error)));
+            return Looked::Trouble(Trouble::of(&error, &format!("failed to list the backups in {store}")));
         }
     };
     let slot = match choose::choose(*choice, *drill, &listed, known, *floor_days, now) {
@@ -138,11 +163,11 @@ async fn answer(bucket: Bucket, question: &Question<'_>, now: Timestamp) -> Look
                     chosen.image = image;
                     chosen.system_identifier = Some(system_identifier);
                 }
-                Err(fetch::Error::Store(error)) => return Looked::Trouble(chain(&error)),
+                Err(fetch::Error::Store(error)) => return Looked::Trouble(Trouble::of(&error, "")),
                 Err(_) => {}
             }
         }
-        Err(fetch::Error::Store(error)) => return Looked::Trouble(chain(&error)),
+        Err(fetch::Error::Store(error)) => return Looked::Trouble(Trouble::of(&error, "")),
         Err(_) => {}
     }
     let before: BTreeSet<Slot> = listed.range(..slot).copied().collect();
@@ -150,12 +175,12 @@ async fn answer(bucket: Bucket, question: &Question<'_>, now: Timestamp) -> Look
     if good.is_empty() && !before.is_empty() {
         match retry::ask(RetryRule::FEW, || recorded(&bucket, archive, trusted, &before)).await {
             Ok(slot) => good.extend(slot),
-            Err(error) => return Looked::Trouble(chain(&error)),
+            Err(error) => return Looked::Trouble(Trouble::of(&error, "")),
         }
     }
     match earlier(&reader, archive, trusted, &before, &good).await {
         Ok(earlier) => chosen.earlier = earlier,
-        Err(error) => return Looked::Trouble(chain(&error)),
+        Err(error) => return Looked::Trouble(Trouble::of(&error, "")),
     }
     Looked::Chosen(Box::new(chosen))
 }

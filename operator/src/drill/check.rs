@@ -148,9 +148,10 @@ pub fn works(drill: &RestoreDrill, now: Timestamp) -> bool {
     if status.ended.is_some() {
         return left_since(drill).is_some_and(|ended| now.duration_since(ended) <= teardown::LIMIT);
     }
-    let waits = [DrillReason::KeyMissing, DrillReason::StoreUnavailable, DrillReason::NotReached];
+    let mut waits =
+        [DrillReason::KeyMissing, DrillReason::NotReached].into_iter().chain(DrillReason::OF_THE_STORE);
     let reason = says(drill, DrillCondition::Passed).map(|(_, reason)| reason).unwrap_or_default();
-    waits.iter().all(|wait| format!("{wait:?}") != reason)
+    waits.all(|wait| format!("{wait:?}") != reason)
 }
 
 /// Checks `object`.
@@ -252,7 +253,14 @@ pub(super) mod tests {
         assert!(!works(&drill("journal-ada", "by-hand", json!({})), now(early)), "it has not begun");
         assert!(standing("Running", false, early));
         assert!(standing("Running", true, early));
-        for waits in ["KeyMissing", "StoreUnavailable", "NotReached"] {
+        for waits in [
+            "KeyMissing",
+            "StoreUnavailable",
+            "CredentialsRefused",
+            "TlsRefused",
+            "ClockSkewed",
+            "NotReached",
+        ] {
             assert!(!standing(waits, false, early), "{waits}");
         }
         // What hangs need not have said so.

@@ -47,6 +47,16 @@ pub fn with_recovery_time(mut measured: Measured, asked: Timestamp, answered: Ti
     measured
 }
 
+/// `measured`, with the phase `PodStart`: what of the recovery time is in no other phase, so that they sum up to it. None
+/// is left where the pods' clocks said more than the operator's.
+pub fn with_pod_start(measured: Measured) -> Measured {
+    let Some(rto) = measured.rto_seconds else { return measured };
+    let is_part = |time: &&PhaseTime| ![Phase::Key, Phase::Check, Phase::TearDown].contains(&time.phase);
+    let others: i64 = measured.phases.iter().filter(is_part).map(|time| time.seconds).sum();
+    let rest = PhaseTime { phase: Phase::PodStart, seconds: (rto - others).max(0) };
+    with_phases(measured, [rest])
+}
+
 /// `measured`, with the recovery point: from the newest transaction that was restored until the drill began.
 pub fn with_recovery_point(mut measured: Measured, last_commit: Timestamp, began: Timestamp) -> Measured {
     let rpo = seconds(last_commit, began);
@@ -139,6 +149,31 @@ mod tests {
         let measured = with_recovery_time(measured, at("2026-11-22T05:00:00Z"), at("2026-11-22T06:10:00Z"));
 
         assert_eq!(measured.rto_seconds, Some(600));
+    }
+
+    #[test]
+    fn the_phases_sum_up_to_the_recovery_time() {
+        let phases = [
+            (Phase::Prepare, 20),
+            (Phase::Key, 3600),
+            (Phase::Fetch, 100),
+            (Phase::Check, 60),
+            (Phase::Start, 30),
+        ];
+        let phases = phases.map(|(phase, seconds)| PhaseTime { phase, seconds });
+        let measured = with_phases(Measured::default(), phases);
+        let measured = with_recovery_time(measured, at("2026-11-22T05:00:00Z"), at("2026-11-22T06:04:00Z"));
+
+        let measured = with_pod_start(measured);
+
+        assert_eq!(measured.rto_seconds, Some(180));
+        let rest = measured.phases.iter().find(|time| time.phase == Phase::PodStart).unwrap();
+        assert_eq!(rest.seconds, 180 - 20 - 100 - 30);
+        // Without a recovery time nothing is left of it.
+        assert_eq!(with_pod_start(Measured::default()), Measured::default());
+        let ahead =
+            Measured { rto_seconds: Some(10), phases: measured.phases[..1].to_vec(), ..Measured::default() };
+        assert_eq!(with_pod_start(ahead).phases[1].seconds, 0, "a pod's clock was ahead");
     }
 
     #[test]

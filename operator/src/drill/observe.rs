@@ -25,7 +25,7 @@ use valv_crds::{
 
 use super::{
     Context,
-    catalogue::{self, Chosen, Looked, Question},
+    catalogue::{self, Chosen, Looked, Question, Trouble},
     check::{self, Run, Subject},
     choose::{self, Known, Refusal},
     names::{self, CONFIG, JUDGE, RESTORE},
@@ -197,7 +197,7 @@ async fn look(run: &Run, context: &Context, now: Timestamp, observed: &mut Obser
         return Ok(());
     }
     if observed.namespace == NamespaceSeen::Ours {
-        inside(run, subject, context, observed).await?;
+        inside(run, subject, context, now, observed).await?;
     }
     let has_key = observed.key.as_ref().is_some_and(has_identity);
     if has_key && status.jobs.iter().all(|job| job.name != RESTORE) {
@@ -327,6 +327,7 @@ async fn inside(
     run: &Run,
     subject: &Subject,
     context: &Context,
+    now: Timestamp,
     observed: &mut Observed,
 ) -> Result<(), Error> {
     let cluster = &context.cluster;
@@ -355,7 +356,7 @@ async fn inside(
     };
     own::keep_own_pods(&mut observed.objects, &replica_sets);
     for name in [RESTORE, JUDGE] {
-        last_words(name, subject, context, observed).await?;
+        last_words(name, subject, context, now, observed).await?;
     }
     let Some(tenant) = &observed.tenant else { return Ok(()) };
     for key in tenant.referenced() {
@@ -376,9 +377,10 @@ async fn last_words(
     name: &str,
     subject: &Subject,
     context: &Context,
+    now: Timestamp,
     observed: &mut Observed,
 ) -> Result<(), Error> {
-    if !matches!(words::stood(&observed.objects, name), Stood::Silent { .. }) {
+    if !matches!(words::stood(&observed.objects, name, now), Stood::Silent { .. }) {
         return Ok(());
     }
     let Some(uid) = observed.objects.get(&Key::new(Kind::Job, name)).and_then(|job| job.uid()) else {
@@ -441,11 +443,11 @@ async fn catalogue(
     let trusted: Vec<_> = observed.trusted.iter().filter_map(|pem| PublicKey::from_pem(pem).ok()).collect();
     if trusted.is_empty() {
         let why = "the operator's signing key cannot be read: no commit could be believed";
-        return Ok(Some(Looked::Trouble(why.to_owned())));
+        return Ok(Some(Looked::Trouble(Trouble::unavailable(why))));
     }
     let archive: ArchiveId = match tenant.archive_id().parse() {
         Ok(archive) => archive,
-        Err(error) => return Ok(Some(Looked::Trouble(chain(&error)))),
+        Err(error) => return Ok(Some(Looked::Trouble(Trouble::unavailable(chain(&error))))),
     };
     let tenants = context.tenants.state();
     if let Some(rival) = ownership::rival(tenant, tenants.iter().filter_map(|other| other.0.as_ref().ok())) {
@@ -510,7 +512,9 @@ async fn elsewhere(
             Ok(Claim::Free) => {}
             Ok(claim) => return Ok(claim),
             // A drill of the copies must not need the store that they are copies of.
-            Err(why) => warn!(store.name = store.name, why, "a store did not say whose an archive is"),
+            Err(Trouble { message, .. }) => {
+                warn!(store.name = store.name, why = message, "a store did not say whose an archive is")
+            }
         }
     }
     Ok(Claim::Free)

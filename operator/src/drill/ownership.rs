@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use valv_crds::{JournalTenant, reference::TAKE_OVER_ARCHIVE_ANNOTATION};
 
+use super::catalogue::Trouble;
 use crate::{
     archive::{Archive, envelope::PublicKey, fetch, layout::ArchiveId, manifest::FORMAT},
     backup::{
@@ -65,19 +66,24 @@ pub async fn cluster_id(cluster: &Cluster) -> Result<String, Error> {
 /// Whose the archive is, by the record in the bucket of `settings`.
 ///
 /// # Errors
-/// In a sentence, if the store did not say.
+/// If the store did not say.
 pub async fn ask(
     settings: &bucket::Settings,
     me: &Owner,
     tenant: &Tenant,
     trusted: &[PublicKey],
-) -> Result<Claim, String> {
-    let bucket = Bucket::open(settings).map_err(|error| chain(&error))?;
+) -> Result<Claim, Trouble> {
+    let bucket = Bucket::open(settings).map_err(|error| Trouble::unavailable(chain(&error)))?;
     let reader = Archive::new(bucket, fetch::Options::default());
     let key = Owner::key(&me.archive).map(|key| key.to_string()).unwrap_or_default();
     let found = reader.latest_document(&key, LIMIT_BYTES).await;
-    let found = found
-        .map_err(|error| format!("failed to read whose the archive {} is: {}", me.archive, chain(&error)))?;
+    let found = found.map_err(|error| {
+        let doing = format!("failed to read whose the archive {} is", me.archive);
+        if let fetch::Error::Store(error) = &error {
+            return Trouble::of(error, &doing);
+        }
+        Trouble::unavailable(format!("{doing}: {}", chain(&error)))
+    })?;
     Ok(claim(me, tenant, found.as_ref().map(|found| found.bytes.as_slice()), trusted))
 }
 

@@ -167,7 +167,6 @@ pub fn has_verdict(passed: &str, reason: &str) -> bool {
     let none = [
         DrillReason::Cancelled,
         DrillReason::NameInvalid,
-        DrillReason::StoreUnavailable,
         DrillReason::CannotRestore,
         DrillReason::ArchiveTaken,
         DrillReason::VolumesKept,
@@ -176,7 +175,8 @@ pub fn has_verdict(passed: &str, reason: &str) -> bool {
         DrillReason::NoBackup,
         DrillReason::NotReached,
     ];
-    passed == "True" || (passed == "False" && none.iter().all(|none| format!("{none:?}") != reason))
+    let mut none = none.into_iter().chain(DrillReason::OF_THE_STORE);
+    passed == "True" || (passed == "False" && none.all(|none| format!("{none:?}") != reason))
 }
 
 /// The backup that `drill` found good, its row counts among it.
@@ -405,6 +405,9 @@ pub(crate) mod tests {
         let none = [
             "KeyMissing",
             "StoreUnavailable",
+            "CredentialsRefused",
+            "TlsRefused",
+            "ClockSkewed",
             "CannotRestore",
             "DeadlineExceeded",
             "ArchiveTaken",

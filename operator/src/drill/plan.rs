@@ -246,13 +246,13 @@ fn first_half(
     now: Timestamp,
 ) -> Plan {
     if let Some(why) = stopped_by(run) {
-        return stopped(run, observed, why);
+        return stopped(run, observed, why, now);
     }
     let Some(tenant) = &observed.tenant else {
         return Plan::ends(DrillReason::CannotRestore, "this namespace's tenant is not there");
     };
     if tenant.object.metadata.deletion_timestamp.is_some() {
-        return stopped(run, observed, "the tenant is being deleted");
+        return stopped(run, observed, "the tenant is being deleted", now);
     }
     if !run.is_held() {
         let waits = Plan::waits(DrillReason::Running, "it is being taken on", Begun::NotYet);
@@ -262,14 +262,14 @@ fn first_half(
     let deadline = deadline(observed.policy.as_deref());
     let is_late = is_late(&run.status(), deadline, now);
     match next.step {
-        Step::Waits {
-            reason: reason @ (DrillReason::KeyMissing | DrillReason::StoreUnavailable),
-            message,
-            ..
-        } if is_late => Plan::ends(
-            reason,
-            format!("{message}; it did not come until the deadline of {} s", deadline.as_secs()),
-        ),
+        Step::Waits { reason, message, .. }
+            if is_late && (reason == DrillReason::KeyMissing || reason.is_of_the_store()) =>
+        {
+            Plan::ends(
+                reason,
+                format!("{message}; it did not come until the deadline of {} s", deadline.as_secs()),
+            )
+        }
         Step::Waits { message, begun: Begun::NotYet, .. } if is_late => {
             let late = format!("its turn did not come within {} s: {message}", deadline.as_secs());
             Plan::ends(DrillReason::DeadlineExceeded, late)
@@ -306,10 +306,10 @@ fn stopped_by(run: &Run) -> Option<&'static str> {
 
 /// The end of `run` because of `why`: with the verdict that an agent has left already, if that is one that failed. What
 /// was found out is not taken away by who stops what finds it.
-fn stopped(run: &Run, observed: &Observed, why: &str) -> Plan {
+fn stopped(run: &Run, observed: &Observed, why: &str, now: Timestamp) -> Plan {
     let failed = |verdicts: &[Verdict]| verdicts::failed(verdicts).is_some();
     for name in [RESTORE, JUDGE] {
-        let Stood::Said { words, times } = stood(run, observed, name) else { continue };
+        let Stood::Said { words, times } = stood(run, observed, name, now) else { continue };
         match *words {
             DrillWords::Restored(mut restored) if name == RESTORE => {
                 restored.verdicts = verdicts::of(restored.verdicts, &restore::CHECKS);
@@ -343,7 +343,7 @@ pub fn stops(run: &Run, observed: &Observed, trouble: &str, now: Timestamp) -> O
     }
     let deadline = deadline(observed.policy.as_deref());
     let mut plan = if let Some(why) = stopped_by(run) {
-        stopped(run, observed, why)
+        stopped(run, observed, why, now)
     } else if is_late(&run.status(), deadline, now) {
         let late = format!("it did not end within {} s; at last: {trouble}", deadline.as_secs());
         Plan::ends(DrillReason::DeadlineExceeded, late)
@@ -394,13 +394,13 @@ fn left(run: &Run, observed: &Observed, now: Timestamp) -> Duration {
     deadline(observed.policy.as_deref()).saturating_sub(spent) + BEYOND
 }
 
-/// How the Job `name` stands. One whose UID is not in the status is not listened to: it is made, or found to be as it
+/// How the Job `name` stands at `now`. One whose UID is not in the status is not listened to: it is made, or found to be as it
 /// was made, first.
-fn stood(run: &Run, observed: &Observed, name: &str) -> Stood {
+fn stood(run: &Run, observed: &Observed, name: &str, now: Timestamp) -> Stood {
     let known = run.status().jobs.into_iter().find(|job| job.name == name);
     let standing = observed.objects.get(&Key::new(Kind::Job, name)).and_then(|job| job.uid());
     match known.filter(|known| Some(&known.uid) == standing.as_ref()) {
-        Some(_) => words::stood(&observed.objects, name),
+        Some(_) => words::stood(&observed.objects, name, now),
         None => Stood::Absent,
     }
 }
@@ -528,8 +528,8 @@ fn chooses(run: &Run, subject: &Subject, tenant: &Tenant, observed: &Observed, s
     }
     let chosen = match &observed.looked {
         None => return Plan::runs("the store is being asked for its backups"),
-        Some(Looked::Trouble(why)) => {
-            return Plan::waits(DrillReason::StoreUnavailable, why.clone(), Begun::Yes);
+        Some(Looked::Trouble(trouble)) => {
+            return Plan::waits(trouble.reason, trouble.message.clone(), Begun::Yes);
         }
         Some(Looked::Refused(refusal)) if refusal.reason == DrillReason::CatalogueRolledBack => {
             let verdict =
@@ -568,7 +568,7 @@ fn restores(
     chosen: &Chosen,
     now: Timestamp,
 ) -> Plan {
-    let stood = stood(run, observed, RESTORE);
+    let stood = stood(run, observed, RESTORE, now);
     if stood == Stood::Absent {
         // The key holder's way in is made after what was chosen was written down: a crash between is caught up here.
         let ground = objects::ground(run, subject, tenant, observed, settings, chosen).unwrap_or_default();
@@ -705,7 +705,7 @@ fn judges(
         let plan = Plan::runs("key and credentials are being taken away");
         return Plan { delete: opens, look_again_after: Some(AT_ONCE), ..plan };
     }
-    match stood(run, observed, JUDGE) {
+    match stood(run, observed, JUDGE, now) {
         Stood::Absent => {
             let guest = objects::guest(tenant, subject, observed);
             let job = objects::judge(run, &guest, settings, left(run, observed, now));
@@ -753,7 +753,7 @@ fn starts(
 ) -> Plan {
     let guest = objects::guest(tenant, subject, observed);
     let start = journal::start(&guest, observed, settings, now);
-    let judged = match stood(run, observed, JUDGE) {
+    let judged = match stood(run, observed, JUDGE, now) {
         Stood::Said { times, .. } => times.map(|(_, ended)| ended),
         Stood::Absent | Stood::Runs { .. } | Stood::Silent { .. } => None,
     };

@@ -351,6 +351,9 @@ pub async fn write(
 }
 
 #[cfg(test)]
+mod schema;
+
+#[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, sync::Arc};
 
@@ -361,7 +364,7 @@ mod tests {
 
     const PAGE: &str = include_str!("../../../docs/drill-record.md");
 
-    fn example() -> Value {
+    pub(super) fn example() -> Value {
         let (_, rest) = PAGE.split_once("```json\n").unwrap();
         serde_json::from_str(rest.split_once("```").unwrap().0).unwrap()
     }

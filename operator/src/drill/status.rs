@@ -172,6 +172,7 @@ fn learn(
                 measured = measure::with_phases(measured, start);
                 if let Some(began) = began {
                     measured = measure::with_recovery_time(measured, began, *since);
+                    measured = measure::with_pod_start(measured);
                 }
             }
             Learnt::Key(key) => {

@@ -58,6 +58,7 @@ fn is_tampering(reason: DrillReason) -> bool {
         DrillReason::CatalogueRolledBack,
         DrillReason::SignatureMissing,
         DrillReason::SignatureInvalid,
+        DrillReason::ManifestDiffers,
         DrillReason::SegmentsSwapped,
         DrillReason::SentinelDiffers,
         DrillReason::PreviousUnreadable,
@@ -145,6 +146,18 @@ mod tests {
         for nothing in ["2026-11-22T12:00:01Z", "2099-01-01T00:00:00Z", "true", ""] {
             assert_eq!(acknowledged(nothing), None, "{nothing}");
         }
+    }
+
+    #[test]
+    fn a_manifest_that_is_not_the_one_that_was_committed_is_tampering() {
+        let mut altered = warned("altered", 8);
+        let verdict = &mut altered.status.as_mut().unwrap().verdicts[0];
+        (verdict.name, verdict.outcome) = ("Manifest".to_owned(), Outcome::Failed);
+        verdict.reason = DrillReason::ManifestDiffers;
+
+        let found = found([&altered].into_iter(), None, None);
+
+        assert_eq!((names(&found), found[0].reason.as_str()), (vec!["altered"], "ManifestDiffers"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     agent::drill_words::DrillWords,
-    backup::sighting::controller,
+    backup::sighting::{controller, ends_by, is_lost},
     io::{
         cache::Objects,
         kind::{Key, Kind},
@@ -37,8 +37,8 @@ pub enum Stood {
     },
 }
 
-/// How the Job `name` stands.
-pub fn stood(objects: &Objects, name: &str) -> Stood {
+/// How the Job `name` stands at `now`.
+pub fn stood(objects: &Objects, name: &str, now: Timestamp) -> Stood {
     let Some(job) = objects.get(&Key::new(Kind::Job, name)) else { return Stood::Absent };
     let pods = objects.iter().filter(|(key, _)| key.kind == Kind::Pod).map(|(_, pod)| pod.as_ref());
     // By the Job's UID: names and labels anybody may write.
@@ -67,6 +67,10 @@ pub fn stood(objects: &Objects, name: &str) -> Stood {
         let how = pod.and_then(|pod| pod.data.pointer("/status/message")?.as_str().map(str::to_owned));
         let how = how.or_else(|| condition(job, "Failed")?["message"].as_str().map(str::to_owned));
         return Stood::Silent { how: how.unwrap_or_else(|| "its pod is gone".to_owned()) };
+    }
+    // Kubernetes calls its Job failed only when it has ended, which on a dead node it never does.
+    if is_lost(pod.and_then(ends_by), now) {
+        return Stood::Silent { how: "its pod was to end and does not: its node does not answer".to_owned() };
     }
     Stood::Runs { trouble: pod.and_then(trouble) }
 }
@@ -157,6 +161,10 @@ pub(super) mod tests {
 
     use super::*;
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
     pub fn put(objects: &mut Objects, kind: Kind, name: &str, value: Value) {
         let mut object = json!({
             "apiVersion": kind.api_version(), "kind": kind.as_str(),
@@ -197,7 +205,7 @@ pub(super) mod tests {
         let mut objects = Objects::default();
         ended(&mut objects, "restore", "thread 'main' panicked: Patienten");
 
-        let Stood::Silent { how } = stood(&objects, "restore") else { panic!("it said something") };
+        let Stood::Silent { how } = stood(&objects, "restore", at(0)) else { panic!("it said something") };
 
         assert_eq!(how, "Completed, exit code 0");
     }
@@ -214,7 +222,7 @@ pub(super) mod tests {
         });
         put(&mut objects, Kind::Pod, "judge-y", pod);
 
-        assert_eq!(stood(&objects, "judge"), Stood::Runs { trouble: None });
+        assert_eq!(stood(&objects, "judge", at(0)), Stood::Runs { trouble: None });
     }
 
     #[test]
@@ -240,16 +248,51 @@ pub(super) mod tests {
     #[test]
     fn a_job_that_is_there_and_whose_pod_runs_is_waited_for() {
         let mut objects = Objects::default();
-        assert_eq!(stood(&objects, "judge"), Stood::Absent);
+        assert_eq!(stood(&objects, "judge", at(0)), Stood::Absent);
 
         put(&mut objects, Kind::Job, "judge", json!({}));
-        assert_eq!(stood(&objects, "judge"), Stood::Runs { trouble: None });
+        assert_eq!(stood(&objects, "judge", at(0)), Stood::Runs { trouble: None });
 
         let failed = json!({ "status": { "conditions": [
             { "type": "Failed", "status": "True", "message": "Job was active longer than specified deadline" },
         ]}});
         put(&mut objects, Kind::Job, "judge", failed);
-        let Stood::Silent { how } = stood(&objects, "judge") else { panic!("it runs") };
+        let Stood::Silent { how } = stood(&objects, "judge", at(0)) else { panic!("it runs") };
         assert!(how.contains("longer than"), "{how}");
+    }
+
+    #[test]
+    fn an_agent_whose_node_is_dead_left_no_words_as_soon_as_its_pod_should_have_ended() {
+        let mut objects = Objects::default();
+        put(
+            &mut objects,
+            Kind::Job,
+            "restore",
+            json!({ "status": { "conditions": [
+                { "type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded" },
+            ]}}),
+        );
+        let pod = json!({
+            "metadata": {
+                "deletionTimestamp": at(30).to_string(),
+                "ownerReferences": [{
+                    "apiVersion": "batch/v1", "kind": "Job", "name": "restore", "uid": "restore-uid", "controller": true,
+                }],
+            },
+            "status": { "containerStatuses": [{ "name": "agent", "state": { "running": {} } }] },
+        });
+        put(&mut objects, Kind::Pod, "restore-x", pod);
+
+        assert_eq!(stood(&objects, "restore", at(89)), Stood::Runs { trouble: None }, "it may say why");
+        let Stood::Silent { how } = stood(&objects, "restore", at(90)) else { panic!("it is waited for") };
+        assert!(how.contains("its node does not answer"), "{how}");
+
+        // Its words come all the same, and count.
+        ended(
+            &mut objects,
+            "restore",
+            r#"{ "failure": { "reason": "CannotRestore", "message": "so it says" } }"#,
+        );
+        assert!(matches!(stood(&objects, "restore", at(90)), Stood::Said { .. }));
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     agent::drill_file::{Because, Earlier},
     drill::{
         apply::Outcome as Applied,
+        catalogue::Trouble,
         check::{check, tests::drill},
         choose::Refusal,
         names::{CONFIG, KEYHOLDER_BINDING},
@@ -326,6 +327,27 @@ fn a_drill_passes_when_it_was_restored_judged_and_the_journal_answers() {
 }
 
 #[test]
+fn what_no_phase_has_of_the_recovery_time_is_the_start_of_pods() {
+    let mut words = restored_well();
+    words["restored"]["phases"] =
+        json!([{ "phase": "Fetch", "seconds": 20 }, { "phase": "Verify", "seconds": 10 }]);
+    let mut world = World::restored(&words);
+    world.look();
+    let mut words = judged_well();
+    words["judged"]["phases"] =
+        json!([{ "phase": "Recover", "seconds": 5 }, { "phase": "Check", "seconds": 60 }]);
+    ended(&mut world.observed.objects, JUDGE, &words.to_string());
+    let world = ended_well(world);
+
+    let measured = world.drill.status.unwrap().measured.unwrap();
+    // From 09:30:10 until 09:45:05, less a minute of checks.
+    assert_eq!(measured.rto_seconds, Some(13 * 60 + 55));
+    let of = |phase: Phase| measured.phases.iter().find(|time| time.phase == phase).unwrap().seconds;
+    assert_eq!((of(Phase::Prepare), of(Phase::Start)), (50, 12 * 60 + 5));
+    assert_eq!(of(Phase::PodStart), (13 * 60 + 55) - 50 - 20 - 10 - 5 - (12 * 60 + 5));
+}
+
+#[test]
 fn nothing_is_in_the_namespace_before_its_walls_are() {
     let plan = World::new().plan();
 
@@ -632,6 +654,21 @@ fn a_store_that_is_none_of_the_policys_is_not_drilled() {
     assert_eq!(world.passed(), ("False".into(), "StoreUnavailable".into()));
     assert!(plan.namespace.is_none());
     assert_eq!(world.drill.status.unwrap().store.as_deref(), Some("elsewhere"));
+}
+
+#[test]
+fn a_store_that_does_not_let_itself_be_read_is_waited_for_and_names_why_at_the_deadline() {
+    for reason in DrillReason::OF_THE_STORE {
+        let mut world = World::new();
+        world.observed.looked = Some(Looked::Trouble(Trouble { reason, message: "so it says".into() }));
+        world.look();
+        assert_eq!(world.passed(), ("Unknown".into(), format!("{reason:?}")));
+        assert!(!check::works(&world.drill, world.now), "it holds the place of another");
+
+        world.now += SignedDuration::from_hours(5);
+        world.look();
+        assert_eq!(world.passed(), ("False".into(), format!("{reason:?}")));
+    }
 }
 
 #[test]
