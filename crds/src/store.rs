@@ -437,6 +437,10 @@ pub struct Capabilities {
     /// The janitor can read objects. It must not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub janitor_can_read: Option<Seen>,
+    /// The janitor, who deletes versions, can also delete without naming one, which lays a delete marker over an object. It must
+    /// not, where versions are kept: whoever can destroy could then also hide. Absent where none are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub janitor_can_hide: Option<Seen>,
     /// What was put is there for a reader at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_after_write: Option<Seen>,
@@ -619,6 +623,8 @@ pub enum StoreReason {
     ReaderCanWrite,
     /// The janitor can read objects.
     JanitorCanRead,
+    /// The store keeps versions, and the janitor can delete without naming one: it can hide an object as well as destroy it.
+    JanitorCanHide,
     /// What was put was not there for the reader, or an older version of it was.
     StaleReads,
     /// Its clock differs from the operator's by more than five minutes: S3 refuses signatures beyond 15.

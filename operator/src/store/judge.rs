@@ -255,13 +255,22 @@ fn claims<'a>(store: &Store, seen: &'a Capabilities) -> Vec<Claim<'a>> {
         claim(&seen.writer_can_list, Answer::Yes, R::WriterCanList, "the writer can list the bucket"),
         claim(&seen.reader_can_write, Answer::Yes, R::ReaderCanWrite, "the reader can write or delete"),
         claim(&seen.janitor_can_read, Answer::Yes, R::JanitorCanRead, "the janitor can read objects"),
-        claim(
+    ]);
+    // Where there are no versions, that is how the janitor deletes.
+    if seen.versioning.as_ref().is_some_and(|seen| seen.answer != Answer::No) {
+        claims.push(claim(
+            &seen.janitor_can_hide,
+            Answer::Yes,
+            R::JanitorCanHide,
+            "the janitor can delete without naming a version: it can hide a backup as well as destroy it, so take DeleteObject from it and leave it DeleteObjectVersion",
+        ));
+    }
+    claims.push(claim(
             &seen.read_after_write,
             Answer::No,
             R::StaleReads,
             "what was put is not there for the reader at once",
-        ),
-    ]);
+    ));
     claims
 }
 
@@ -403,6 +412,7 @@ pub(crate) mod tests {
             committer_can_delete: seen(Answer::No),
             reader_can_write: seen(Answer::No),
             janitor_can_read: seen(Answer::No),
+            janitor_can_hide: seen(Answer::No),
             read_after_write: seen(Answer::Yes),
             clock_skew: Some(SeenSkew { seconds: -3, at: Time(noon()) }),
         };
@@ -471,6 +481,7 @@ pub(crate) mod tests {
             (R::CommitterCanDelete, with(|can| can.committer_can_delete = seen(Answer::Yes))),
             (R::ReaderCanWrite, with(|can| can.reader_can_write = seen(Answer::Yes))),
             (R::JanitorCanRead, with(|can| can.janitor_can_read = seen(Answer::Yes))),
+            (R::JanitorCanHide, with(|can| can.janitor_can_hide = seen(Answer::Yes))),
             (R::StaleReads, with(|can| can.read_after_write = seen(Answer::No))),
             (R::ClockSkewed, with(|can| can.clock_skew.as_mut().unwrap().seconds = -301)),
         ];
@@ -526,6 +537,7 @@ pub(crate) mod tests {
         for known in [
             with(|can| can.lock_refuses_deletion = seen(Answer::Unknown)),
             with(|can| can.writer_can_delete = None),
+            with(|can| can.janitor_can_hide = None),
         ] {
             let saying = capabilities(&store(), &known, noon());
 
@@ -542,7 +554,7 @@ pub(crate) mod tests {
         let mut object = store().object.as_ref().clone();
         object.spec.object_lock = None;
         let known = with(|can| {
-            can.versioning = seen(Answer::No);
+            (can.versioning, can.janitor_can_hide) = (seen(Answer::No), None);
             can.lock_refuses_deletion = seen(Answer::No);
             (can.lock_refuses_shortening, can.lock_extends) = (None, None);
         });

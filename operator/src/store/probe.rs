@@ -172,6 +172,7 @@ impl Prober<'_> {
         self.forbidden(findings, &objects).await?;
         self.scope(findings).await?;
         self.deleted(findings, &objects).await?;
+        self.hidden(findings, &objects).await?;
         self.locked(findings).await
     }
 
@@ -309,6 +310,7 @@ impl Findings {
             (&mut now.committer_can_delete, &earlier.committer_can_delete),
             (&mut now.reader_can_write, &earlier.reader_can_write),
             (&mut now.janitor_can_read, &earlier.janitor_can_read),
+            (&mut now.janitor_can_hide, &earlier.janitor_can_hide),
             (&mut now.read_after_write, &earlier.read_after_write),
         ];
         for (seen, before) in pairs {

@@ -65,15 +65,16 @@ fn credentials(id: &str, secret: &str) -> Credentials {
     Credentials { access_key_id: id.into(), secret_access_key: secret.to_owned().into() }
 }
 
+fn allow(who: Identity, actions: &[&str], resources: &[&str]) -> Value {
+    let resources: Vec<_> = resources.iter().map(|name| format!("arn:aws:s3:::{BUCKET}{name}")).collect();
+    json!({
+        "Effect": "Allow", "Principal": { "AWS": [who.to_string()] },
+        "Action": actions, "Resource": resources,
+    })
+}
+
 /// As in `tests/cluster/src/store/policy.rs`.
 fn policy(keeps: Keeps, powerful: &[Identity]) -> Value {
-    let allow = |who: Identity, actions: &[&str], resources: &[&str]| {
-        let resources: Vec<_> = resources.iter().map(|name| format!("arn:aws:s3:::{BUCKET}{name}")).collect();
-        json!({
-            "Effect": "Allow", "Principal": { "AWS": [who.to_string()] },
-            "Action": actions, "Resource": resources,
-        })
-    };
     let locks = keeps == Keeps::LockedVersions;
     let put: &[&str] = if locks { &["s3:PutObject", "s3:PutObjectRetention"] } else { &["s3:PutObject"] };
     let delete = if locks { "s3:DeleteObjectVersion" } else { "s3:DeleteObject" };
@@ -97,6 +98,13 @@ fn policy(keeps: Keeps, powerful: &[Identity]) -> Value {
         statements.push(allow(*who, &["s3:*"], &["", "/*"]));
     }
     json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+/// The rights that they should have on a bucket with locks, and more for one of them.
+fn policy_with(who: Identity, actions: &[&str], resources: &[&str]) -> Value {
+    let mut policy = policy(Keeps::LockedVersions, &[]);
+    policy["Statement"].as_array_mut().unwrap().push(allow(who, actions, resources));
+    policy
 }
 
 async fn probed(store: &check::Store, credentials: &Identities<Credentials>) -> Findings {
@@ -157,6 +165,7 @@ async fn a_store_with_a_lock_and_four_identities_is_proven() {
         &can.committer_can_delete,
         &can.reader_can_write,
         &can.janitor_can_read,
+        &can.janitor_can_hide,
     ] {
         assert_eq!(answer(seen), Some(Answer::No), "{can:#?}");
     }
@@ -165,6 +174,7 @@ async fn a_store_with_a_lock_and_four_identities_is_proven() {
     assert!(can.certificate.as_ref().unwrap().not_after.0 > now());
     let left = server.keys();
     assert_eq!(left.len(), 1, "one locked object, which the next probe takes away: {left:?}");
+    assert_eq!(versions(&server).await, left, "and no marker");
     assert!(left[0].starts_with("v1/.probe/data/") && left[0].ends_with("/locked"), "{left:?}");
 }
 
@@ -221,13 +231,8 @@ async fn whoever_can_put_where_another_identity_does_is_named() {
     ] {
         let server = Store::start(keeps);
         let four = identities(&server, keeps, &[]);
-        let mut policy = policy(keeps, &[]);
-        let more = json!({
-            "Effect": "Allow", "Principal": { "AWS": [who.to_string()] }, "Action": ["s3:PutObject"],
-            "Resource": [format!("arn:aws:s3:::{BUCKET}/*/v1/*/{folder}/*")],
-        });
-        policy["Statement"].as_array_mut().unwrap().push(more);
-        server.set_policy(&policy.to_string());
+        let there = format!("/*/v1/*/{folder}/*");
+        server.set_policy(&policy_with(who, &["s3:PutObject"], &[&there]).to_string());
         let store = claimed(&server, json!({}));
 
         let findings = probed(&store, &four).await;
@@ -236,6 +241,32 @@ async fn whoever_can_put_where_another_identity_does_is_named() {
         let left = server.keys();
         assert!(left.iter().all(|key| key.ends_with("/locked")), "{who} {folder}: {left:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_janitor_that_can_hide_what_it_can_destroy_is_named_and_its_marker_taken_away() {
+    let server = Store::start(Keeps::LockedVersions);
+    let four = identities(&server, Keeps::LockedVersions, &[]);
+    server.set_policy(&policy_with(Identity::Janitor, &["s3:DeleteObject"], &["/*"]).to_string());
+    for lock in [json!({ "mode": "Compliance", "days": 35 }), json!(null)] {
+        let store = claimed(&server, json!({ "objectLock": lock }));
+
+        let findings = probed(&store, &four).await;
+
+        assert_eq!(answer(&findings.capabilities.janitor_can_hide), Some(Answer::Yes), "{findings:#?}");
+        assert_eq!(reasons(&store, &findings), [StoreReason::JanitorCanHide], "{lock}: {findings:#?}");
+        assert!(versions(&server).await.iter().all(|key| key.ends_with("/locked")), "{lock}");
+    }
+}
+
+/// The keys that are there, each as often as it has versions and delete markers.
+async fn versions(server: &Store) -> Vec<String> {
+    let bucket = server.bucket();
+    let (mut keys, mut pages) = (vec![], bucket.list_versions(""));
+    while let Some(page) = pages.page().await.unwrap() {
+        keys.extend(page.into_iter().map(|version| version.key));
+    }
+    keys
 }
 
 #[tokio::test(flavor = "multi_thread")]
