@@ -147,7 +147,8 @@ fn reachable(known: &Known, now: Timestamp) -> StoreSaying {
 
 fn capabilities(store: &Store, known: &Known, now: Timestamp) -> StoreSaying {
     use StoreCondition::CapabilitiesProven;
-    let Quirks { product, lock, versions, .. } = Quirks::of(store.profile);
+    let quirks = Quirks::of(store.profile);
+    let Quirks { product, lock, versions, .. } = quirks;
     if store.object_lock.is_some() && [lock, versions].contains(&Support::No) {
         let message = format!("spec.objectLock claims a lock, and {product}, as spec.profile says, has none");
         return Saying::no(CapabilitiesProven, StoreReason::LockMissing, message);
@@ -190,7 +191,14 @@ fn capabilities(store: &Store, known: &Known, now: Timestamp) -> StoreSaying {
         }
         Some(_) => {
             let message = "what the spec claims was seen, and no identity can do what it must not";
-            Saying::yes(CapabilitiesProven, StoreReason::AsAsked, message)
+            let put = seen.conditional_put.as_ref().map(|seen| seen.answer);
+            match put.and_then(|put| quirks.difference(put)) {
+                Some(differs) => {
+                    let message = format!("{message}; but is spec.profile right? {differs}");
+                    Saying::yes(CapabilitiesProven, StoreReason::AsAsked, message)
+                }
+                None => Saying::yes(CapabilitiesProven, StoreReason::AsAsked, message),
+            }
         }
     }
 }
@@ -373,7 +381,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use valv_crds::store::{SeenCertificate, SeenScope, SeenSkew};
+    use valv_crds::store::{Profile, SeenCertificate, SeenScope, SeenSkew};
 
     use super::*;
     use crate::{
@@ -546,6 +554,26 @@ pub(crate) mod tests {
                 (valv_crds::condition::Truth::Unknown, StoreReason::NotProbedYet)
             );
             assert!(saying.message.contains("could not be found out"), "{}", saying.message);
+        }
+    }
+
+    #[test]
+    fn a_store_that_is_not_as_its_profile_is_known_to_be_says_so() {
+        let said = |profile, answer| {
+            let mut object = store().object.as_ref().clone();
+            (object.spec.profile, object.spec.object_lock) = (profile, None);
+            let known = with(|can| can.conditional_put = seen(answer));
+            let saying = capabilities(&check(Arc::new(object)), &known, noon());
+            assert!(saying.is_true(), "what was seen counts: {}", saying.message);
+            saying.message
+        };
+
+        assert!(said(Profile::CephRgw, Answer::No).contains("is spec.profile right? Ceph's RADOS Gateway heeds"));
+        assert!(said(Profile::Garage, Answer::Yes).contains("it is not relied on"));
+        for (profile, answer) in
+            [(Profile::CephRgw, Answer::Yes), (Profile::Garage, Answer::No), (Profile::UpCloud, Answer::No), (Profile::Generic, Answer::No)]
+        {
+            assert!(!said(profile, answer).contains("profile"), "{profile:?}");
         }
     }
 

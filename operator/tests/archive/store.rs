@@ -90,16 +90,16 @@ impl Store {
             .spawn()
             .unwrap();
         let store = Self { process, folder, wire, port, authority, certificate, key };
-        store.make_bucket(keeps);
+        store.make_bucket(BUCKET, keeps);
         store
     }
 
-    /// Waits for the server by asking it for the bucket.
-    fn make_bucket(&self, keeps: Keeps) {
+    /// Asks for a bucket, which at first waits for the server.
+    pub fn make_bucket(&self, bucket: &str, keeps: Keeps) {
         let start = Instant::now();
         let header = (keeps == Keeps::LockedVersions).then_some("x-amz-bucket-object-lock-enabled: true");
         loop {
-            let made = self.administer("PUT", &format!("/{BUCKET}"), header, "");
+            let made = self.administer("PUT", &format!("/{bucket}"), header, "");
             let Err(error) = made else { return };
             let log = || fs::read_to_string(self.folder.path().join("log")).unwrap();
             assert!(start.elapsed() < PATIENCE, "{error}\n{}", log());
@@ -192,6 +192,14 @@ impl Store {
         collect(&root, &root, &mut keys);
         keys.sort();
         keys
+    }
+
+    /// The bytes in one of its buckets.
+    #[allow(dead_code, reason = "only the race asks")]
+    pub fn bytes(&self, bucket: &str) -> u64 {
+        let (root, mut keys) = (self.folder.path().join("data").join(bucket), Vec::new());
+        collect(&root, &root, &mut keys);
+        keys.iter().map(|key| fs::metadata(root.join(key)).unwrap().len()).sum()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The stores of a cluster that is up: what each identity must be able to do there, and what it must not,
 //! tried with real requests.
 //!
-//! Run by name only, `cargo test -p valv-cluster --test stores`. What it writes is under names of its own
-//! and stays until `cluster down`: it is locked.
+//! `make stores`, which is a part of `make test-all`. What it writes is under names of its own and stays until
+//! `cluster down`: it is locked. It stops stores, so nothing else may use them meanwhile.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
