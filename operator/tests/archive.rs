@@ -11,6 +11,8 @@
 mod backup;
 #[path = "archive/conformance.rs"]
 mod conformance;
+#[path = "archive/connect.rs"]
+mod connect;
 #[path = "archive/data.rs"]
 mod data;
 #[path = "archive/drill.rs"]

@@ -34,8 +34,13 @@ pub enum Keeps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
     Tls,
+    /// The same; and a bucket may stand in the host name, below [`DOMAIN`].
+    Virtual,
     Plain,
 }
+
+/// A name that the store's certificate has, and no name server knows.
+pub const DOMAIN: &str = "store.example";
 
 /// versitygw, in a process of its own.
 pub struct Store {
@@ -74,8 +79,11 @@ impl Store {
             .arg(folder.path().join("users"))
             .current_dir(folder.path());
         let path = |name: &str| folder.path().join(name);
-        if wire == Wire::Tls {
+        if wire != Wire::Plain {
             command.arg("--cert").arg(path("tls.crt")).arg("--key").arg(path("tls.key"));
+        }
+        if wire == Wire::Virtual {
+            command.args(["--virtual-domain", DOMAIN]);
         }
         command.arg("posix");
         if keeps == Keeps::LockedVersions {
@@ -149,7 +157,7 @@ impl Store {
     }
 
     pub fn endpoint(&self) -> String {
-        let scheme = if self.wire == Wire::Tls { "https" } else { "http" };
+        let scheme = if self.wire == Wire::Plain { "http" } else { "https" };
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
@@ -221,7 +229,7 @@ impl Drop for Store {
     }
 }
 
-/// An authority, and a certificate for 127.0.0.1 with its key.
+/// An authority, and a certificate for 127.0.0.1 and [`DOMAIN`] with its key.
 fn certificates() -> (String, String, String) {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -229,7 +237,8 @@ fn certificates() -> (String, String, String) {
     params.distinguished_name.push(DnType::CommonName, "the authority of a test");
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let names =
+        ["127.0.0.1".to_owned(), "localhost".to_owned(), DOMAIN.to_owned(), format!("{BUCKET}.{DOMAIN}")];
     let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
     (issuer.pem(), certificate.pem(), key.serialize_pem())
 }
