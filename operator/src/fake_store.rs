@@ -207,9 +207,10 @@ impl Inner {
     fn get(&self, key: &str, version: Option<&str>, method: &Method) -> Response<Body> {
         let is_it =
             |stored: &&Stored| stored.key == key && version.is_none_or(|version| stored.version == version);
-        let found = match self.flaw {
-            Flaw::Stale => self.objects.iter().find(is_it),
-            _ => self.objects.iter().rev().find(is_it),
+        let found = if self.flaw == Flaw::Stale {
+            self.objects.iter().find(is_it)
+        } else {
+            self.objects.iter().rev().find(is_it)
         };
         let Some(found) = found else { return status(StatusCode::NOT_FOUND) };
         let mut response = Response::builder()

@@ -84,8 +84,7 @@ const SAME_PLACE: [[&str; 2]; 3] =
 /// Whether two names of regions are known to stand for one place.
 fn is_one_place(one: &str, other: &str) -> bool {
     let has = |names: &[&str; 2], name: &str| names.iter().any(|known| known.eq_ignore_ascii_case(name));
-    one.eq_ignore_ascii_case(other)
-        || SAME_PLACE.iter().any(|names| has(names, one) && has(names, other))
+    one.eq_ignore_ascii_case(other) || SAME_PLACE.iter().any(|names| has(names, one) && has(names, other))
 }
 
 /// Whether backups of tenants with `policy` may lie in `store`, which is at `location`, when the tenants are at `own`.
@@ -190,7 +189,11 @@ mod tests {
         assert!(is_own(refused(&own("sto-a", &["arn-1", "sto-objects"]), "STO-objects", "SE")));
         assert!(is_own(refused(&own("sto-a", &["se-sto1"]), "europe-3", "SE")));
         assert_eq!(refused(&own("se-sto1", &[]), "europe-1", "FI"), None);
-        assert_eq!(refused(&own("sto-a", &[]), "got-b", "SE"), None, "another region of a country that is listed");
+        assert_eq!(
+            refused(&own("sto-a", &[]), "got-b", "SE"),
+            None,
+            "another region of a country that is listed"
+        );
     }
 
     #[test]

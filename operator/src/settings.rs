@@ -4,8 +4,8 @@
 //! A setting that nobody knows is refused, not ignored: it may be one that somebody relies on.
 
 use std::{
-    collections::BTreeMap, fmt, iter, marker::PhantomData, net::IpAddr, num::NonZeroU32,
-    ops::RangeInclusive, str::FromStr, time::Duration,
+    collections::BTreeMap, fmt, iter, marker::PhantomData, net::IpAddr, num::NonZeroU32, ops::RangeInclusive,
+    str::FromStr, time::Duration,
 };
 
 use jiff::{Span, SpanRelativeTo};

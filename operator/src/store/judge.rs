@@ -274,10 +274,10 @@ fn claims<'a>(store: &Store, seen: &'a Capabilities) -> Vec<Claim<'a>> {
         ));
     }
     claims.push(claim(
-            &seen.read_after_write,
-            Answer::No,
-            R::StaleReads,
-            "what was put is not there for the reader at once",
+        &seen.read_after_write,
+        Answer::No,
+        R::StaleReads,
+        "what was put is not there for the reader at once",
     ));
     claims
 }
@@ -568,11 +568,16 @@ pub(crate) mod tests {
             saying.message
         };
 
-        assert!(said(Profile::CephRgw, Answer::No).contains("is spec.profile right? Ceph's RADOS Gateway heeds"));
+        assert!(
+            said(Profile::CephRgw, Answer::No).contains("is spec.profile right? Ceph's RADOS Gateway heeds")
+        );
         assert!(said(Profile::Garage, Answer::Yes).contains("it is not relied on"));
-        for (profile, answer) in
-            [(Profile::CephRgw, Answer::Yes), (Profile::Garage, Answer::No), (Profile::UpCloud, Answer::No), (Profile::Generic, Answer::No)]
-        {
+        for (profile, answer) in [
+            (Profile::CephRgw, Answer::Yes),
+            (Profile::Garage, Answer::No),
+            (Profile::UpCloud, Answer::No),
+            (Profile::Generic, Answer::No),
+        ] {
             assert!(!said(profile, answer).contains("profile"), "{profile:?}");
         }
     }

@@ -104,8 +104,13 @@ pub fn left(store: &Store, observed: &Observed, now: Timestamp) -> Option<Rememb
     let findings =
         Findings { capabilities: status.capabilities.clone(), troubles: vec![], extent: Extent::Whole };
     let known = Known { findings: Some(findings.clone()), last_whole: Some(probed) };
-    let left =
-        Remembered { subject: observed.subject.clone(), findings, last_whole: Some(probed), failures: 0, next };
+    let left = Remembered {
+        subject: observed.subject.clone(),
+        findings,
+        last_whole: Some(probed),
+        failures: 0,
+        next,
+    };
     is_proven(store, &known, now).then_some(left)
 }
 
@@ -230,7 +235,11 @@ mod tests {
     #[test]
     fn a_new_operator_takes_over_a_probe_that_is_not_due_if_nothing_was_changed_since() {
         let key = SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap().public();
-        let of_version = |capabilities: &Capabilities, ready: (&str, &str), probed: i64, changed: Option<i64>, told: &str| {
+        let of_version = |capabilities: &Capabilities,
+                          ready: (&str, &str),
+                          probed: i64,
+                          changed: Option<i64>,
+                          told: &str| {
             let mut object = store().object.as_ref().clone();
             object.status = serde_json::from_value(serde_json::json!({
                 "observedGeneration": 3, "lastProbe": at(probed).to_string(),
@@ -264,7 +273,11 @@ mod tests {
         assert_eq!(of(("False", "BreakerOpen"), -3600, Some(-9000), &id), None);
         assert_eq!(of(("True", "CertificateExpiring"), -3600, Some(-9000), &id), None);
         let before = Capabilities { janitor_can_hide: None, ..all.clone() };
-        assert_eq!(of_version(&before, well, -3600, Some(-9000), &id), None, "it did not ask all that this one does");
+        assert_eq!(
+            of_version(&before, well, -3600, Some(-9000), &id),
+            None,
+            "it did not ask all that this one does"
+        );
     }
 
     #[test]

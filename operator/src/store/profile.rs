@@ -61,10 +61,12 @@ impl Quirks {
     pub fn difference(self, seen: Answer) -> Option<String> {
         let product = self.product;
         match (self.conditional_put, seen) {
-            (Support::Yes, Answer::No) => Some(format!("{product} heeds If-None-Match on a put, and this store does not")),
-            (Support::No, Answer::Yes) => {
-                Some(format!("{product} does not heed If-None-Match on a put, and this store does: it is not relied on"))
+            (Support::Yes, Answer::No) => {
+                Some(format!("{product} heeds If-None-Match on a put, and this store does not"))
             }
+            (Support::No, Answer::Yes) => Some(format!(
+                "{product} does not heed If-None-Match on a put, and this store does: it is not relied on"
+            )),
             _ => None,
         }
     }

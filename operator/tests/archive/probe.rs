@@ -365,7 +365,12 @@ enum Lock {
 async fn a_lock_that_one_of_the_four_may_lift_or_shorten_is_no_lock() {
     let bypass = &["s3:BypassGovernanceRetention"][..];
     for (who, of, reason, words) in [
-        (Identity::Janitor, Lock::RefusesDeletion, StoreReason::LockMissing, "the janitor may bypass the lock"),
+        (
+            Identity::Janitor,
+            Lock::RefusesDeletion,
+            StoreReason::LockMissing,
+            "the janitor may bypass the lock",
+        ),
         (Identity::Committer, Lock::RefusesShortening, StoreReason::LockWeak, "the committer shortened it"),
     ] {
         let server = Store::start(Keeps::LockedVersions);
@@ -390,7 +395,8 @@ async fn a_lock_that_the_committer_cannot_make_longer_is_told() {
     let mut policy = policy(Keeps::LockedVersions, &[]);
     let everywhere = json!([format!("arn:aws:s3:::{BUCKET}/*")]);
     let statements = policy["Statement"].as_array_mut().unwrap();
-    statements.retain(|said| said["Principal"]["AWS"] != json!(["committer"]) || said["Resource"] != everywhere);
+    statements
+        .retain(|said| said["Principal"]["AWS"] != json!(["committer"]) || said["Resource"] != everywhere);
     server.set_policy(&policy.to_string());
 
     let (said, detail) = lock_said(&claimed(&server, json!({})), &four, Lock::Extends).await;
@@ -408,8 +414,7 @@ fn behind(server: &Store, proxy: &Proxy, addressing: &str) -> check::Store {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_behind_a_proxy_is_probed_and_written_through_it_and_no_other_way() {
     let server = Store::start(Keeps::LockedVersions);
-    let (proxy, four) =
-        (Proxy::before(server.port).await, identities(&server, Keeps::LockedVersions, &[]));
+    let (proxy, four) = (Proxy::before(server.port).await, identities(&server, Keeps::LockedVersions, &[]));
     let store = behind(&server, &proxy, "Path");
 
     let findings = probed(&store, &four).await;
@@ -417,7 +422,11 @@ async fn a_store_behind_a_proxy_is_probed_and_written_through_it_and_no_other_wa
     assert_eq!(reasons(&store, &findings), [], "{findings:#?}");
     let asked = proxy.asked();
     assert!(asked.len() > 1 && asked.iter().all(|host| *host == format!("{DOMAIN}:443")), "{asked:?}");
-    let settings = Settings { proxy: Some(proxy.url.clone()), endpoint: format!("https://{DOMAIN}"), ..server.settings() };
+    let settings = Settings {
+        proxy: Some(proxy.url.clone()),
+        endpoint: format!("https://{DOMAIN}"),
+        ..server.settings()
+    };
     let bucket = Bucket::open(&settings).unwrap();
     bucket.put("v1/ada/one", "content".into(), &Put::default()).await.unwrap();
     assert_eq!(proxy.asked(), [format!("{DOMAIN}:443")]);
@@ -433,8 +442,7 @@ async fn a_store_behind_a_proxy_is_probed_and_written_through_it_and_no_other_wa
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_has_the_bucket_in_its_host_name_is_probed_and_written_so() {
     let server = Store::start_with(Keeps::LockedVersions, Wire::Virtual);
-    let (proxy, four) =
-        (Proxy::before(server.port).await, identities(&server, Keeps::LockedVersions, &[]));
+    let (proxy, four) = (Proxy::before(server.port).await, identities(&server, Keeps::LockedVersions, &[]));
     let store = behind(&server, &proxy, "Virtual");
 
     let findings = probed(&store, &four).await;
@@ -443,7 +451,10 @@ async fn a_store_that_has_the_bucket_in_its_host_name_is_probed_and_written_so()
     assert_eq!(answer(&findings.capabilities.path_style), Some(Answer::Yes), "this server takes both");
     let asked = proxy.asked();
     let virtually = format!("{BUCKET}.{DOMAIN}:443");
-    assert!(asked.iter().filter(|host| **host == virtually).count() > 4, "as each identity, and to greet: {asked:?}");
+    assert!(
+        asked.iter().filter(|host| **host == virtually).count() > 4,
+        "as each identity, and to greet: {asked:?}"
+    );
     let settings = Settings {
         proxy: Some(proxy.url.clone()),
         endpoint: format!("https://{DOMAIN}"),
@@ -461,8 +472,7 @@ async fn a_store_that_has_the_bucket_in_its_host_name_is_probed_and_written_so()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_is_sought_in_the_host_name_and_stands_in_the_path_is_told() {
     let server = Store::start(Keeps::LockedVersions);
-    let (proxy, four) =
-        (Proxy::before(server.port).await, identities(&server, Keeps::LockedVersions, &[]));
+    let (proxy, four) = (Proxy::before(server.port).await, identities(&server, Keeps::LockedVersions, &[]));
 
     let findings = probed(&behind(&server, &proxy, "Virtual"), &four).await;
 

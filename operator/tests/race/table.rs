@@ -90,7 +90,12 @@ impl Table {
         });
         let targets = [
             ("backup, wall", self.ratios(Work::Backup, wall), 1.0, Kind::Told),
-            ("backup, bytes stored", self.ratios(Work::Backup, |run| run.stored as f64), 1.05, Kind::Promised),
+            (
+                "backup, bytes stored",
+                self.ratios(Work::Backup, |run| run.stored as f64),
+                1.05,
+                Kind::Promised,
+            ),
             ("restore, wall", self.ratios(Work::Restore, wall), 0.8, Kind::Told),
             ("backup, of 128 MiB", vec![memory[0]], 1.0, Kind::Promised),
             ("restore, of 128 MiB", vec![memory[1]], 1.0, Kind::Promised),
