@@ -36,6 +36,9 @@ mod probe;
 mod proxy;
 #[path = "archive/public_key.rs"]
 mod public_key;
+#[path = "race/table.rs"]
+#[allow(dead_code, clippy::print_stdout, reason = "the race prints it; here are its tests")]
+mod race_table;
 #[path = "archive/store.rs"]
 mod store;
 #[path = "archive/tools.rs"]

@@ -4,10 +4,11 @@
 use std::{fs, os::unix::fs::chown, sync::Arc};
 
 use super::{
-    gauge::{Gauge, Run},
+    gauge::Gauge,
     journal::Journal,
     pod::{Pod, Started},
     store::{ACCESS_KEY, Keeps, PREFIX, REGION, SECRET_KEY, Store},
+    table::Run,
 };
 
 const USER: u32 = 999;

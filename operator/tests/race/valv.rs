@@ -10,10 +10,11 @@ use valv::{
 
 use super::{
     backup::{Backup, Keys, archive, committed},
-    gauge::{Gauge, Run},
+    gauge::Gauge,
     journal::{Journal, password},
     pod::Pod,
     store::{ACCESS_KEY, BUCKET, PREFIX, REGION, SECRET_KEY, Store},
+    table::Run,
 };
 
 const USER: u32 = 999;
