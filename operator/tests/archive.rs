@@ -32,12 +32,14 @@ mod pod;
 mod pod_backup;
 #[path = "archive/probe.rs"]
 mod probe;
+#[path = "archive/promises.rs"]
+mod promises;
 #[path = "archive/proxy.rs"]
 mod proxy;
 #[path = "archive/public_key.rs"]
 mod public_key;
 #[path = "race/table.rs"]
-#[allow(dead_code, clippy::print_stdout, reason = "the race prints it; here are its tests")]
+#[allow(dead_code, clippy::print_stdout, reason = "the race prints it and uses the rest")]
 mod race_table;
 #[path = "archive/store.rs"]
 mod store;
