@@ -41,6 +41,7 @@ refused "a value that nobody knows" "additional properties 'nobody' not allowed"
 refused "no image" "images.valv is not given" --set images.valv=
 refused "no region" "location.region is not given" --set location.region=
 refused "a country that is none" "'/location/country'" --set location.country=Sweden
+refused "a name of the region that is none" "'/location/alsoNamed/0'" --set 'location.alsoNamed={eu/3}'
 refused "an image without its registry" "'/images/valv'" --set images.valv=valv:1
 refused "no replica" "'/operator/replicas': minimum" --set operator.replicas=0
 refused "a store's network without its ports" "missing property 'ports'" --set 'stores.egress[0].cidr=203.0.113.0/24'

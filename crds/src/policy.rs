@@ -53,8 +53,8 @@ pub struct BackupPolicySpec {
     #[schemars(schema_with = "text::store_names")]
     pub stores: Vec<String>,
 
-    /// Countries in which its backups may lie, two letters of ISO 3166-1 each; absent: any in which a store may. A store
-    /// that lies elsewhere is refused.
+    /// Countries in which its backups may lie, two letters of ISO 3166-1 each; absent: any in which a store may, but
+    /// the tenants' own. A store that lies elsewhere is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "text::countries")]
     pub countries: Vec<String>,
@@ -354,7 +354,8 @@ pub enum PolicyReason {
     LockMissing,
     /// `spec.writers` asks for writers that are confined, and that of a store is not, or it is not known.
     WriterNotConfined,
-    /// A store that it names lies in a country that `spec.countries` does not list, or in the tenants' own region.
+    /// A store that it names lies in a country that `spec.countries` does not list, or in the tenants' own region, or in their
+    /// own country without being listed.
     StoreRefused,
 }
 

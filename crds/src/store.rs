@@ -50,7 +50,9 @@ pub struct BackupStoreSpec {
     /// Where it lies. Immutable.
     pub location: Location,
 
-    /// Which product answers: known quirks of each are heeded.
+    /// Which product answers. What a product is known to lack is never relied on, and its name of the region is used where
+    /// none is given: today that is Garage alone, and all others are treated as `Generic`, by what the probe sees. What is
+    /// known, and where the probe sees otherwise, is told.
     #[serde(default)]
     pub profile: Profile,
 
@@ -129,7 +131,7 @@ pub struct Location {
     pub country: String,
 }
 
-/// Products whose quirks are known.
+/// Products of which something is known: see docs/conformance.md.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum Profile {
     /// `UpCloud` Managed Object Storage.
@@ -254,7 +256,8 @@ pub struct Retry {
     #[serde(default = "default_per_request")]
     #[schemars(range(min = 0, max = 20))]
     pub per_request: i32,
-    /// Retries of all requests of one run together: a store that fails every third request ends a run, not the week.
+    /// Retries that a run may be ahead of its successes: each retry takes one, each request that succeeds gives one back. So a
+    /// store that fails every third request makes a run slow and does not end it, and one that is gone ends it within minutes.
     #[serde(default = "default_per_run")]
     #[schemars(range(min = 0, max = 10_000))]
     pub per_run: i32,
@@ -437,6 +440,10 @@ pub struct Capabilities {
     /// The janitor can read objects. It must not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub janitor_can_read: Option<Seen>,
+    /// The janitor, who deletes versions, can also delete without naming one, which lays a delete marker over an object. It must
+    /// not, where versions are kept: whoever can destroy could then also hide. Absent where none are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub janitor_can_hide: Option<Seen>,
     /// What was put is there for a reader at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_after_write: Option<Seen>,
@@ -619,6 +626,8 @@ pub enum StoreReason {
     ReaderCanWrite,
     /// The janitor can read objects.
     JanitorCanRead,
+    /// The store keeps versions, and the janitor can delete without naming one: it can hide an object as well as destroy it.
+    JanitorCanHide,
     /// What was put was not there for the reader, or an older version of it was.
     StaleReads,
     /// Its clock differs from the operator's by more than five minutes: S3 refuses signatures beyond 15.

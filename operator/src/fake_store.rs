@@ -1,5 +1,6 @@
 //! An S3 server in memory, for unit tests of what a real one cannot be made to show: what is asked of it, how often, and
-//! what happens in between. It has versions and locks, keeps whatever clock a test wants, and refuses nobody but a lock.
+//! what happens in between. It has versions and locks, keeps whatever clock a test wants, and refuses nobody but a lock. It
+//! can be made to have one [`Flaw`] that no real server at hand has.
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +30,26 @@ pub struct FakeStore {
     endpoint: String,
 }
 
+/// In what it is not as a store should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flaw {
+    /// In nothing.
+    #[default]
+    Sound,
+    /// What is locked is deleted all the same.
+    LocksNothing,
+    /// Whoever locks for a shorter time is told that it is done, and it is.
+    Shortens,
+    /// Whoever makes a lock longer is told that it is done, and it is not.
+    NeverExtends,
+    /// All locks are of the mode `GOVERNANCE`, whichever was asked for.
+    GovernsAll,
+    /// Whoever asks for no version gets the oldest.
+    Stale,
+}
+
 struct Inner {
+    flaw: Flaw,
     objects: Vec<Stored>,
     asked: Vec<String>,
     made: u64,
@@ -49,6 +69,8 @@ pub struct Stored {
     pub put: Timestamp,
     /// Until when it is locked.
     pub locked_until: Option<Timestamp>,
+    /// How, in S3's words.
+    pub lock_mode: Option<String>,
 }
 
 impl FakeStore {
@@ -56,12 +78,17 @@ impl FakeStore {
     pub async fn start(now: fn() -> Timestamp) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let inner = Inner { objects: vec![], asked: vec![], made: 0, now };
+        let inner = Inner { flaw: Flaw::Sound, objects: vec![], asked: vec![], made: 0, now };
         let this = Self { inner: Arc::new(Mutex::new(inner)), endpoint };
         let serving = this.clone();
         let router = Router::new().fallback(move |request: Request| serving.clone().answer(request));
         tokio::spawn(async move { axum::serve(listener, router).await });
         this
+    }
+
+    /// It has this flaw from now on.
+    pub fn have(&self, flaw: Flaw) {
+        self.inner().flaw = flaw;
     }
 
     /// The `BackupStore` of that `name` that is this one, proven to be what it should.
@@ -123,6 +150,10 @@ impl FakeStore {
         inner.asked.push(format!("{} {path}?{}", parts.method, parts.uri.query().unwrap_or_default()));
         let date = rfc2822::to_string(&(inner.now)().to_zoned(jiff::tz::TimeZone::UTC)).unwrap();
         let mut response = match (&parts.method, key.is_empty()) {
+            (&Method::GET, true) if asked("object-lock").is_some() => {
+                let body = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>";
+                Response::new(Body::from(body))
+            }
             (&Method::GET, true) => inner.list(asked("prefix").unwrap_or_default(), asked("delimiter")),
             (&Method::GET | &Method::HEAD, false) => inner.get(&key, asked("versionId"), &parts.method),
             (&Method::PUT, false) if asked("retention").is_some() => {
@@ -130,7 +161,8 @@ impl FakeStore {
             }
             (&Method::PUT, false) => {
                 let until = header("x-amz-object-lock-retain-until-date");
-                inner.put(key, body, until.and_then(|until| until.parse().ok()))
+                let mode = header("x-amz-object-lock-mode").map(str::to_owned);
+                inner.put(key, body, until.and_then(|until| until.parse().ok()), mode)
             }
             (&Method::DELETE, false) => inner.delete(&key, asked("versionId").unwrap_or_default()),
             _ => status(StatusCode::NOT_IMPLEMENTED),
@@ -141,11 +173,17 @@ impl FakeStore {
 }
 
 impl Inner {
-    fn put(&mut self, key: String, bytes: Vec<u8>, locked_until: Option<Timestamp>) -> Response<Body> {
+    fn put(
+        &mut self,
+        key: String,
+        bytes: Vec<u8>,
+        locked_until: Option<Timestamp>,
+        lock_mode: Option<String>,
+    ) -> Response<Body> {
         self.made += 1;
         let version = format!("v{}", self.made);
         let put = (self.now)();
-        self.objects.push(Stored { key, version: version.clone(), bytes, put, locked_until });
+        self.objects.push(Stored { key, version: version.clone(), bytes, put, locked_until, lock_mode });
         Response::builder().header("x-amz-version-id", version).body(Body::empty()).unwrap()
     }
 
@@ -159,22 +197,31 @@ impl Inner {
             .rev()
             .find(|stored| stored.key == key && version.is_none_or(|version| stored.version == version));
         let Some(found) = found else { return status(StatusCode::NOT_FOUND) };
-        found.locked_until = found.locked_until.max(until);
+        let is_longer = found.locked_until < until;
+        if self.flaw == Flaw::Shortens || is_longer && self.flaw != Flaw::NeverExtends {
+            found.locked_until = until;
+        }
         status(StatusCode::OK)
     }
 
     fn get(&self, key: &str, version: Option<&str>, method: &Method) -> Response<Body> {
-        let found = self
-            .objects
-            .iter()
-            .rev()
-            .find(|stored| stored.key == key && version.is_none_or(|version| stored.version == version));
+        let is_it =
+            |stored: &&Stored| stored.key == key && version.is_none_or(|version| stored.version == version);
+        let found = if self.flaw == Flaw::Stale {
+            self.objects.iter().find(is_it)
+        } else {
+            self.objects.iter().rev().find(is_it)
+        };
         let Some(found) = found else { return status(StatusCode::NOT_FOUND) };
         let mut response = Response::builder()
             .header("x-amz-version-id", &found.version)
             .header("content-length", found.bytes.len());
         if let Some(until) = found.locked_until {
             response = response.header("x-amz-object-lock-retain-until-date", until.to_string());
+        }
+        if let Some(mode) = &found.lock_mode {
+            let mode = if self.flaw == Flaw::GovernsAll { "GOVERNANCE" } else { mode };
+            response = response.header("x-amz-object-lock-mode", mode);
         }
         let body = if method == Method::HEAD { Body::empty() } else { Body::from(found.bytes.clone()) };
         response.body(body).unwrap()
@@ -184,7 +231,8 @@ impl Inner {
         let now = (self.now)();
         let is_it = |stored: &Stored| stored.key == key && stored.version == version;
         let locked = |stored: &Stored| stored.locked_until.is_some_and(|until| until > now);
-        if self.objects.iter().any(|stored| is_it(stored) && locked(stored)) {
+        let is_kept = self.flaw != Flaw::LocksNothing;
+        if is_kept && self.objects.iter().any(|stored| is_it(stored) && locked(stored)) {
             let body = "<Error><Code>AccessDenied</Code><Message>protected by object lock</Message></Error>";
             return Response::builder().status(StatusCode::FORBIDDEN).body(Body::from(body)).unwrap();
         }

@@ -4,7 +4,7 @@
 //! A setting that nobody knows is refused, not ignored: it may be one that somebody relies on.
 
 use std::{
-    collections::BTreeMap, fmt, marker::PhantomData, net::IpAddr, num::NonZeroU32, ops::RangeInclusive,
+    collections::BTreeMap, fmt, iter, marker::PhantomData, net::IpAddr, num::NonZeroU32, ops::RangeInclusive,
     str::FromStr, time::Duration,
 };
 
@@ -130,10 +130,20 @@ const DRILLS_AT_ONCE: RangeInclusive<u16> = 1..=1000;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Location {
-    /// The provider's name of the region, as the stores' `location.region` would have it.
+    /// The provider's name of the region.
     pub region: String,
+    /// What else that region is called: providers give the place of their object store a name of its own. Default: nothing.
+    #[serde(default)]
+    pub also_named: Vec<String>,
     /// The country, two letters of ISO 3166-1.
     pub country: String,
+}
+
+impl Location {
+    /// All names of the region.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        iter::once(&self.region).chain(&self.also_named).map(String::as_str)
+    }
 }
 
 /// Who brings the keys of unattended drills.
@@ -730,7 +740,7 @@ keyholder: { namespace: keys, serviceAccount: holder, deliveryRole: delivery }
 certificates: { lifetime: 2w, renewBefore: 3d, caLifetime: 365d }
 backups: { concurrent: 3, concurrentCopies: 40 }
 drills: { concurrent: 9, storageClassName: gone, journalLimit: 40m }
-location: { region: se-sto1, country: SE }
+location: { region: se-sto1, alsoNamed: [europe-3], country: SE }
 ",
         )
         .unwrap();
@@ -741,7 +751,7 @@ location: { region: se-sto1, country: SE }
             (9, Some("gone"))
         );
         assert_eq!(settings.drills.journal_limit, Duration::from_secs(40 * 60));
-        assert_eq!(settings.location.unwrap().region, "se-sto1");
+        assert_eq!(settings.location.unwrap().names().collect::<Vec<_>>(), ["se-sto1", "europe-3"]);
 
         assert_eq!(settings.network.cluster_cidrs[1].to_string(), "fd00::/48");
         assert_eq!(settings.network.ingress_controllers[0].namespace, "ingress");

@@ -11,6 +11,8 @@
 mod backup;
 #[path = "archive/conformance.rs"]
 mod conformance;
+#[path = "archive/connect.rs"]
+mod connect;
 #[path = "archive/data.rs"]
 mod data;
 #[path = "archive/drill.rs"]
@@ -30,10 +32,15 @@ mod pod;
 mod pod_backup;
 #[path = "archive/probe.rs"]
 mod probe;
+#[path = "archive/promises.rs"]
+mod promises;
 #[path = "archive/proxy.rs"]
 mod proxy;
 #[path = "archive/public_key.rs"]
 mod public_key;
+#[path = "race/table.rs"]
+#[allow(dead_code, clippy::print_stdout, reason = "the race prints it and uses the rest")]
+mod race_table;
 #[path = "archive/store.rs"]
 mod store;
 #[path = "archive/tools.rs"]

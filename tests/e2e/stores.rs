@@ -53,6 +53,7 @@ fn both_stores_are_proven_to_be_what_they_are_claimed_to_be() {
                 "{name}: {locked:#} {plain:#}"
             );
         }
+        ensure!(locked["janitorCanHide"]["answer"] == "No" && plain["janitorCanHide"].is_null());
         ensure!(plain["writerCanOverwrite"]["answer"] == "Yes", "{plain:#}");
         ensure!(plain["lockRefusesDeletion"]["answer"] == "No", "{plain:#}");
         test.measured("Helsinki with its lock, Frankfurt without");

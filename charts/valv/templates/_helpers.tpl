@@ -134,6 +134,7 @@ Standard
 {{- $location := dict
   "region" (required "location.region is not given: where this cluster is, so that no backup lies in the same region" .Values.location.region)
   "country" (required "location.country is not given: the country that this cluster is in" .Values.location.country) -}}
+{{- with .Values.location.alsoNamed }}{{ $_ := set $location "alsoNamed" . }}{{ end -}}
 {{- $_ := set $settings "location" $location -}}
 {{- toYaml $settings -}}
 {{- end -}}

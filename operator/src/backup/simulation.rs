@@ -478,7 +478,8 @@ fn what_the_setup_lacks_is_waited_for_and_said() {
     (told.status, told.reason) = ("False".to_owned(), "StoreNotReady".to_owned());
     without_copies.observed.policy = Some(Arc::new(policy));
     let mut near = Simulation::new();
-    near.settings.location = Some(Location { region: "Europe-1".to_owned(), country: "FI".to_owned() });
+    near.settings.location =
+        Some(Location { region: "Europe-1".to_owned(), also_named: vec![], country: "FI".to_owned() });
     let mut shared = Simulation::new();
     shared.observed.rival = Some("bo".to_owned());
     let mut second = Simulation::new();

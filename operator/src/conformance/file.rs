@@ -134,7 +134,7 @@ pub fn parse(text: &str) -> Result<Bucket, FileError> {
 }
 
 /// The capabilities that are so or not, by their names in the API.
-pub fn capabilities(seen: &Capabilities) -> [(&'static str, Option<&Seen>); 18] {
+pub fn capabilities(seen: &Capabilities) -> [(&'static str, Option<&Seen>); 19] {
     [
         ("reachable", seen.reachable.as_ref()),
         ("tls", seen.tls.as_ref()),
@@ -153,6 +153,7 @@ pub fn capabilities(seen: &Capabilities) -> [(&'static str, Option<&Seen>); 18] 
         ("committerCanDelete", seen.committer_can_delete.as_ref()),
         ("readerCanWrite", seen.reader_can_write.as_ref()),
         ("janitorCanRead", seen.janitor_can_read.as_ref()),
+        ("janitorCanHide", seen.janitor_can_hide.as_ref()),
         ("readAfterWrite", seen.read_after_write.as_ref()),
     ]
 }

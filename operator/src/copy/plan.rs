@@ -289,7 +289,11 @@ mod tests {
             plan(copies, &jobs, closed, |_| false, own, MOST, now()).remove(0).1
         };
         let refused = |step: &Step| matches!(step, Step::Waits { reason: BackupReason::StoreRefused, .. });
-        let own = |region: &str| Location { region: region.to_owned(), country: "SE".to_owned() };
+        let own = |region: &str| Location {
+            region: region.to_owned(),
+            also_named: vec![],
+            country: "SE".to_owned(),
+        };
 
         assert!(matches!(first(&["FI"], Some(&own("se-sto1"))), Step::Commits { .. }));
         assert!(refused(&first(&["SE", "DE"], None)));

@@ -238,7 +238,7 @@ mod tests {
         both.insert("stockholm".into(), second);
         let mut policy = policy("");
         policy.spec.stores.push("stockholm".into());
-        let own = settings::Location { region: "se-sto1".into(), country: "SE".into() };
+        let own = settings::Location { region: "se-sto1".into(), also_named: vec![], country: "SE".into() };
         let now = "2026-11-22T12:00:00Z".parse().unwrap();
 
         assert_eq!(status(&policy, &both, 1, None, now).conditions[0].status, "True");

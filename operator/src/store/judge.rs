@@ -147,7 +147,8 @@ fn reachable(known: &Known, now: Timestamp) -> StoreSaying {
 
 fn capabilities(store: &Store, known: &Known, now: Timestamp) -> StoreSaying {
     use StoreCondition::CapabilitiesProven;
-    let Quirks { product, lock, versions, .. } = Quirks::of(store.profile);
+    let quirks = Quirks::of(store.profile);
+    let Quirks { product, lock, versions, .. } = quirks;
     if store.object_lock.is_some() && [lock, versions].contains(&Support::No) {
         let message = format!("spec.objectLock claims a lock, and {product}, as spec.profile says, has none");
         return Saying::no(CapabilitiesProven, StoreReason::LockMissing, message);
@@ -190,7 +191,14 @@ fn capabilities(store: &Store, known: &Known, now: Timestamp) -> StoreSaying {
         }
         Some(_) => {
             let message = "what the spec claims was seen, and no identity can do what it must not";
-            Saying::yes(CapabilitiesProven, StoreReason::AsAsked, message)
+            let put = seen.conditional_put.as_ref().map(|seen| seen.answer);
+            match put.and_then(|put| quirks.difference(put)) {
+                Some(differs) => {
+                    let message = format!("{message}; but is spec.profile right? {differs}");
+                    Saying::yes(CapabilitiesProven, StoreReason::AsAsked, message)
+                }
+                None => Saying::yes(CapabilitiesProven, StoreReason::AsAsked, message),
+            }
         }
     }
 }
@@ -255,13 +263,22 @@ fn claims<'a>(store: &Store, seen: &'a Capabilities) -> Vec<Claim<'a>> {
         claim(&seen.writer_can_list, Answer::Yes, R::WriterCanList, "the writer can list the bucket"),
         claim(&seen.reader_can_write, Answer::Yes, R::ReaderCanWrite, "the reader can write or delete"),
         claim(&seen.janitor_can_read, Answer::Yes, R::JanitorCanRead, "the janitor can read objects"),
-        claim(
-            &seen.read_after_write,
-            Answer::No,
-            R::StaleReads,
-            "what was put is not there for the reader at once",
-        ),
     ]);
+    // Where there are no versions, that is how the janitor deletes.
+    if seen.versioning.as_ref().is_some_and(|seen| seen.answer != Answer::No) {
+        claims.push(claim(
+            &seen.janitor_can_hide,
+            Answer::Yes,
+            R::JanitorCanHide,
+            "the janitor can delete without naming a version: it can hide a backup as well as destroy it, so take DeleteObject from it and leave it DeleteObjectVersion",
+        ));
+    }
+    claims.push(claim(
+        &seen.read_after_write,
+        Answer::No,
+        R::StaleReads,
+        "what was put is not there for the reader at once",
+    ));
     claims
 }
 
@@ -364,7 +381,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use valv_crds::store::{SeenCertificate, SeenScope, SeenSkew};
+    use valv_crds::store::{Profile, SeenCertificate, SeenScope, SeenSkew};
 
     use super::*;
     use crate::{
@@ -403,6 +420,7 @@ pub(crate) mod tests {
             committer_can_delete: seen(Answer::No),
             reader_can_write: seen(Answer::No),
             janitor_can_read: seen(Answer::No),
+            janitor_can_hide: seen(Answer::No),
             read_after_write: seen(Answer::Yes),
             clock_skew: Some(SeenSkew { seconds: -3, at: Time(noon()) }),
         };
@@ -471,6 +489,7 @@ pub(crate) mod tests {
             (R::CommitterCanDelete, with(|can| can.committer_can_delete = seen(Answer::Yes))),
             (R::ReaderCanWrite, with(|can| can.reader_can_write = seen(Answer::Yes))),
             (R::JanitorCanRead, with(|can| can.janitor_can_read = seen(Answer::Yes))),
+            (R::JanitorCanHide, with(|can| can.janitor_can_hide = seen(Answer::Yes))),
             (R::StaleReads, with(|can| can.read_after_write = seen(Answer::No))),
             (R::ClockSkewed, with(|can| can.clock_skew.as_mut().unwrap().seconds = -301)),
         ];
@@ -526,6 +545,7 @@ pub(crate) mod tests {
         for known in [
             with(|can| can.lock_refuses_deletion = seen(Answer::Unknown)),
             with(|can| can.writer_can_delete = None),
+            with(|can| can.janitor_can_hide = None),
         ] {
             let saying = capabilities(&store(), &known, noon());
 
@@ -538,11 +558,36 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_store_that_is_not_as_its_profile_is_known_to_be_says_so() {
+        let said = |profile, answer| {
+            let mut object = store().object.as_ref().clone();
+            (object.spec.profile, object.spec.object_lock) = (profile, None);
+            let known = with(|can| can.conditional_put = seen(answer));
+            let saying = capabilities(&check(Arc::new(object)), &known, noon());
+            assert!(saying.is_true(), "what was seen counts: {}", saying.message);
+            saying.message
+        };
+
+        assert!(
+            said(Profile::CephRgw, Answer::No).contains("is spec.profile right? Ceph's RADOS Gateway heeds")
+        );
+        assert!(said(Profile::Garage, Answer::Yes).contains("it is not relied on"));
+        for (profile, answer) in [
+            (Profile::CephRgw, Answer::Yes),
+            (Profile::Garage, Answer::No),
+            (Profile::UpCloud, Answer::No),
+            (Profile::Generic, Answer::No),
+        ] {
+            assert!(!said(profile, answer).contains("profile"), "{profile:?}");
+        }
+    }
+
+    #[test]
     fn a_lock_that_nobody_claims_is_not_missed() {
         let mut object = store().object.as_ref().clone();
         object.spec.object_lock = None;
         let known = with(|can| {
-            can.versioning = seen(Answer::No);
+            (can.versioning, can.janitor_can_hide) = (seen(Answer::No), None);
             can.lock_refuses_deletion = seen(Answer::No);
             (can.lock_refuses_shortening, can.lock_extends) = (None, None);
         });

@@ -13,7 +13,7 @@ use valv_crds::{
 
 use super::{
     check::Store,
-    judge::Known,
+    judge::{Known, is_proven},
     memory::Remembered,
     observe::Observed,
     probe::{Extent, Findings},
@@ -77,6 +77,7 @@ pub fn plan(store: &Store, observed: &Observed, now: Timestamp) -> Plan {
 
 /// What a process before this one left of its last probe, if that still stands: the store was all that it should be, and
 /// neither its spec, nor its Secrets, nor the signing key was changed since. The next probe is due when it would have been.
+/// An older version may have left less than this one asks: then it is asked anew.
 ///
 /// Secrets are remembered by their digest, which is not written down; what has none yet goes by the times of their changes.
 pub fn left(store: &Store, observed: &Observed, now: Timestamp) -> Option<Remembered> {
@@ -97,17 +98,20 @@ pub fn left(store: &Store, observed: &Observed, now: Timestamp) -> Option<Rememb
     let is_same_key = key.is_some() && key == status.signing_key.as_ref().map(|told| told.id.clone());
     let next = probed.saturating_add(store.probe_every.duration()).ok()?;
     let is_due = next <= now || probed > now;
-    (is_same && is_same_key && !is_due).then(|| Remembered {
+    if !is_same || !is_same_key || is_due {
+        return None;
+    }
+    let findings =
+        Findings { capabilities: status.capabilities.clone(), troubles: vec![], extent: Extent::Whole };
+    let known = Known { findings: Some(findings.clone()), last_whole: Some(probed) };
+    let left = Remembered {
         subject: observed.subject.clone(),
-        findings: Findings {
-            capabilities: status.capabilities.clone(),
-            troubles: vec![],
-            extent: Extent::Whole,
-        },
+        findings,
         last_whole: Some(probed),
         failures: 0,
         next,
-    })
+    };
+    is_proven(store, &known, now).then_some(left)
 }
 
 /// What is known of `store` before anything is probed.
@@ -155,6 +159,7 @@ mod tests {
         io::bucket::Credentials,
         store::{
             check::{Identities, Identity, check, tests::store},
+            judge::tests::good,
             observe::Unresolved,
         },
     };
@@ -230,11 +235,16 @@ mod tests {
     #[test]
     fn a_new_operator_takes_over_a_probe_that_is_not_due_if_nothing_was_changed_since() {
         let key = SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap().public();
-        let of = |ready: (&str, &str), probed: i64, changed: Option<i64>, told: &str| {
+        let of_version = |capabilities: &Capabilities,
+                          ready: (&str, &str),
+                          probed: i64,
+                          changed: Option<i64>,
+                          told: &str| {
             let mut object = store().object.as_ref().clone();
             object.status = serde_json::from_value(serde_json::json!({
                 "observedGeneration": 3, "lastProbe": at(probed).to_string(),
                 "signingKey": { "id": told, "publicKey": "" },
+                "capabilities": capabilities,
                 "conditions": [{ "type": "Ready", "status": ready.0, "reason": ready.1, "message": "",
                     "lastTransitionTime": "2026-11-22T01:00:00Z" }],
             }))
@@ -246,6 +256,8 @@ mod tests {
             };
             left(&check(Arc::new(object)), &observed, at(0))
         };
+        let all = good().findings.unwrap().capabilities;
+        let of = |ready, probed, changed, told: &str| of_version(&all, ready, probed, changed, told);
         let (well, id) = (("True", "AsAsked"), key.id().to_string());
 
         let left = of(well, -3600, Some(-9000), &id).unwrap();
@@ -260,6 +272,12 @@ mod tests {
         assert_eq!(of(well, -90_000_000, Some(-99_000_000), &id), None, "it is due");
         assert_eq!(of(("False", "BreakerOpen"), -3600, Some(-9000), &id), None);
         assert_eq!(of(("True", "CertificateExpiring"), -3600, Some(-9000), &id), None);
+        let before = Capabilities { janitor_can_hide: None, ..all.clone() };
+        assert_eq!(
+            of_version(&before, well, -3600, Some(-9000), &id),
+            None,
+            "it did not ask all that this one does"
+        );
     }
 
     #[test]

@@ -172,6 +172,7 @@ impl Prober<'_> {
         self.forbidden(findings, &objects).await?;
         self.scope(findings).await?;
         self.deleted(findings, &objects).await?;
+        self.hidden(findings, &objects).await?;
         self.locked(findings).await
     }
 
@@ -309,6 +310,7 @@ impl Findings {
             (&mut now.committer_can_delete, &earlier.committer_can_delete),
             (&mut now.reader_can_write, &earlier.reader_can_write),
             (&mut now.janitor_can_read, &earlier.janitor_can_read),
+            (&mut now.janitor_can_hide, &earlier.janitor_can_hide),
             (&mut now.read_after_write, &earlier.read_after_write),
         ];
         for (seen, before) in pairs {
@@ -327,10 +329,78 @@ impl Findings {
 
 #[cfg(test)]
 mod tests {
+    use valv_crds::store::{StoreCondition, StoreReason};
+
     use super::*;
+    use crate::{
+        fake_store::{FakeStore, Flaw},
+        store::judge::{Known, judge, tests::ground},
+    };
 
     fn seen(answer: Answer, second: i64) -> Seen {
         Seen { answer, at: Time(Timestamp::from_second(second).unwrap()), detail: None }
+    }
+
+    fn noon() -> Timestamp {
+        "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    /// What a probe sees of a store with that flaw. It refuses nobody, so only what is of locks and reads is of interest.
+    async fn seen_of(flaw: Flaw) -> (Capabilities, Store) {
+        let fake = FakeStore::start(noon).await;
+        fake.have(flaw);
+        let store = fake.store("helsinki");
+        let four = Identities::try_from_fn(|identity| {
+            let access_key_id = identity.to_string();
+            Ok::<_, ()>(Credentials { access_key_id, secret_access_key: "s".to_owned().into() })
+        });
+
+        let findings = probe(&store, &four.unwrap(), &Breakers::default(), noon).await;
+
+        assert_eq!((findings.troubles.as_slice(), findings.extent), (&[][..], Extent::Whole), "{flaw:?}");
+        (findings.capabilities, store)
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_does_not_do_what_it_says_is_found_out_by_what_became_of_it() {
+        use StoreReason as R;
+        type Of = fn(&Capabilities) -> &Option<Seen>;
+        let deletion: Of = |can| &can.lock_refuses_deletion;
+        let shortening: Of = |can| &can.lock_refuses_shortening;
+        let extension: Of = |can| &can.lock_extends;
+        let (sound, _) = seen_of(Flaw::Sound).await;
+        for of in [deletion, shortening, extension] {
+            assert_eq!(of(&sound).as_ref().unwrap().answer, Answer::Yes, "{sound:#?}");
+        }
+
+        for (flaw, of, reason, words) in [
+            (Flaw::LocksNothing, deletion, R::LockMissing, "the janitor deleted a locked version"),
+            (Flaw::Shortens, shortening, R::LockWeak, "the committer shortened it"),
+            (Flaw::GovernsAll, shortening, R::LockWeak, "the mode of the lock is Governance"),
+            (Flaw::NeverExtends, extension, R::LockNotExtendable, "it was said to be extended"),
+        ] {
+            let (can, store) = seen_of(flaw).await;
+
+            let seen = of(&can).clone().unwrap();
+            assert_eq!(seen.answer, Answer::No, "{flaw:?}: {can:#?}");
+            assert!(seen.detail.as_ref().unwrap().contains(words), "{flaw:?}: {seen:?}");
+            let findings = Findings { capabilities: can, troubles: vec![], extent: Extent::Whole };
+            let known = Known { findings: Some(findings), last_whole: Some(noon()) };
+            let sayings = judge(&store, &known, &ground(), noon());
+            let said = sayings.iter().find(|saying| saying.kind == StoreCondition::CapabilitiesProven);
+            assert_eq!(said.unwrap().reason, reason, "{flaw:?}: {said:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_shows_what_was_there_before_is_found_out() {
+        let (sound, _) = seen_of(Flaw::Sound).await;
+        let (stale, _) = seen_of(Flaw::Stale).await;
+
+        assert_eq!(sound.read_after_write.unwrap().answer, Answer::Yes);
+        let seen = stale.read_after_write.unwrap();
+        assert_eq!(seen.answer, Answer::No);
+        assert!(seen.detail.unwrap().contains("something else"));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What is known of the products that speak S3, beyond what each store is asked by its probe.
 //!
-//! One table, and pure. It holds what the makers' own pages or a try with the product say, and nothing else: what is not
+//! One table, and pure. Only its "no"s and the region change what is done; the rest is compared with what the probe sees. It holds what the makers' own pages or a try with the product say, and nothing else: what is not
 //! known there is found out by the probe, and what the probe sees always counts more than what should be. All of them
 //! take the bucket's name in the path, and want `Content-MD5` with what is locked and with nothing else: neither needs a
 //! column.
 
-use valv_crds::store::Profile;
+use valv_crds::store::{Answer, Profile};
 
 /// Whether a product can do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,20 @@ impl Quirks {
             Profile::Garage => Self::row("Garage", No, No, No, Some("garage")),
             Profile::Versitygw => Self::row("versitygw", Yes, Yes, Yes, None),
             Profile::Generic => Self::row("an unknown product", Unknown, Unknown, Unknown, None),
+        }
+    }
+
+    /// In what a store that was seen to treat a precondition as `seen` differs from its product.
+    pub fn difference(self, seen: Answer) -> Option<String> {
+        let product = self.product;
+        match (self.conditional_put, seen) {
+            (Support::Yes, Answer::No) => {
+                Some(format!("{product} heeds If-None-Match on a put, and this store does not"))
+            }
+            (Support::No, Answer::Yes) => Some(format!(
+                "{product} does not heed If-None-Match on a put, and this store does: it is not relied on"
+            )),
+            _ => None,
         }
     }
 

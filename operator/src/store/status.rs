@@ -96,6 +96,7 @@ fn is_stuck(reason: StoreReason) -> bool {
         | R::CommitterCanDelete
         | R::ReaderCanWrite
         | R::JanitorCanRead
+        | R::JanitorCanHide
         | R::ClockSkewed
         | R::Full
         | R::LocationRefused

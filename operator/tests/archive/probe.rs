@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use valv::{
     archive::envelope::SigningKey,
-    io::bucket::Credentials,
+    io::bucket::{Addressing, Bucket, Credentials, Put, Settings},
     signing::Standing,
     store::{
         breakers::Breakers,
@@ -17,7 +17,10 @@ use valv::{
 };
 use valv_crds::store::{Answer, BreakerStatus, Seen, StoreCondition, StoreReason, WriterScope};
 
-use crate::store::{ACCESS_KEY, BUCKET, Keeps, PREFIX, REGION, SECRET_KEY, Store};
+use crate::{
+    connect::Proxy,
+    store::{ACCESS_KEY, BUCKET, DOMAIN, Keeps, PREFIX, REGION, SECRET_KEY, Store, Wire},
+};
 
 #[expect(clippy::disallowed_methods, reason = "a test's clock is the real one")]
 pub fn now() -> Timestamp {
@@ -65,15 +68,16 @@ fn credentials(id: &str, secret: &str) -> Credentials {
     Credentials { access_key_id: id.into(), secret_access_key: secret.to_owned().into() }
 }
 
+fn allow(who: Identity, actions: &[&str], resources: &[&str]) -> Value {
+    let resources: Vec<_> = resources.iter().map(|name| format!("arn:aws:s3:::{BUCKET}{name}")).collect();
+    json!({
+        "Effect": "Allow", "Principal": { "AWS": [who.to_string()] },
+        "Action": actions, "Resource": resources,
+    })
+}
+
 /// As in `tests/cluster/src/store/policy.rs`.
 fn policy(keeps: Keeps, powerful: &[Identity]) -> Value {
-    let allow = |who: Identity, actions: &[&str], resources: &[&str]| {
-        let resources: Vec<_> = resources.iter().map(|name| format!("arn:aws:s3:::{BUCKET}{name}")).collect();
-        json!({
-            "Effect": "Allow", "Principal": { "AWS": [who.to_string()] },
-            "Action": actions, "Resource": resources,
-        })
-    };
     let locks = keeps == Keeps::LockedVersions;
     let put: &[&str] = if locks { &["s3:PutObject", "s3:PutObjectRetention"] } else { &["s3:PutObject"] };
     let delete = if locks { "s3:DeleteObjectVersion" } else { "s3:DeleteObject" };
@@ -97,6 +101,13 @@ fn policy(keeps: Keeps, powerful: &[Identity]) -> Value {
         statements.push(allow(*who, &["s3:*"], &["", "/*"]));
     }
     json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+/// The rights that they should have on a bucket with locks, and more for one of them.
+fn policy_with(who: Identity, actions: &[&str], resources: &[&str]) -> Value {
+    let mut policy = policy(Keeps::LockedVersions, &[]);
+    policy["Statement"].as_array_mut().unwrap().push(allow(who, actions, resources));
+    policy
 }
 
 async fn probed(store: &check::Store, credentials: &Identities<Credentials>) -> Findings {
@@ -157,6 +168,7 @@ async fn a_store_with_a_lock_and_four_identities_is_proven() {
         &can.committer_can_delete,
         &can.reader_can_write,
         &can.janitor_can_read,
+        &can.janitor_can_hide,
     ] {
         assert_eq!(answer(seen), Some(Answer::No), "{can:#?}");
     }
@@ -165,6 +177,7 @@ async fn a_store_with_a_lock_and_four_identities_is_proven() {
     assert!(can.certificate.as_ref().unwrap().not_after.0 > now());
     let left = server.keys();
     assert_eq!(left.len(), 1, "one locked object, which the next probe takes away: {left:?}");
+    assert_eq!(versions(&server).await, left, "and no marker");
     assert!(left[0].starts_with("v1/.probe/data/") && left[0].ends_with("/locked"), "{left:?}");
 }
 
@@ -221,13 +234,8 @@ async fn whoever_can_put_where_another_identity_does_is_named() {
     ] {
         let server = Store::start(keeps);
         let four = identities(&server, keeps, &[]);
-        let mut policy = policy(keeps, &[]);
-        let more = json!({
-            "Effect": "Allow", "Principal": { "AWS": [who.to_string()] }, "Action": ["s3:PutObject"],
-            "Resource": [format!("arn:aws:s3:::{BUCKET}/*/v1/*/{folder}/*")],
-        });
-        policy["Statement"].as_array_mut().unwrap().push(more);
-        server.set_policy(&policy.to_string());
+        let there = format!("/*/v1/*/{folder}/*");
+        server.set_policy(&policy_with(who, &["s3:PutObject"], &[&there]).to_string());
         let store = claimed(&server, json!({}));
 
         let findings = probed(&store, &four).await;
@@ -236,6 +244,32 @@ async fn whoever_can_put_where_another_identity_does_is_named() {
         let left = server.keys();
         assert!(left.iter().all(|key| key.ends_with("/locked")), "{who} {folder}: {left:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_janitor_that_can_hide_what_it_can_destroy_is_named_and_its_marker_taken_away() {
+    let server = Store::start(Keeps::LockedVersions);
+    let four = identities(&server, Keeps::LockedVersions, &[]);
+    server.set_policy(&policy_with(Identity::Janitor, &["s3:DeleteObject"], &["/*"]).to_string());
+    for lock in [json!({ "mode": "Compliance", "days": 35 }), json!(null)] {
+        let store = claimed(&server, json!({ "objectLock": lock }));
+
+        let findings = probed(&store, &four).await;
+
+        assert_eq!(answer(&findings.capabilities.janitor_can_hide), Some(Answer::Yes), "{findings:#?}");
+        assert_eq!(reasons(&store, &findings), [StoreReason::JanitorCanHide], "{lock}: {findings:#?}");
+        assert!(versions(&server).await.iter().all(|key| key.ends_with("/locked")), "{lock}");
+    }
+}
+
+/// The keys that are there, each as often as it has versions and delete markers.
+async fn versions(server: &Store) -> Vec<String> {
+    let bucket = server.bucket();
+    let (mut keys, mut pages) = (vec![], bucket.list_versions(""));
+    while let Some(page) = pages.page().await.unwrap() {
+        keys.extend(page.into_iter().map(|version| version.key));
+    }
+    keys
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,4 +334,151 @@ async fn a_lock_that_some_may_lift_is_seen_to_be_no_compliance() {
 
     assert_eq!(reasons(&store, &findings), [], "{findings:#?}");
     assert_eq!(answer(&findings.capabilities.lock_refuses_shortening), Some(Answer::Yes));
+}
+
+/// What the probe of a claimed lock says of it: the reason, and the words.
+async fn lock_said(store: &check::Store, four: &Identities<Credentials>, of: Lock) -> (StoreReason, String) {
+    let findings = probed(store, four).await;
+
+    let can = &findings.capabilities;
+    let seen = match of {
+        Lock::RefusesDeletion => &can.lock_refuses_deletion,
+        Lock::RefusesShortening => &can.lock_refuses_shortening,
+        Lock::Extends => &can.lock_extends,
+    };
+    let seen = seen.clone().unwrap();
+    assert_eq!(seen.answer, Answer::No, "{findings:#?}");
+    let reasons = reasons(store, &findings);
+    assert_eq!(reasons.len(), 1, "{findings:#?}");
+    (reasons[0], seen.detail.unwrap_or_default())
+}
+
+/// What a lock is worth.
+#[derive(Clone, Copy)]
+enum Lock {
+    RefusesDeletion,
+    RefusesShortening,
+    Extends,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_one_of_the_four_may_lift_or_shorten_is_no_lock() {
+    let bypass = &["s3:BypassGovernanceRetention"][..];
+    for (who, of, reason, words) in [
+        (
+            Identity::Janitor,
+            Lock::RefusesDeletion,
+            StoreReason::LockMissing,
+            "the janitor may bypass the lock",
+        ),
+        (Identity::Committer, Lock::RefusesShortening, StoreReason::LockWeak, "the committer shortened it"),
+    ] {
+        let server = Store::start(Keeps::LockedVersions);
+        let four = identities(&server, Keeps::LockedVersions, &[]);
+        server.set_policy(&policy_with(who, bypass, &["/*"]).to_string());
+        let governed = claimed(&server, json!({ "objectLock": { "mode": "Governance", "days": 35 } }));
+        let strict = claimed(&server, json!({}));
+
+        let (said, detail) = lock_said(&governed, &four, of).await;
+
+        assert_eq!(said, reason, "{who}");
+        assert!(detail.contains(words), "{who}: {detail}");
+        let findings = probed(&strict, &four).await;
+        assert_eq!(reasons(&strict, &findings), [], "nobody lifts a lock of mode Compliance: {findings:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_the_committer_cannot_make_longer_is_told() {
+    let server = Store::start(Keeps::LockedVersions);
+    let four = identities(&server, Keeps::LockedVersions, &[]);
+    let mut policy = policy(Keeps::LockedVersions, &[]);
+    let everywhere = json!([format!("arn:aws:s3:::{BUCKET}/*")]);
+    let statements = policy["Statement"].as_array_mut().unwrap();
+    statements
+        .retain(|said| said["Principal"]["AWS"] != json!(["committer"]) || said["Resource"] != everywhere);
+    server.set_policy(&policy.to_string());
+
+    let (said, detail) = lock_said(&claimed(&server, json!({})), &four, Lock::Extends).await;
+
+    assert_eq!(said, StoreReason::LockNotExtendable);
+    assert!(detail.contains("AccessDenied"), "{detail}");
+}
+
+/// A store that is known only by a name that no name server knows, behind a proxy.
+fn behind(server: &Store, proxy: &Proxy, addressing: &str) -> check::Store {
+    let endpoint = format!("https://{DOMAIN}");
+    claimed(server, json!({ "endpoint": endpoint, "proxy": proxy.url, "addressing": addressing }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_behind_a_proxy_is_probed_and_written_through_it_and_no_other_way() {
+    let server = Store::start(Keeps::LockedVersions);
+    let (proxy, four) = (Proxy::before(server.port).await, identities(&server, Keeps::LockedVersions, &[]));
+    let store = behind(&server, &proxy, "Path");
+
+    let findings = probed(&store, &four).await;
+
+    assert_eq!(reasons(&store, &findings), [], "{findings:#?}");
+    let asked = proxy.asked();
+    assert!(asked.len() > 1 && asked.iter().all(|host| *host == format!("{DOMAIN}:443")), "{asked:?}");
+    let settings = Settings {
+        proxy: Some(proxy.url.clone()),
+        endpoint: format!("https://{DOMAIN}"),
+        ..server.settings()
+    };
+    let bucket = Bucket::open(&settings).unwrap();
+    bucket.put("v1/ada/one", "content".into(), &Put::default()).await.unwrap();
+    assert!(proxy.asked().contains(&format!("{DOMAIN}:443")));
+    assert!(server.keys().contains(&"v1/ada/one".to_owned()));
+
+    let mut other = store.object.as_ref().clone();
+    other.spec.endpoint = "https://elsewhere.example".to_owned();
+    let refused = probed(&check::check(Arc::new(other)), &four).await;
+    assert_eq!(refused.troubles[0].reason, StoreReason::Unreachable, "{refused:#?}");
+    assert!(refused.troubles[0].message.contains("403 Not that one"), "{refused:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_has_the_bucket_in_its_host_name_is_probed_and_written_so() {
+    let server = Store::start_with(Keeps::LockedVersions, Wire::Virtual);
+    let (proxy, four) = (Proxy::before(server.port).await, identities(&server, Keeps::LockedVersions, &[]));
+    let store = behind(&server, &proxy, "Virtual");
+
+    let findings = probed(&store, &four).await;
+
+    assert_eq!(reasons(&store, &findings), [], "{findings:#?}");
+    assert_eq!(answer(&findings.capabilities.path_style), Some(Answer::Yes), "this server takes both");
+    let asked = proxy.asked();
+    let virtually = format!("{BUCKET}.{DOMAIN}:443");
+    assert!(
+        asked.iter().filter(|host| **host == virtually).count() > 4,
+        "as each identity, and to greet: {asked:?}"
+    );
+    let settings = Settings {
+        proxy: Some(proxy.url.clone()),
+        endpoint: format!("https://{DOMAIN}"),
+        addressing: Addressing::VirtualHost,
+        ..server.settings()
+    };
+    let bucket = Bucket::open(&settings).unwrap();
+    let key = "v1/ada/data/a b+ö/one";
+    bucket.put(key, "content".into(), &Put::default()).await.unwrap();
+    assert_eq!(bucket.get(key, None).await.unwrap().whole(100).await.unwrap(), b"content");
+    let asked = proxy.asked();
+    assert!(!asked.is_empty() && asked.iter().all(|host| *host == virtually), "{asked:?}");
+    assert!(server.keys().contains(&key.to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_sought_in_the_host_name_and_stands_in_the_path_is_told() {
+    let server = Store::start(Keeps::LockedVersions);
+    let (proxy, four) = (Proxy::before(server.port).await, identities(&server, Keeps::LockedVersions, &[]));
+
+    let findings = probed(&behind(&server, &proxy, "Virtual"), &four).await;
+
+    assert_eq!(findings.troubles.len(), 1, "{findings:#?}");
+    assert_eq!(findings.troubles[0].reason, StoreReason::AddressingDiffers, "{findings:#?}");
+    assert_eq!(answer(&findings.capabilities.path_style), Some(Answer::Yes));
+    assert_eq!(server.keys(), Vec::<String>::new(), "nothing is put where it does not belong");
 }

@@ -34,8 +34,13 @@ pub enum Keeps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
     Tls,
+    /// The same; and a bucket may stand in the host name, below [`DOMAIN`].
+    Virtual,
     Plain,
 }
+
+/// A name that the store's certificate has, and no name server knows.
+pub const DOMAIN: &str = "store.example";
 
 /// versitygw, in a process of its own.
 pub struct Store {
@@ -74,8 +79,11 @@ impl Store {
             .arg(folder.path().join("users"))
             .current_dir(folder.path());
         let path = |name: &str| folder.path().join(name);
-        if wire == Wire::Tls {
+        if wire != Wire::Plain {
             command.arg("--cert").arg(path("tls.crt")).arg("--key").arg(path("tls.key"));
+        }
+        if wire == Wire::Virtual {
+            command.args(["--virtual-domain", DOMAIN]);
         }
         command.arg("posix");
         if keeps == Keeps::LockedVersions {
@@ -90,16 +98,16 @@ impl Store {
             .spawn()
             .unwrap();
         let store = Self { process, folder, wire, port, authority, certificate, key };
-        store.make_bucket(keeps);
+        store.make_bucket(BUCKET, keeps);
         store
     }
 
-    /// Waits for the server by asking it for the bucket.
-    fn make_bucket(&self, keeps: Keeps) {
+    /// Asks for a bucket, which at first waits for the server.
+    pub fn make_bucket(&self, bucket: &str, keeps: Keeps) {
         let start = Instant::now();
         let header = (keeps == Keeps::LockedVersions).then_some("x-amz-bucket-object-lock-enabled: true");
         loop {
-            let made = self.administer("PUT", &format!("/{BUCKET}"), header, "");
+            let made = self.administer("PUT", &format!("/{bucket}"), header, "");
             let Err(error) = made else { return };
             let log = || fs::read_to_string(self.folder.path().join("log")).unwrap();
             assert!(start.elapsed() < PATIENCE, "{error}\n{}", log());
@@ -149,7 +157,7 @@ impl Store {
     }
 
     pub fn endpoint(&self) -> String {
-        let scheme = if self.wire == Wire::Tls { "https" } else { "http" };
+        let scheme = if self.wire == Wire::Plain { "http" } else { "https" };
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
@@ -193,6 +201,14 @@ impl Store {
         keys.sort();
         keys
     }
+
+    /// The bytes in one of its buckets.
+    #[allow(dead_code, reason = "only the race asks")]
+    pub fn bytes(&self, bucket: &str) -> u64 {
+        let (root, mut keys) = (self.folder.path().join("data").join(bucket), Vec::new());
+        collect(&root, &root, &mut keys);
+        keys.iter().map(|key| fs::metadata(root.join(key)).unwrap().len()).sum()
+    }
 }
 
 fn collect(root: &Path, folder: &Path, keys: &mut Vec<String>) {
@@ -213,7 +229,7 @@ impl Drop for Store {
     }
 }
 
-/// An authority, and a certificate for 127.0.0.1 with its key.
+/// An authority, and a certificate for 127.0.0.1 and [`DOMAIN`] with its key.
 fn certificates() -> (String, String, String) {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -221,7 +237,8 @@ fn certificates() -> (String, String, String) {
     params.distinguished_name.push(DnType::CommonName, "the authority of a test");
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let names =
+        ["127.0.0.1".to_owned(), "localhost".to_owned(), DOMAIN.to_owned(), format!("{BUCKET}.{DOMAIN}")];
     let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
     (issuer.pem(), certificate.pem(), key.serialize_pem())
 }

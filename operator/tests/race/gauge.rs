@@ -17,6 +17,7 @@ use super::{
     journal::Journal,
     pod::{Ended, Started},
     store::Store,
+    table::Run,
 };
 
 /// How often memory is looked at.
@@ -24,23 +25,6 @@ const INTERVAL: Duration = Duration::from_millis(25);
 
 /// Programs of the pod that are not what is measured.
 const HARNESS: [&str; 5] = ["unshare", "sh", "tail", "setpriv", "chroot"];
-
-/// One run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Run {
-    pub wall: Duration,
-    pub processor: Duration,
-    /// The database's server's, while it ran.
-    pub server: Duration,
-    /// The store's, while it ran.
-    pub store: Duration,
-    /// The most that all its processes had at a time, shared pages counted once.
-    pub most_bytes: u64,
-    /// The most that its largest process had, by the kernel's own count.
-    pub largest_bytes: u64,
-    /// Bytes in the store, for a backup.
-    pub stored: u64,
-}
 
 /// Measures what runs beside the server of a journal, with a store.
 pub struct Gauge {

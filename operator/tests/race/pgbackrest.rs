@@ -1,13 +1,14 @@
 //! pgBackRest, as its manual sets it up for S3: zstd at level 3, two processes, encrypted, small files bundled, its
 //! WAL archived as it comes.
 
-use std::{fs, os::unix::fs::chown};
+use std::{fs, os::unix::fs::chown, sync::Arc};
 
 use super::{
-    gauge::{Gauge, Run},
+    gauge::Gauge,
     journal::Journal,
     pod::{Pod, Started},
-    store::{ACCESS_KEY, BUCKET, PREFIX, REGION, SECRET_KEY, Store},
+    store::{ACCESS_KEY, Keeps, PREFIX, REGION, SECRET_KEY, Store},
+    table::Run,
 };
 
 const USER: u32 = 999;
@@ -15,13 +16,17 @@ const USER: u32 = 999;
 /// Where it restores to.
 const TARGET: &str = "/var/lib/postgresql/data/pgdata";
 
-/// pgBackRest with its store.
+/// Its bucket of the store.
+const BUCKET: &str = "pgbackrest";
+
+/// pgBackRest with its bucket.
 pub struct PgBackRest {
-    store: Store,
+    store: Arc<Store>,
 }
 
 impl PgBackRest {
-    pub async fn new(store: Store, journal: &Journal) -> Self {
+    pub async fn new(store: Arc<Store>, journal: &Journal) -> Self {
+        store.make_bucket(BUCKET, Keeps::Latest);
         let rest = Self { store };
         rest.write_settings(&journal.pod);
         // The second proves that WAL is archived.
@@ -66,11 +71,11 @@ impl PgBackRest {
 
     pub async fn back_up(&self, journal: &Journal) -> Run {
         let gauge = Gauge::of(journal, &self.store);
-        let before = self.bytes();
+        let before = self.store.bytes(BUCKET);
         let (run, _) = tokio::task::block_in_place(|| {
             gauge.measure(|| self.start(&journal.pod, &["--type=full", "backup"]))
         });
-        Run { stored: self.bytes() - before, ..run }
+        Run { stored: self.store.bytes(BUCKET) - before, ..run }
     }
 
     /// The newest backup. What it holds is looked at afterwards.
@@ -86,9 +91,5 @@ impl PgBackRest {
         });
         journal.must_be_in(&pod).await;
         run
-    }
-
-    fn bytes(&self) -> u64 {
-        self.store.keys().iter().map(|key| fs::metadata(self.store.file(key)).unwrap().len()).sum()
     }
 }

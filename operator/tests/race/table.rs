@@ -2,8 +2,6 @@
 
 use std::{fmt, time::Duration};
 
-use super::gauge::Run;
-
 /// Who races.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -20,6 +18,32 @@ pub enum Work {
 
 /// What Valv promises to take at most, in memory.
 const MEMORY_BYTES: f64 = 128.0 * 1024.0 * 1024.0;
+
+/// One run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run {
+    pub wall: Duration,
+    pub processor: Duration,
+    /// The database's server's, while it ran.
+    pub server: Duration,
+    /// The store's, while it ran.
+    pub store: Duration,
+    /// The most that all its processes had at a time, shared pages counted once.
+    pub most_bytes: u64,
+    /// The most that its largest process had, by the kernel's own count.
+    pub largest_bytes: u64,
+    /// Bytes in the store, for a backup.
+    pub stored: u64,
+}
+
+/// What a target is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Another machine, or a busy one, has another answer: it is told.
+    Told,
+    /// It does not depend on the machine: the race fails if it is missed.
+    Promised,
+}
 
 /// All runs that count.
 #[derive(Default)]
@@ -66,7 +90,8 @@ impl Table {
             .collect()
     }
 
-    pub fn print(&self) {
+    /// Prints what was found, and returns the names of the promises that were not kept.
+    pub fn print(&self) -> Vec<&'static str> {
         println!("\n{:<20} {HEADINGS}", "medians");
         for work in [Work::Backup, Work::Restore] {
             for program in [Program::Valv, Program::PgBackRest] {
@@ -79,24 +104,36 @@ impl Table {
             self.of(Program::Valv, work).map(most).fold(0.0, f64::max)
         });
         let targets = [
-            ("backup, wall", self.ratios(Work::Backup, wall), 1.0),
-            ("backup, bytes stored", self.ratios(Work::Backup, |run| run.stored as f64), 1.05),
-            ("restore, wall", self.ratios(Work::Restore, wall), 0.8),
-            ("backup, of 128 MiB", vec![memory[0]], 1.0),
-            ("restore, of 128 MiB", vec![memory[1]], 1.0),
+            ("backup, wall", self.ratios(Work::Backup, wall), 1.0, Kind::Told),
+            (
+                "backup, bytes stored",
+                self.ratios(Work::Backup, |run| run.stored as f64),
+                1.05,
+                Kind::Promised,
+            ),
+            ("restore, wall", self.ratios(Work::Restore, wall), 0.8, Kind::Told),
+            ("backup, of 128 MiB", vec![memory[0]], 1.0, Kind::Promised),
+            ("restore, of 128 MiB", vec![memory[1]], 1.0, Kind::Promised),
         ];
         println!("\n{:<22} {:>6} {:>14} {:>14}", "valv by pgbackrest", "ratio", "rounds", "target");
-        for (name, ratios, target) in targets {
+        let mut broken = vec![];
+        for (name, ratios, target, kind) in targets {
             let found = median(ratios.clone());
             let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
             let most = ratios.iter().copied().fold(0.0, f64::max);
-            let verdict = if found <= target { "met" } else { "MISSED" };
+            // What is no number was not measured, and is not met.
+            let is_met = found <= target;
+            let verdict = if is_met { "met" } else { "MISSED" };
+            if !is_met && kind == Kind::Promised {
+                broken.push(name);
+            }
             let rounds = format!("{least:.2} to {most:.2}");
             println!(
                 "{name:<22} {found:>6.2} {rounds:>14} {:>14}  {verdict}",
                 format!("at most {target:.2}")
             );
         }
+        broken
     }
 }
 

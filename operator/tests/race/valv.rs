@@ -1,6 +1,6 @@
 //! This pipeline: `valv agent backup`, and `valv agent restore` of what it wrote.
 
-use std::{fs, os::unix::fs::chown, path::Path};
+use std::{fs, os::unix::fs::chown, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
 use valv::{
@@ -10,10 +10,11 @@ use valv::{
 
 use super::{
     backup::{Backup, Keys, archive, committed},
-    gauge::{Gauge, Run},
+    gauge::Gauge,
     journal::{Journal, password},
     pod::Pod,
     store::{ACCESS_KEY, BUCKET, PREFIX, REGION, SECRET_KEY, Store},
+    table::Run,
 };
 
 const USER: u32 = 999;
@@ -21,15 +22,15 @@ const USER: u32 = 999;
 /// The object of a tenant that names no Secret. A backup without one is not whole.
 const TENANT: &str = "kind: JournalTenant\nspec: {}\n";
 
-/// Valv with its store.
+/// Valv with its bucket.
 pub struct Valv {
-    store: Store,
+    store: Arc<Store>,
     keys: Keys,
     rounds: u32,
 }
 
 impl Valv {
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: Arc<Store>) -> Self {
         Self { store, keys: Keys::new(), rounds: 0 }
     }
 
@@ -74,7 +75,7 @@ impl Valv {
         });
         write(pod, "run.json", &run.to_string());
         write(pod, "tenant/tenant.yaml", TENANT);
-        let before = self.bytes();
+        let before = self.store.bytes(BUCKET);
         let attempt = format!("--attempt=00000000-0000-4000-8000-{:012}", self.rounds);
         let _ = fs::remove_file(pod.root().join("valv/run/termination-log"));
         let (run, ended) = tokio::task::block_in_place(|| {
@@ -92,7 +93,7 @@ impl Valv {
         let named: ManifestRef = serde_json::from_value(ended.message["manifest"].clone()).unwrap();
         let manifest: Manifest = archive(&self.store.bucket()).manifest(&named).await.unwrap();
         committed(&self.store.bucket(), &Backup { manifest, named }, &self.keys).await;
-        Run { stored: self.bytes() - before, ..run }
+        Run { stored: self.store.bytes(BUCKET) - before, ..run }
     }
 
     /// The newest backup. What it holds is looked at afterwards.
@@ -135,10 +136,6 @@ impl Valv {
     fn write_credentials(&self, pod: &Pod) {
         write(pod, "store/accessKeyID", ACCESS_KEY);
         write(pod, "store/secretAccessKey", SECRET_KEY);
-    }
-
-    fn bytes(&self) -> u64 {
-        self.store.keys().iter().map(|key| fs::metadata(self.store.file(key)).unwrap().len()).sum()
     }
 }
 

@@ -64,5 +64,6 @@ pub mod s3;
 pub use authority::Signed;
 pub use cluster::Cluster;
 pub use network::ELSEWHERE;
+pub use store::here::Here;
 pub use store::{BUCKET, Identity, Protection, Store, Validity};
 pub use target::Target;

@@ -6,8 +6,10 @@
 //! | the users' secrets | `store/keys.rs` |
 //! | how a server is started and ended | `store/server.rs` |
 //! | how its users and its bucket are made | `store/bucket.rs` |
+//! | one without a cluster | `store/here.rs` |
 
 pub(crate) mod bucket;
+pub(crate) mod here;
 pub(crate) mod keys;
 mod policy;
 pub(crate) mod server;

@@ -163,6 +163,25 @@ impl Prober<'_> {
         }
     }
 
+    /// Whether the janitor, who deletes versions, also lays delete markers over what is there. Where there are no versions
+    /// that is how it deletes, and nothing is tried. A marker of the probe's own goes with the rest of what it put.
+    pub(super) async fn hidden(&self, findings: &mut Findings, objects: &Objects) -> Result<(), CutShort> {
+        let versioning = findings.capabilities.versioning.as_ref().map(|seen| seen.answer);
+        findings.capabilities.janitor_can_hide = match versioning {
+            Some(Answer::Yes) => {
+                let hidden = self.ask(|| self.buckets.janitor.delete(&objects.data, None)).await;
+                Some(match self.survive(findings, Identity::Janitor, hidden)? {
+                    // The bucket's own lock keeps what it should: then nobody hides it.
+                    Err(error) if error.kind == Kind::Locked => self.seen(Answer::No, Some(words(&error))),
+                    hidden => self.may(findings, Identity::Janitor, vec![hidden])?,
+                })
+            }
+            Some(Answer::Unknown) => Some(self.seen(Answer::Unknown, None)),
+            Some(Answer::No) | None => None,
+        };
+        Ok(())
+    }
+
     /// What `who` must be able to do.
     fn must<T>(
         &self,

@@ -49,8 +49,13 @@ impl<'a> Server<'a> {
     /// # Errors
     /// If it ends or does not answer: with the end of its log.
     pub fn start(&self, world: &World, programs: &Programs) -> Result<()> {
+        self.start_by(world.command(programs.find("versitygw")?))
+    }
+
+    /// The same, wherever `program` runs versitygw.
+    pub fn start_by(&self, program: Command) -> Result<()> {
         if self.process().is_none_or(|process| !process.is_alive()) {
-            let mut child = self.command(world, programs)?.spawn().context("failed to start a store")?;
+            let mut child = self.command(program)?.spawn().context("failed to start a store")?;
             fs::write(self.process_file(), serde_json::to_vec(&Identity::of(child.id())?)?)?;
             // So that it does not stay as a zombie if it ends before us.
             std::thread::spawn(move || child.wait());
@@ -92,10 +97,9 @@ impl<'a> Server<'a> {
 
     /// The command has nothing of the caller's environment, and the secret in its own, where only root
     /// sees it. In a process group of its own, Ctrl-C at the caller's terminal does not reach it.
-    fn command(&self, world: &World, programs: &Programs) -> Result<Command> {
+    fn command(&self, mut command: Command) -> Result<Command> {
         let store = self.store;
         let administrator = store.administrator_key()?;
-        let mut command = world.command(programs.find("versitygw")?);
         command.arg(format!("--port={}", store.address)).arg(format!("--region={}", store.region));
         command.arg("--cert").arg(store.certificate()).arg("--key").arg(store.certificate_key());
         // Without it every request is a connection and a handshake of its own.
