@@ -33,7 +33,17 @@ struct Inner {
     objects: Vec<Stored>,
     asked: Vec<String>,
     made: u64,
+    locks: Locks,
     now: fn() -> Timestamp,
+}
+
+/// What it does when a lock is to be longer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Locks {
+    /// It makes it longer.
+    Heeded,
+    /// It says so only.
+    Unheeded,
 }
 
 /// One version of an object.
@@ -56,7 +66,7 @@ impl FakeStore {
     pub async fn start(now: fn() -> Timestamp) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let inner = Inner { objects: vec![], asked: vec![], made: 0, now };
+        let inner = Inner { objects: vec![], asked: vec![], made: 0, locks: Locks::Heeded, now };
         let this = Self { inner: Arc::new(Mutex::new(inner)), endpoint };
         let serving = this.clone();
         let router = Router::new().fallback(move |request: Request| serving.clone().answer(request));
@@ -86,6 +96,11 @@ impl FakeStore {
     /// How often it was asked since it was asked that last: method and path each.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.inner().asked)
+    }
+
+    /// From now on it says that it makes locks longer, and does not.
+    pub fn heed_no_locks(&self) {
+        self.inner().locks = Locks::Unheeded;
     }
 
     /// Changes all that lies there.
@@ -159,7 +174,9 @@ impl Inner {
             .rev()
             .find(|stored| stored.key == key && version.is_none_or(|version| stored.version == version));
         let Some(found) = found else { return status(StatusCode::NOT_FOUND) };
-        found.locked_until = found.locked_until.max(until);
+        if self.locks == Locks::Heeded {
+            found.locked_until = found.locked_until.max(until);
+        }
         status(StatusCode::OK)
     }
 
