@@ -915,12 +915,13 @@ mod tests {
         let lengths = [rules.daily, rules.weekly, rules.monthly, rules.yearly];
         let newest_first = good.iter().rev().filter(|slot| slot.time() <= now).take(rules.last).copied();
         let last = days(u32::try_from(rules.last).unwrap());
-        let mut young: BTreeSet<Slot> =
-            newest_first.filter(|slot| after(slot.time(), last) > now).collect();
+        let mut young: BTreeSet<Slot> = newest_first.filter(|slot| after(slot.time(), last) > now).collect();
         for (period, length) in lengths.into_iter().enumerate() {
             let number = |time: Timestamp| numbers(date(time))[period];
             let mut newest: BTreeMap<i32, Slot> = BTreeMap::new();
-            newest.extend(good.iter().filter(|slot| slot.time() <= now).map(|slot| (number(slot.time()), *slot)));
+            newest.extend(
+                good.iter().filter(|slot| slot.time() <= now).map(|slot| (number(slot.time()), *slot)),
+            );
             let is_young = |of: &i32| usize::try_from(number(now) - of).is_ok_and(|age| age < length);
             young.extend(newest.into_iter().filter(|(of, _)| is_young(of)).map(|(_, slot)| slot));
         }

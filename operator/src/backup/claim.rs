@@ -118,7 +118,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_cluster_gets_the_archive_of_one_that_was_lost_by_a_person_s_word_and_the_lost_one_loses_it() {
+    async fn a_new_cluster_gets_the_archive_of_one_that_was_lost_by_a_person_s_word_and_the_lost_one_loses_it()
+     {
         let store = FakeStore::start(noon).await;
         let keys = Keys::alone(SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap());
         let (lost, new) = (owner("ada", "t1", "c1", Some("7")), owner("ada", "t2", "c2", Some("7")));
@@ -138,7 +139,11 @@ mod tests {
         assert!(refused.contains("the tenant ada (t1) in the cluster c1"), "{refused}");
         assert_eq!(unchanged.unwrap(), None, "it was the lost one's until then");
         assert!(taken_over.unwrap().unwrap().contains("in the cluster c1"));
-        assert_eq!(claimed(&store, &keys, &new, TakeOver::NotAsked).await.unwrap(), None, "the word is not needed again");
+        assert_eq!(
+            claimed(&store, &keys, &new, TakeOver::NotAsked).await.unwrap(),
+            None,
+            "the word is not needed again"
+        );
         assert!(by(claimed(&store, &keys, &lost, TakeOver::NotAsked).await).contains("in the cluster c2"));
     }
 

@@ -372,7 +372,7 @@ fn a_backup_that_never_began_is_missed_when_a_newer_is_there_or_its_time_has_pas
 /// What is there when an operator comes back at 05:00, after an outage in which the slot of 01:00 passed.
 fn after_an_outage() -> Simulation {
     let now: Timestamp = "2026-11-22T05:00:00Z".parse().unwrap();
-    let hours = |count| std::time::Duration::from_secs(count * 3600);
+    let hours = |count: u64| std::time::Duration::from_secs(count * 3600);
     let schedule = Schedule::new("0 1 * * *", "UTC", hours(1), hours(2)).unwrap();
     let ada = Protected {
         tenant: "ada".to_owned(),

@@ -12,9 +12,7 @@ use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject};
 use tracing::info;
 use valv_crds::{
     Backup, BackupSpec, Slot,
-    backup::{
-        BackupCondition, BackupReason, BackupStatus, ObjectDigest, Origin, StoredIn, Verified,
-    },
+    backup::{BackupCondition, BackupReason, BackupStatus, ObjectDigest, Origin, StoredIn, Verified},
     condition::Saying,
     policy::VerificationMode,
     reference::FROM_CATALOGUE_ANNOTATION,
@@ -270,13 +268,7 @@ async fn restore(
 }
 
 /// The status of a backup, as commit and manifest tell it.
-fn told(
-    ward: &Ward,
-    entry: &Entry,
-    extent: &Extent,
-    object: &Backup,
-    now: Timestamp,
-) -> BackupStatus {
+fn told(ward: &Ward, entry: &Entry, extent: &Extent, object: &Backup, now: Timestamp) -> BackupStatus {
     let commit = &entry.commit;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let version = |version: &Option<crate::io::bucket::Version>| {

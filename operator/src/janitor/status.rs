@@ -419,7 +419,8 @@ mod tests {
     fn what_is_kept_is_told_as_it_is_after_the_look() {
         let plan = Plan {
             // Stores keep whole seconds, and so is it told.
-            blocked: [(slot(3), in_days(9) + SignedDuration::from_millis(500)), (slot(4), in_days(12))].into(),
+            blocked: [(slot(3), in_days(9) + SignedDuration::from_millis(500)), (slot(4), in_days(12))]
+                .into(),
             uncopied: [slot(1)].into(),
             held_back: Some(HeldBack { backups: 2, why: "a drill failed. ".repeat(200) }),
             waits: Some(waits("d1", Why::Many)),
@@ -445,7 +446,8 @@ mod tests {
         let oldest: Vec<Slot> = (124..140).rev().map(slot).collect();
         assert_eq!(told(&plan, &Outcome::default()).missing, oldest);
         let empty = kept(&ward(&[]), &seen(0), &Plan::default(), &Outcome::default(), None, now());
-        let expected = KeptIn { looked: Some(Time(now())), failure: None, ..with_failure(None, "helsinki", "") };
+        let expected =
+            KeptIn { looked: Some(Time(now())), failure: None, ..with_failure(None, "helsinki", "") };
         assert_eq!(empty, expected);
     }
 
@@ -455,11 +457,8 @@ mod tests {
 
         let heard = heard(&ward(&[]), &Plan::default(), &outcome, None);
 
-        let note = format!(
-            "retention deleted 2 backups of ada in helsinki: {}, {}; 3 are left",
-            slot(3),
-            slot(4)
-        );
+        let note =
+            format!("retention deleted 2 backups of ada in helsinki: {}, {}; 3 are left", slot(3), slot(4));
         assert_eq!(heard, [("RetentionDeleted".to_owned(), note)]);
         let many: Vec<Slot> = (0..7).map(slot).collect();
         assert!(listed(&many).ends_with(&format!("{} and 2 more", slot(4))), "{}", listed(&many));
@@ -469,8 +468,10 @@ mod tests {
     #[test]
     fn what_a_lock_keeps_is_news_once_and_again_when_it_is_more() {
         let ward = ward(&[]);
-        let blocked =
-            |days: &[i64]| Plan { blocked: days.iter().map(|ago| (slot(*ago), in_days(20 - ago))).collect(), ..Plan::default() };
+        let blocked = |days: &[i64]| Plan {
+            blocked: days.iter().map(|ago| (slot(*ago), in_days(20 - ago))).collect(),
+            ..Plan::default()
+        };
         let (one, two) = (blocked(&[4]), blocked(&[3, 4]));
         let before = told(&one, &Outcome::default());
 
@@ -496,7 +497,8 @@ mod tests {
 
         let notes: Vec<_> = heard.iter().map(|(reason, note)| (reason.as_str(), note.as_str())).collect();
         let until = format!("a lock keeps v1/ada/commits/x.json in helsinki until {}", in_days(3));
-        let unsaid = "a lock keeps v1/ada/commits/x.json in helsinki until a time that the store does not say";
+        let unsaid =
+            "a lock keeps v1/ada/commits/x.json in helsinki until a time that the store does not say";
         assert_eq!(notes, [("KeptByLock", until.as_str()), ("KeptByLock", unsaid)]);
     }
 
@@ -524,14 +526,8 @@ mod tests {
 
     #[test]
     fn each_question_has_its_own_words() {
-        let all = [
-            Why::Many,
-            Why::Tightened,
-            Why::Damaged,
-            Why::Missing,
-            Why::NeverCommitted,
-            Why::Leftovers,
-        ];
+        let all =
+            [Why::Many, Why::Tightened, Why::Damaged, Why::Missing, Why::NeverCommitted, Why::Leftovers];
 
         let words: std::collections::BTreeSet<String> =
             all.into_iter().map(|why| question(&ward(&[]), &waits("d1", why))).collect();

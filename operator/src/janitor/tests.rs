@@ -243,9 +243,9 @@ async fn world_in(cluster: &str, last: i32) -> World {
 fn ada(days_ago: Option<i64>) -> Value {
     let mut ada = serde_json::to_value(crate::copy::check::tests::tenant().as_ref()).unwrap();
     let at = noon().to_string();
-    let last = days_ago.map(|ago| {
-        json!({ "slot": slot(ago), "taken": at, "committed": at, "bytes": 1, "stores": ["helsinki"] })
-    });
+    let last = days_ago.map(
+        |ago| json!({ "slot": slot(ago), "taken": at, "committed": at, "bytes": 1, "stores": ["helsinki"] }),
+    );
     ada["metadata"]["annotations"] = json!({});
     ada["status"] = json!({ "backup": { "lastBackup": last } });
     ada
@@ -258,9 +258,7 @@ fn complete(days_ago: i64, stores: &[&str]) -> Value {
         json!({ "type": kind, "status": "True", "reason": "Committed", "message": "",
             "lastTransitionTime": "2026-11-22T01:00:00Z" })
     };
-    let stored = |store: &&str| {
-        json!({ "name": store, "committed": slot.time(), "commit": { "key": "k", "blake3": "0".repeat(64) } })
-    };
+    let stored = |store: &&str| json!({ "name": store, "committed": slot.time(), "commit": { "key": "k", "blake3": "0".repeat(64) } });
     let name = valv_crds::slot::name("ada", slot);
     json!({
         "apiVersion": "valv.eu/v1alpha1", "kind": "Backup",
