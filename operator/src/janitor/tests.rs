@@ -197,7 +197,10 @@ async fn world_in(cluster: &str, last: i32) -> World {
         ready(if status == StatusCode::OK {
             fake_api::respond(status, &body)
         } else {
-            fake_api::refuse(status, status.canonical_reason().unwrap())
+            fake_api::refuse(
+                status,
+                if status == StatusCode::NOT_FOUND { "NotFound" } else { "as the test says" },
+            )
         })
     });
     let (mut tenants, mut policies, mut stores, mut backups) =
