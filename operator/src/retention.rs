@@ -1103,13 +1103,16 @@ mod tests {
 
         #[test]
         fn what_is_kept_without_a_date_is_locked_until_the_next_look_however_late_that_is(
-            rules in any_rules(), length in 2_u32..100, hours in 0_u64..=48, (backups, now) in catalogue(),
+            rules in any_rules(),
+            length in prop_oneof![2_u32..8, 2_u32..100],
+            gaps in prop::collection::vec(0_u64..=48, 5),
+            (backups, now) in catalogue(),
         ) {
             let mut catalogue: Catalogue = backups.into_iter().collect();
             let mut now = now;
 
             // The first look finds what it finds; what it leaves behind holds until the second, and so on.
-            for _ in 0..3 {
+            for hours in gaps {
                 let plan = plan(&rules, StoreLock::For(days(length)), &catalogue, now);
                 catalogue = carried_out(&plan, &catalogue);
                 now = after(now, Duration::from_secs(hours * 3600));
