@@ -402,7 +402,7 @@ pub enum BackupReason {
     Copying,
     /// `spec.cancel` was set.
     Cancelled,
-    /// Only a newer slot was run: this one passed while the operator was away.
+    /// It never began: a newer slot is there, or its time passed while it waited.
     Missed,
     /// As many backups by hand of this tenant wait or run already as may.
     TooManyByHand,

@@ -16,8 +16,8 @@
 //! A store locks every object for some days when it is written. A backup that stands for a day, a week, a month or a
 //! year is *promoted* when that has ended for [`PROMOTION_GRACE`]: its lock is extended to the first moment at which
 //! the rule may let it go. What is kept without a date (the newest, holds without an end) has a lock that rolls: it
-//! is renewed for the store's days when less than half of them is left. A parent is locked for as long as what builds
-//! on it. Locks are never shortened.
+//! is renewed for the store's days when less than half of them is left, or less than [`ROLLED_BEFORE`]. A parent is
+//! locked for as long as what builds on it. Locks are never shortened.
 //!
 //! The *committer* extends, before the janitor deletes anything of the same plan: it may make a lock longer and
 //! cannot delete; the janitor may delete and cannot touch a lock. So nobody can both let go and destroy.
@@ -40,6 +40,10 @@ pub const PROMOTION_GRACE: Duration = Duration::from_secs(2 * DAY.as_secs());
 /// A lock is not extended to a date that it misses by less than this: the segments of one backup are locked as they
 /// are written, the first a while before the last.
 pub const EXTENSION_MIN: Duration = DAY;
+
+/// A lock that rolls is renewed at the latest when only this is left of it: two looks at an archive are up to two days
+/// apart, and one may fail.
+pub const ROLLED_BEFORE: Duration = Duration::from_secs(3 * DAY.as_secs());
 
 /// The backups of one tenant in one store.
 pub type Catalogue = BTreeMap<Slot, Archived>;
@@ -450,9 +454,13 @@ fn extend(
     now: Timestamp,
 ) -> BTreeMap<Slot, Timestamp> {
     let StoreLock::For(length) = lock else { return BTreeMap::new() };
+    // Of a lock that is shorter than that no day may pass.
+    let rolled_before = (length / 2).max(ROLLED_BEFORE).min(length);
     let mut extend = BTreeMap::new();
     // What increments need of the backups that they build on.
     let mut needed: BTreeMap<Slot, Timestamp> = BTreeMap::new();
+    // What increments build on that are kept without a date.
+    let mut open: BTreeSet<Slot> = BTreeSet::new();
     // Newest first: all increments of a slot have been looked at before it.
     for (slot, backup) in catalogue.iter().rev().filter(|(_, backup)| backup.is_committed()) {
         let locked_until = backup.locked_until.unwrap_or(Timestamp::MIN);
@@ -463,11 +471,11 @@ fn extend(
         });
         let date = dates.chain(needed.get(slot).copied()).max();
         let date = date.filter(|date| *date > now && *date > after(locked_until, EXTENSION_MIN));
-        // What an increment needs is counted as its date, above.
+        // What an increment needs is counted above: as its date, or as open if the increment is.
         let is_open =
             |reason: &Reason| reason.until == Until::Open && !matches!(reason.why, Why::NeededBy(_));
-        let rolls = reasons.clone().any(is_open) && locked_until < after(now, length / 2);
-        let rolled = rolls.then(|| after(now, length));
+        let is_open = reasons.clone().any(is_open) || open.contains(slot);
+        let rolled = (is_open && locked_until < after(now, rolled_before)).then(|| after(now, length));
         let wanted = date.max(rolled).filter(|_| keep.contains_key(slot));
         if let Some(until) = wanted {
             extend.insert(*slot, until);
@@ -476,6 +484,9 @@ fn extend(
             let until = locked_until.max(wanted.unwrap_or(locked_until));
             let so_far = needed.entry(parent).or_insert(until);
             *so_far = until.max(*so_far);
+            if is_open {
+                open.insert(parent);
+            }
         }
     }
     extend
@@ -709,6 +720,27 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_of_a_few_days_is_renewed_three_days_before_its_end_and_a_shorter_one_at_each_look() {
+        let now = at(NOON);
+        let newest_only = Rules { last: 1, daily: 0, weekly: 0, monthly: 0, yearly: 0, ..rules() };
+        let rolled = |length: u32, left_hours: u64| {
+            let left = Duration::from_secs(left_hours * 3600);
+            let taken = now.checked_sub(days(9)).unwrap();
+            let backup = Archived { locked_until: Some(after(now, left)), ..full(taken) };
+            let catalogue = Catalogue::from([(slot(taken), backup)]);
+            let plan = plan(&newest_only, StoreLock::For(days(length)), &catalogue, now);
+            plan.extend.values().next().copied()
+        };
+
+        assert_eq!(rolled(4, 72), None);
+        assert_eq!(rolled(4, 71), Some(after(now, days(4))));
+        assert_eq!(rolled(2, 47), Some(after(now, days(2))));
+        assert_eq!(rolled(2, 48), None, "it is as long as it can be");
+        assert_eq!(rolled(1, 23), Some(after(now, days(1))));
+        assert_eq!(rolled(35, 18 * 24), None, "half of a long one suffices");
+    }
+
+    #[test]
     fn a_parent_is_locked_as_long_as_its_increment() {
         let mut catalogue = daily("2026-11-22", 30);
         let (child, parent) = (of_day("2026-10-31"), of_day("2026-10-29"));
@@ -856,17 +888,51 @@ mod tests {
     }
 
     fn any_rules() -> impl Strategy<Value = Rules> {
-        (0_usize..4, 0_usize..10, 0_usize..6, 0_usize..6, 0_usize..4, 0_u32..60).prop_map(
-            |(last, daily, weekly, monthly, yearly, floor)| Rules {
+        let course = prop_oneof![Just(Course::GoesOn), Just(Course::HasEnded)];
+        (0_usize..4, 0_usize..10, 0_usize..6, 0_usize..6, 0_usize..4, 0_u32..60, course).prop_map(
+            |(last, daily, weekly, monthly, yearly, floor, course)| Rules {
                 last,
                 daily,
                 weekly,
                 monthly,
                 yearly,
                 floor: Floor { age: days(floor), reason: "decided".to_owned() },
+                course,
                 ..rules()
             },
         )
+    }
+
+    /// Of the `good` slots of a tenant that is gone those that are younger than a rule is long, by a calendar of its own:
+    /// the newest of each day, week, month and year.
+    fn young_enough(rules: &Rules, good: &BTreeSet<Slot>, now: Timestamp) -> BTreeSet<Slot> {
+        let date = |time: Timestamp| rules.zone.to_datetime(time).date();
+        let day_number = |date: Date| (date - Date::constant(1970, 1, 5)).get_days();
+        let numbers = |date: Date| {
+            let month = i32::from(date.year()) * 12 + i32::from(date.month());
+            [day_number(date), day_number(date).div_euclid(7), month, i32::from(date.year())]
+        };
+        let lengths = [rules.daily, rules.weekly, rules.monthly, rules.yearly];
+        let newest_first = good.iter().rev().filter(|slot| slot.time() <= now).take(rules.last).copied();
+        let last = days(u32::try_from(rules.last).unwrap());
+        let mut young: BTreeSet<Slot> = newest_first.filter(|slot| after(slot.time(), last) > now).collect();
+        for (period, length) in lengths.into_iter().enumerate() {
+            let number = |time: Timestamp| numbers(date(time))[period];
+            let mut newest: BTreeMap<i32, Slot> = BTreeMap::new();
+            newest.extend(
+                good.iter().filter(|slot| slot.time() <= now).map(|slot| (number(slot.time()), *slot)),
+            );
+            let is_young = |of: &i32| usize::try_from(number(now) - of).is_ok_and(|age| age < length);
+            young.extend(newest.into_iter().filter(|(of, _)| is_young(of)).map(|(_, slot)| slot));
+        }
+        young
+    }
+
+    /// The backups of `catalogue` that `slot` builds on.
+    fn ancestors(catalogue: &Catalogue, slot: Slot) -> Vec<Slot> {
+        let parent = |slot: &Slot| catalogue.get(slot)?.parent;
+        let is_there = |slot: &Slot| catalogue.get(slot).is_some_and(Archived::is_committed);
+        std::iter::successors(parent(&slot), parent).take_while(is_there).collect()
     }
 
     fn any_lock() -> impl Strategy<Value = StoreLock> {
@@ -883,9 +949,13 @@ mod tests {
 
             let plan = plan(&rules, lock, &catalogue, now);
 
-            // The newest good one, by a count of its own.
-            if let Some(newest) = good.iter().rev().find(|slot| slot.time() <= now) {
-                prop_assert!(plan.keep.contains_key(newest), "the newest good one goes");
+            // By a count of its own: the newest good one; or what is young enough, if none comes after it.
+            let staying = match rules.course {
+                Course::GoesOn => good.iter().rev().find(|slot| slot.time() <= now).copied().into_iter().collect(),
+                Course::HasEnded => young_enough(&rules, &good, now),
+            };
+            for slot in staying {
+                prop_assert!(plan.keep.contains_key(&slot), "{slot} goes");
             }
             for slot in &plan.delete {
                 let backup = &catalogue[slot];
@@ -900,6 +970,41 @@ mod tests {
                 if let Some(parent) = catalogue[slot].parent {
                     prop_assert!(!plan.delete.contains(&parent) || !catalogue[&parent].is_committed(), "needed");
                 }
+            }
+        }
+
+        #[test]
+        fn what_a_tenant_that_is_gone_left_ends_but_for_what_is_held_and_no_lock_outlives_its_date(
+            rules in any_rules(),
+            lock in any_lock(),
+            (backups, now) in catalogue(),
+        ) {
+            let catalogue: Catalogue = backups.into_iter().collect();
+            let rules = Rules { course: Course::HasEnded, ..rules };
+            let in_a_lifetime = after(now, days(40_000));
+
+            let today = plan(&rules, lock, &catalogue, now);
+            let then = plan(&rules, lock, &carried_out(&today, &catalogue), in_a_lifetime);
+
+            let is_for_ever = |why: &Why| matches!(why, Why::Held(_) | Why::Running | Why::NeededBy(_));
+            for reason in then.keep.values().flatten() {
+                prop_assert!(is_for_ever(&reason.why), "{reason:?}");
+            }
+            prop_assert_eq!(then.blocked, BTreeMap::new());
+            let is_open = |slot: &Slot| {
+                let own = |slot: &Slot| today.keep[slot].iter().any(|reason| {
+                    reason.until == Until::Open && !matches!(reason.why, Why::NeededBy(_))
+                });
+                let builds_on = |other: &&Slot| ancestors(&catalogue, **other).contains(slot);
+                own(slot) || today.keep.keys().filter(builds_on).any(own)
+            };
+            for (slot, until) in today.extend.iter().filter(|(slot, _)| !is_open(slot)) {
+                let dates = today.keep.values().flatten().filter_map(|reason| match reason.until {
+                    Until::At(date) => Some(date),
+                    Until::Open => None,
+                });
+                let locks = catalogue.values().filter_map(|backup| backup.locked_until);
+                prop_assert!(dates.chain(locks).any(|date| date == *until), "{slot} until {until}");
             }
         }
 
@@ -993,6 +1098,37 @@ mod tests {
             for slot in &good {
                 let counting = |plan: &Plan| whys(plan, *slot).into_iter().filter(counts).collect::<Vec<_>>();
                 prop_assert_eq!(counting(&plan), counting(&again));
+            }
+        }
+
+        #[test]
+        fn what_is_kept_without_a_date_is_locked_until_the_next_look_however_late_that_is(
+            rules in any_rules(),
+            length in prop_oneof![2_u32..8, 2_u32..100],
+            gaps in prop::collection::vec(0_u64..=48, 5),
+            (backups, now) in catalogue(),
+        ) {
+            let mut catalogue: Catalogue = backups.into_iter().collect();
+            let mut now = now;
+
+            // The first look finds what it finds; what it leaves behind holds until the second, and so on.
+            for hours in gaps {
+                let plan = plan(&rules, StoreLock::For(days(length)), &catalogue, now);
+                catalogue = carried_out(&plan, &catalogue);
+                now = after(now, Duration::from_secs(hours * 3600));
+                let is_open = |reason: &Reason| {
+                    reason.until == Until::Open && !matches!(reason.why, Why::NeededBy(_))
+                };
+                let open = plan.keep.iter().filter(|(slot, reasons)| {
+                    catalogue[slot].is_committed() && reasons.iter().any(is_open)
+                });
+                let open = open.flat_map(|(slot, _)| {
+                    ancestors(&catalogue, *slot).into_iter().chain([*slot])
+                });
+                for slot in open.filter(|slot| catalogue[slot].is_committed()) {
+                    let locked_until = catalogue[&slot].locked_until;
+                    prop_assert!(locked_until >= Some(now), "{slot} is free since {locked_until:?}, at {now}");
+                }
             }
         }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use faults::Fault;
+use faults::{Fault, Objects};
 use harness::drilled::Drilled;
 use harness::plugin::{Plugin, Running, text};
 use harness::protected::{BACKED_UP, Protected, Wanted};
@@ -36,7 +36,7 @@ fn whoever_waits_for_a_backup_sees_how_far_it_is_and_when_it_is_complete() {
         let plugin = Plugin::install(test.world)?;
 
         // The first segment is there, and the second does not come through.
-        proxy.set(Fault::HeldAfter { puts: 1 });
+        proxy.set(Fault::HeldAfter { of: Objects::Data, puts: 1 });
         let waits = plugin.starts(&["backup", "now", &tenant.name, "--wait"])?;
         let progress = eventually("the backup says how far it is", BACKED_UP, async || {
             let backups = tenant.list(kind::BACKUP, "").await?;

@@ -10,6 +10,7 @@ use age::x25519;
 use anyhow::{Context, Result, ensure};
 use faults::Fault;
 use harness::actor::Change;
+use harness::drilled::Drilled;
 use harness::saying::says;
 use harness::store::{BackupStore, stores};
 use harness::test::unique;
@@ -17,6 +18,7 @@ use harness::{Seen, Tenant, Test, eventually, kind, proxy, run};
 use serde_json::{Value, json};
 use valv_cluster::Identity;
 use valv_crds::backup::{BackupCondition, BackupReason};
+use valv_crds::drill::{DrillCondition, DrillReason};
 use valv_crds::reference::{
     ACKNOWLEDGE_DELETION_ANNOTATION, FROM_CATALOGUE_ANNOTATION, LOOK_AFTER_ANNOTATION,
 };
@@ -137,7 +139,7 @@ fn retention_deletes_what_is_old_and_unlocked_commit_first_and_leaves_the_rest()
 }
 
 #[test]
-fn data_whose_commit_was_lost_are_missed_though_no_object_knows_of_them_and_are_not_deleted() {
+fn a_commit_that_was_lost_is_missed_until_somebody_has_looked_and_its_data_stay_and_are_copied_there_again() {
     run(async |test| {
         let Some(world) = World::bring(test).await? else { return Ok(()) };
         let lost = world.back_up().await?;
@@ -152,12 +154,13 @@ fn data_whose_commit_was_lost_are_missed_though_no_object_knows_of_them_and_are_
         // An earlier look may have written it down when there was one backup less.
         world.kept(&world.frankfurt, "both are seen", |kept| kept["backups"] == 2).await?;
         ensure!(archive.join("records/register.json").is_file(), "there is no register");
+        let commit = archive.join(format!("commits/{slot}.json"));
 
-        world.tenant.remove(kind::BACKUP, &lost).await?;
-        fs::remove_file(archive.join(format!("commits/{slot}.json")))?;
+        fs::remove_file(&commit)?;
         world.look_after("after the loss").await?;
 
         world.kept(&world.frankfurt, "it is missed", |kept| kept["missing"] == json!([slot])).await?;
+        world.says(&lost, BackupCondition::Intact, "False", BackupReason::CatalogueRolledBack).await?;
         ensure!(!segments(&archive.join("data").join(&slot))?.is_empty(), "its data are gone");
         let here = world.archive(&world.helsinki);
         ensure!(here.join(format!("commits/{slot}.json")).is_file(), "Helsinki has lost it too");
@@ -169,6 +172,52 @@ fn data_whose_commit_was_lost_are_missed_though_no_object_knows_of_them_and_are_
         world.tenant.annotate(ACKNOWLEDGE_DELETION_ANNOTATION, digest.as_str()).await?;
         world.kept(&world.frankfurt, "it is missed no more", |kept| kept["missing"].is_null()).await?;
         ensure!(!segments(&archive.join("data").join(&slot))?.is_empty(), "its data are gone now");
+        world.says(&lost, BackupCondition::Intact, "True", BackupReason::AsAsked).await?;
+        world.says(&lost, BackupCondition::Copied, "True", BackupReason::Committed).await?;
+        ensure!(commit.is_file(), "Frankfurt has no commit of it again");
+        world.look_after("after it came back").await?;
+        world
+            .kept(&world.frankfurt, "both are seen, and nothing is asked", |kept| {
+                kept["backups"] == 2 && kept["missing"].is_null() && kept["awaitsAcknowledgement"].is_null()
+            })
+            .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn while_a_commit_is_gone_a_backup_that_is_named_is_drilled_and_the_newest_once_somebody_has_looked() {
+    run(async |test| {
+        let Some(world) = Drilled::bring(test, json!({}), json!({})).await? else { return Ok(()) };
+        let (protected, tenant) = (&world.protected, &world.protected.tenant);
+        let mut slots = vec![];
+        let mut names = vec![];
+        for _ in 0..2 {
+            let name = protected.complete().await?;
+            let slot = protected.backup(&name).await?["status"]["slot"].clone();
+            slots.push(slot.as_str().context("it has a slot")?.to_owned());
+            names.push(name);
+        }
+        fs::remove_file(world.archive().join(format!("commits/{}.json", slots[0])))?;
+        tenant.annotate(LOOK_AFTER_ANNOTATION, Some("after the theft")).await?;
+        protected
+            .says(&names[0], BackupCondition::Intact, "False", BackupReason::CatalogueRolledBack)
+            .await?;
+
+        let newest = world.drill(json!({})).await?;
+        world.says(&newest, DrillCondition::Passed, "False", DrillReason::CatalogueRolledBack).await?;
+        world.leaves_nothing(&newest).await?;
+        let named = world.drill(json!({ "backup": slots[1] })).await?;
+        world.ends(&named, "True").await?;
+
+        let store = &protected.store().name;
+        let asked = |kept: &Value| kept["awaitsAcknowledgement"].is_string();
+        let digest = kept(tenant, store, "somebody is asked", asked).await?["awaitsAcknowledgement"].clone();
+        tenant.annotate(ACKNOWLEDGE_DELETION_ANNOTATION, digest.as_str()).await?;
+        kept(tenant, store, "it is missed no more", |kept| kept["missing"].is_null()).await?;
+        let left = test.world.admin.find(kind::BACKUP, &tenant.namespace, &names[0]).await?;
+        ensure!(left.is_none(), "an object names what no store has: {left:?}");
+        world.passes().await?;
         Ok(())
     });
 }
@@ -324,13 +373,7 @@ impl<'a> World<'a> {
 
     /// Waits until the tenant's status says `so` of what is kept in `store`, and returns what it says.
     async fn kept(&self, store: &BackupStore, what: &str, so: impl Fn(&Value) -> bool) -> Result<Value> {
-        eventually(what, LOOKED, async || {
-            let object = self.tenant.object().await?;
-            let kept = object["status"]["backup"]["kept"].as_array().cloned().unwrap_or_default();
-            let kept = kept.into_iter().find(|kept| kept["store"] == store.name.as_str());
-            Ok(Seen::when(kept.filter(|kept| so(kept)), object["status"]["backup"].to_string()))
-        })
-        .await
+        kept(&self.tenant, &store.name, what, so).await
     }
 
     async fn says(
@@ -397,6 +440,17 @@ impl<'a> World<'a> {
         fs::write(archive.join(format!("commits/{old}.json")), serde_json::to_vec(&commit)?)?;
         Ok(())
     }
+}
+
+/// Waits until a tenant's status says `so` of what is kept in `store`, and returns what it says.
+async fn kept(tenant: &Tenant, store: &str, what: &str, so: impl Fn(&Value) -> bool) -> Result<Value> {
+    eventually(what, LOOKED, async || {
+        let object = tenant.object().await?;
+        let kept = object["status"]["backup"]["kept"].as_array().cloned().unwrap_or_default();
+        let kept = kept.into_iter().find(|kept| kept["store"] == store);
+        Ok(Seen::when(kept.filter(|kept| so(kept)), object["status"]["backup"].to_string()))
+    })
+    .await
 }
 
 /// What a program printed, if it ended well.

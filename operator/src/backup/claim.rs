@@ -89,3 +89,76 @@ pub async fn claim(
         Claim::Free => Err(Error::Fetch(fetch::Error::Broken(Finding { key, flaw: Flaw::Missing }))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        archive::{envelope::SigningKey, fetch::Options},
+        backup::owner::tests::owner,
+        fake_store::FakeStore,
+    };
+
+    fn noon() -> Timestamp {
+        "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    /// What comes of the claim of `me` in `store`.
+    async fn claimed(
+        store: &FakeStore,
+        keys: &Keys,
+        me: &Owner,
+        takes_over: TakeOver,
+    ) -> Result<Option<String>, Error> {
+        let reader = Archive::new(store.bucket(), Options::default());
+        claim(me, takes_over, &reader, &store.bucket(), OnExisting::Fail, keys).await
+    }
+
+    #[tokio::test]
+    async fn a_new_cluster_gets_the_archive_of_one_that_was_lost_by_a_person_s_word_and_the_lost_one_loses_it()
+     {
+        let store = FakeStore::start(noon).await;
+        let keys = Keys::alone(SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap());
+        let (lost, new) = (owner("ada", "t1", "c1", Some("7")), owner("ada", "t2", "c2", Some("7")));
+        let key = Owner::key(&lost.archive).unwrap().to_string();
+        let record = Bytes::from(lost.seal(&keys.signing).unwrap());
+        store.bucket().put(&key, record, &Put::default()).await.unwrap();
+
+        let refused = claimed(&store, &keys, &new, TakeOver::NotAsked).await;
+        let unchanged = claimed(&store, &keys, &lost, TakeOver::NotAsked).await;
+        let taken_over = claimed(&store, &keys, &new, TakeOver::Asked).await;
+
+        let by = |result: Result<Option<String>, Error>| match result {
+            Err(Error::Taken { by }) => by,
+            other => panic!("{other:?}"),
+        };
+        let refused = by(refused);
+        assert!(refused.contains("the tenant ada (t1) in the cluster c1"), "{refused}");
+        assert_eq!(unchanged.unwrap(), None, "it was the lost one's until then");
+        assert!(taken_over.unwrap().unwrap().contains("in the cluster c1"));
+        assert_eq!(
+            claimed(&store, &keys, &new, TakeOver::NotAsked).await.unwrap(),
+            None,
+            "the word is not needed again"
+        );
+        assert!(by(claimed(&store, &keys, &lost, TakeOver::NotAsked).await).contains("in the cluster c2"));
+    }
+
+    #[tokio::test]
+    async fn an_archive_without_a_record_is_claimed_once_and_who_comes_second_is_refused() {
+        let store = FakeStore::start(noon).await;
+        let keys = Keys::alone(SigningKey::from_pem(&SigningKey::generate().unwrap()).unwrap());
+        let (first, second) = (owner("ada", "t1", "c1", None), owner("bo", "t2", "c1", None));
+
+        assert_eq!(claimed(&store, &keys, &first, TakeOver::NotAsked).await.unwrap(), None);
+        let refused = claimed(&store, &keys, &second, TakeOver::NotAsked).await;
+
+        assert!(matches!(refused, Err(Error::Taken { .. })), "{refused:?}");
+        let key = Owner::key(&first.archive).unwrap().to_string();
+        assert_eq!(store.keys(), [key].into());
+        assert_eq!(claimed(&store, &keys, &first, TakeOver::NotAsked).await.unwrap(), None);
+    }
+}

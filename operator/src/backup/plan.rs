@@ -25,7 +25,9 @@ use super::{
 };
 use crate::{
     agent::last_words::{Failure, Taken, Verified},
-    backoff, residency,
+    backoff,
+    policy::slots,
+    residency,
     settings::Settings,
     store::check::Store,
     tenant::check::Tenant,
@@ -254,7 +256,8 @@ fn first(run: &Run, observed: &Observed, subject: &Subject, settings: &Settings,
     });
     // A migration waits for its backup, whatever comes in between: a store that is away for a day takes nobody's hand.
     let is_waited_for = run.object.spec.origin == Origin::BeforeMigration;
-    let begun_by = slot.saturating_add(most).ok().filter(|_| !is_waited_for).unwrap_or(Timestamp::MAX);
+    let since = due_since(run, observed, subject, now);
+    let begun_by = since.saturating_add(most).ok().filter(|_| !is_waited_for).unwrap_or(Timestamp::MAX);
     if now >= begun_by {
         let message = match setup(observed, settings) {
             Err(obstacle) => format!("it did not begin by {begun_by}: {}", obstacle.message),
@@ -271,6 +274,19 @@ fn first(run: &Run, observed: &Observed, subject: &Subject, settings: &Settings,
         return waits(Obstacle::passing(BackupReason::WaitingForTurn, message));
     }
     begin(run, observed, subject, &setup, 1)
+}
+
+/// Since when a backup could have begun: since its slot; or, of one that is caught up, since it was made. So an outage takes
+/// nothing of its time.
+fn due_since(run: &Run, observed: &Observed, subject: &Subject, now: Timestamp) -> Timestamp {
+    let slot = subject.slot.time();
+    let tenant = observed.tenant.there();
+    let status = tenant.and_then(|tenant| tenant.object.status.as_ref()?.backup.as_ref());
+    let taken_on = status.and_then(|status| status.last_slot).filter(|last| slots::has_come(*last, now));
+    // One that is made again, when newer slots were taken on long since, is not what is caught up.
+    let is_outdated = taken_on.is_some_and(|last| last > subject.slot);
+    let made = run.object.metadata.creation_timestamp.as_ref().filter(|_| !is_outdated);
+    made.map_or(slot, |made| made.0.max(slot))
 }
 
 struct Span {

@@ -7,7 +7,7 @@ use age::x25519;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use valv_crds::{Backup, BackupPolicy, BackupStatus, backup::BackupReason};
+use valv_crds::{Backup, BackupPolicy, BackupStatus, backup::BackupReason, slot};
 
 use super::{Note, Plan, Step, SweptJob, plan};
 use crate::{
@@ -27,6 +27,8 @@ use crate::{
         status::status,
     },
     io::{bucket::Credentials, kind::Kind},
+    policy::plan::Protected,
+    schedule::Schedule,
     settings::{Location, Settings},
     store::check::{Store, check as checked_store},
     tenant::check::Tenant,
@@ -358,11 +360,75 @@ fn a_backup_that_never_began_is_missed_when_a_newer_is_there_or_its_time_has_pas
     waiting.observed.store = None;
 
     assert_eq!(superseded.gives_up(), Some(BackupReason::Missed));
+    // Its slot is half an hour older than it is: the window and the deadline, three hours, count from when it was made.
+    waiting.later(3 * 3600 - 1);
     assert_eq!(waiting.waits(), Some(BackupReason::StoreNotReady));
-    waiting.later(3 * 3600);
+    waiting.later(1);
     assert_eq!(waiting.gives_up(), Some(BackupReason::Missed));
     let Step::GivesUp { message, .. } = waiting.plan().step else { panic!() };
     assert!(message.contains("BackupStore helsinki is not there"), "{message}");
+}
+
+/// What is there when an operator comes back at 05:00, after an outage in which the slot of 01:00 passed.
+fn after_an_outage() -> Simulation {
+    let now: Timestamp = "2026-11-22T05:00:00Z".parse().unwrap();
+    let hours = |count: u64| std::time::Duration::from_secs(count * 3600);
+    let schedule = Schedule::new("0 1 * * *", "UTC", hours(1), hours(2)).unwrap();
+    let ada = Protected {
+        tenant: "ada".to_owned(),
+        made: "2026-03-01T00:00:00Z".parse().unwrap(),
+        taken_on: Some("20261121T010000Z".parse().unwrap()),
+        is_awake: true,
+    };
+    let orders = crate::policy::plan::plan(&schedule, &[ada], now).orders;
+    let name = slot::name(&orders[0].tenant, orders[0].slot);
+    let spec = json!({ "origin": "Scheduled" });
+    let mut backup = check::tests::backup("journal-ada", &name, spec).as_ref().clone();
+    backup.metadata.creation_timestamp = Some(crate::backup::attempt::time(now));
+    let mut simulation = Simulation::of(backup);
+    simulation.now = now;
+    simulation
+}
+
+#[test]
+fn the_newest_slot_of_a_long_outage_is_run_when_the_operator_is_back_under_its_own_name() {
+    let mut simulation = after_an_outage();
+    assert_eq!(simulation.backup.name_any(), "ada-20261122t010000z");
+
+    let begun = simulation.look();
+
+    assert!(matches!(begun.step, Step::Begins { number: 1, .. }), "{:?}", begun.step);
+    assert_eq!(simulation.status().slot.unwrap().to_string(), "20261122T010000Z");
+    // It may take as long as any other, from now on.
+    assert_eq!(simulation.status().deadline.as_ref().unwrap().0, "2026-11-22T07:00:00Z".parse().unwrap());
+}
+
+#[test]
+fn what_is_caught_up_waits_for_its_turn_as_long_as_what_was_made_in_time_and_no_longer() {
+    let mut simulation = after_an_outage();
+    simulation.observed.before = Some("earlier".to_owned());
+
+    simulation.later(3 * 3600 - 1);
+    assert_eq!(simulation.waits(), Some(BackupReason::WaitingForTurn));
+    simulation.later(1);
+    assert_eq!(simulation.gives_up(), Some(BackupReason::Missed));
+}
+
+#[test]
+fn an_old_slot_that_somebody_makes_again_is_not_caught_up() {
+    let told = |last_slot: &str| {
+        let mut simulation = after_an_outage();
+        let mut tenant = tenant(&json!({}));
+        let mut object = tenant.object.as_ref().clone();
+        object.status = serde_json::from_value(json!({ "backup": { "lastSlot": last_slot } })).unwrap();
+        tenant.object = Arc::new(object);
+        simulation.observed.tenant = TenantSeen::There(Box::new(tenant));
+        simulation.gives_up()
+    };
+
+    assert_eq!(told("20261122T020000Z"), Some(BackupReason::Missed), "a newer one was taken on since");
+    assert_eq!(told("20261122T010000Z"), None);
+    assert_eq!(told("20991231T010000Z"), None, "a clock was wrong: that slot has not come");
 }
 
 #[test]

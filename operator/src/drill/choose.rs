@@ -53,7 +53,8 @@ pub fn known<'a>(backups: impl Iterator<Item = &'a Backup>, namespace: &str, sto
 /// The slot that `choice` means among those that the store has a commit of.
 ///
 /// Of backups that are `known` by their objects, those younger than the floor of the policy's retention must be
-/// there: nothing may have deleted them. The newest must be there whatever its age, for retention keeps it.
+/// there: nothing may have deleted them. The newest must be there whatever its age, for retention keeps it. One that
+/// somebody names and that is there is restored all the same: whoever looks what is left needs it then.
 ///
 /// # Errors
 /// [`DrillReason::CatalogueRolledBack`] if one that must be there is not; [`DrillReason::NoBackup`] if there is none
@@ -66,6 +67,11 @@ pub fn choose(
     floor_days: i32,
     now: Timestamp,
 ) -> Result<Slot, Refusal> {
+    if let Choice::Of(named) = choice
+        && listed.contains(&named)
+    {
+        return Ok(named);
+    }
     let newest_known = known.iter().map(|backup| backup.slot).max();
     let floor = SignedDuration::from_hours(24 * i64::from(floor_days));
     let must_be = |backup: &&Known| {
@@ -85,7 +91,7 @@ pub fn choose(
     let found = match choice {
         Choice::Newest => listed.last().copied(),
         Choice::Random => listed.iter().nth(lot(drill, listed.len())).copied(),
-        Choice::Of(slot) => listed.get(&slot).copied(),
+        Choice::Of(_) => None,
     };
     found.ok_or_else(|| {
         let message = match choice {
@@ -159,6 +165,14 @@ mod tests {
         assert_eq!(chosen(Choice::Newest, &[20, 21], &[20, 21, 22]), Err(DrillReason::CatalogueRolledBack));
         assert_eq!(chosen(Choice::Newest, &[20, 22], &[20, 21, 22]), Err(DrillReason::CatalogueRolledBack));
         assert_eq!(chosen(Choice::Of(slot(2)), &[21, 22], &[2, 22]), Err(DrillReason::CatalogueRolledBack));
+    }
+
+    #[test]
+    fn while_others_were_taken_away_a_named_one_that_is_there_is_restored_and_nothing_else() {
+        assert_eq!(chosen(Choice::Of(slot(21)), &[20, 21], &[20, 21, 22]), Ok(slot(21)));
+        assert_eq!(chosen(Choice::Of(slot(20)), &[20, 21], &[21, 22]), Ok(slot(20)));
+        assert_eq!(chosen(Choice::Of(slot(22)), &[20, 21], &[21, 22]), Err(DrillReason::CatalogueRolledBack));
+        assert_eq!(chosen(Choice::Random, &[20, 21], &[21, 22]), Err(DrillReason::CatalogueRolledBack));
     }
 
     #[test]

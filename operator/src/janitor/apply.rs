@@ -13,7 +13,7 @@ use valv_crds::Slot;
 use super::{
     Context, Error,
     check::Ward,
-    history,
+    history::{self, Departure},
     observe::{self, Access, InUse, Lineage, Seen},
     plan::Plan,
 };
@@ -120,6 +120,11 @@ async fn carry_out(
     if let Some(terms) = record {
         write_down(terms, access).await?;
     }
+    // Before the register forgets them: if this fails, the same word is heeded at the next look.
+    for slot in forgotten {
+        history::depart(ward, seen, *slot, Departure::Forgotten, context, now).await?;
+        info!(%slot, "a commit that is gone is missed no more: somebody has acknowledged it");
+    }
     // Before anything goes: what is not let go there is missed.
     if let Some(register) = register {
         outcome.registered = Some(enter(ward, register, seen, access, now).await?);
@@ -138,7 +143,7 @@ async fn carry_out(
             info!(%slot, "a backup that retention lets go may be being restored: it stays this time");
             continue;
         }
-        history::let_go(ward, seen, *slot, context, now).await?;
+        history::depart(ward, seen, *slot, Departure::LetGo, context, now).await?;
         let erased = eraser.backup(&entry.commit.folder(), entry.version.as_ref()).await;
         let Erased { versions, strangers, kept } = erased.map_err(|source| Error::Erase {
             what: format!("the backup {slot}"),

@@ -12,9 +12,7 @@ use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject};
 use tracing::info;
 use valv_crds::{
     Backup, BackupSpec, Slot,
-    backup::{
-        BackupCondition, BackupReason, BackupSize, BackupStatus, ObjectDigest, Origin, StoredIn, Verified,
-    },
+    backup::{BackupCondition, BackupReason, BackupStatus, ObjectDigest, Origin, StoredIn, Verified},
     condition::Saying,
     policy::VerificationMode,
     reference::FROM_CATALOGUE_ANNOTATION,
@@ -29,7 +27,7 @@ use super::{
 };
 use crate::{
     archive::{catalogue::Entry, fetch, manifest::Manifest, verify::Mode},
-    backup::{commission::Extent, observe::is_over},
+    backup::{attempt::time, commission::Extent, observe::is_over},
     io::{
         cluster::Error as ClusterError,
         kind::{Key, Kind},
@@ -54,7 +52,7 @@ const BROUGHT_TO_BE_COPIED: usize = 10;
 pub struct Gone<'a> {
     /// Backups whose commit is missing.
     pub missing: &'a BTreeSet<Slot>,
-    /// Backups whose commit is missing, as somebody has acknowledged.
+    /// Backups whose commit is missing, as somebody has acknowledged: their objects say so already.
     pub forgotten: &'a BTreeSet<Slot>,
     /// Backups that another store should have, and has not.
     pub uncopied: &'a BTreeSet<Slot>,
@@ -80,13 +78,19 @@ pub struct Plan {
     pub recopy: Vec<String>,
 }
 
-/// The plan for the objects of one tenant, whose catalogue in the first store of its policy has `committed`, of which
+/// The plan for the objects of one tenant, whose catalogue in the first `store` of its policy has `committed`, of which
 /// other stores lack `uncopied`.
 ///
 /// # Guarantees
-/// An object that is not over stays, so does the newest complete one, and so does one that says that it is complete
-/// while the catalogue does not have it: that is evidence.
-pub fn plan(tenant: &str, backups: &[Backup], committed: &BTreeSet<Slot>, uncopied: &BTreeSet<Slot>) -> Plan {
+/// An object that is not over stays, so does the newest complete one, and so does one that says that it lies in the
+/// first store while the catalogue does not have it: that is evidence.
+pub fn plan(
+    tenant: &str,
+    store: &str,
+    backups: &[Backup],
+    committed: &BTreeSet<Slot>,
+    uncopied: &BTreeSet<Slot>,
+) -> Plan {
     let mut over: Vec<(&Backup, Slot)> = backups
         .iter()
         .filter(|backup| is_over(backup) && backup.metadata.deletion_timestamp.is_none())
@@ -97,7 +101,7 @@ pub fn plan(tenant: &str, backups: &[Backup], committed: &BTreeSet<Slot>, uncopi
     let newest_complete = over.iter().find(|(backup, _)| is_complete(backup)).map(|(_, slot)| *slot);
     let prune = over.iter().enumerate().filter(|(number, (backup, slot))| {
         let is_old = *number >= KEPT && Some(*slot) != newest_complete;
-        let is_safe = !is_complete(backup) || committed.contains(slot);
+        let is_safe = !is_complete(backup) || committed.contains(slot) || !lies_in(backup, store);
         let is_copied = !is_complete(backup)
             || is_true(backup, BackupCondition::Copied) && !uncopied.contains(slot)
             || *number >= MOST_UNCOPIED;
@@ -168,9 +172,9 @@ pub async fn apply(
     now: Timestamp,
 ) -> Result<Outcome, Error> {
     let Gone { missing, forgotten, uncopied } = *gone;
-    let accusing = missing.union(forgotten).copied().collect();
-    for backup in &seen.backups {
-        if let Some(status) = accused(ward, backup, &accusing, now) {
+    let is_forgotten = |backup: &Backup| slot_of(backup).is_some_and(|slot| forgotten.contains(&slot));
+    for backup in seen.backups.iter().filter(|backup| !is_forgotten(backup)) {
+        if let Some(status) = accused(ward, backup, missing, now) {
             match set(context, backup, &status).await {
                 // It moved on: the next look says it.
                 Err(Error::Cluster(error)) if error.is_conflict() || error.is_not_found() => {}
@@ -185,7 +189,7 @@ pub async fn apply(
         return Ok(outcome);
     }
     let committed = seen.catalogue.entries.keys().copied().collect();
-    let mut plan = plan(&tenant.name_any(), &seen.backups, &committed, uncopied);
+    let mut plan = plan(&tenant.name_any(), &ward.store.name, &seen.backups, &committed, uncopied);
     if !missing.is_empty() {
         plan.keep_the_complete(&seen.backups);
     }
@@ -231,9 +235,9 @@ async fn restore(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let Some(namespace) = ward.namespace() else { return Ok(false) };
-    let said = |manifest: Manifest| (manifest.ended, Extent::of(&manifest).size);
-    let said = match access.reader.of_manifest(&entry.commit.manifest, said).await {
-        Ok(said) => said,
+    let extent = |manifest: Manifest| Extent::of(&manifest);
+    let extent = match access.reader.of_manifest(&entry.commit.manifest, extent).await {
+        Ok(extent) => extent,
         Err(fetch::Error::Broken(_) | fetch::Error::Manifest { .. }) => return Ok(false),
         Err(error) => return Err(Error::Lineage(Box::new(error))),
     };
@@ -258,19 +262,13 @@ async fn restore(
     if is_over(&standing) || !standing.annotations().contains_key(FROM_CATALOGUE_ANNOTATION) {
         return Ok(false);
     }
-    set(context, &standing, &told(ward, entry, said, &standing, now)).await?;
+    set(context, &standing, &told(ward, entry, &extent, &standing, now)).await?;
     info!(object.name = name, slot = %entry.commit.slot, "made a Backup from the catalogue");
     Ok(true)
 }
 
 /// The status of a backup, as commit and manifest tell it.
-fn told(
-    ward: &Ward,
-    entry: &Entry,
-    (ended, size): (Timestamp, BackupSize),
-    object: &Backup,
-    now: Timestamp,
-) -> BackupStatus {
+fn told(ward: &Ward, entry: &Entry, extent: &Extent, object: &Backup, now: Timestamp) -> BackupStatus {
     let commit = &entry.commit;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let version = |version: &Option<crate::io::bucket::Version>| {
@@ -307,9 +305,10 @@ fn told(
         observed_generation: generation,
         slot: Some(commit.slot),
         archive_id: Some(commit.archive.to_string()),
-        taken: Some(Time(ended)),
+        // Only the beginning is known: what it holds is no older.
+        taken: Some(time(extent.started)),
         ended: Some(Time(commit.committed)),
-        size: Some(size),
+        size: Some(extent.size),
         manifest: Some(ObjectDigest {
             key: commit.manifest.key.clone(),
             version: version(&commit.manifest.version),
@@ -335,13 +334,7 @@ fn accused(ward: &Ward, backup: &Backup, missing: &BTreeSet<Slot>, now: Timestam
     if !lies_in(backup, &ward.store.name) {
         return None;
     }
-    let kind = format!("{:?}", BackupCondition::Intact);
-    let rolled_back = format!("{:?}", BackupReason::CatalogueRolledBack);
-    let found = standing.conditions.iter().find(|condition| condition.type_ == kind);
-    let is_told = found.is_some_and(|condition| {
-        condition.reason == rolled_back && condition.message.contains(&format!(" {} ", ward.store.name))
-    });
-    let saying = match (missing.contains(&slot), is_told) {
+    let saying = match (missing.contains(&slot), is_told_gone(backup, &ward.store.name)) {
         (true, false) => Saying::no(
             BackupCondition::Intact,
             BackupReason::CatalogueRolledBack,
@@ -359,26 +352,36 @@ fn accused(ward: &Ward, backup: &Backup, missing: &BTreeSet<Slot>, now: Timestam
     };
     let mut status = standing.clone();
     let dated = saying.dated(&standing.conditions, backup.metadata.generation, now);
-    status.conditions.retain(|condition| condition.type_ != kind);
+    status.conditions.retain(|condition| condition.type_ != dated.type_);
     status.conditions.push(dated);
     Some(status)
 }
 
-/// Takes a backup that is about to be deleted in the ward's store out of what its object says; with its last store the
-/// object goes.
+/// Why a backup is in a store no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// Retention is about to delete it.
+    LetGo,
+    /// Its commit was taken away, and somebody has acknowledged that.
+    Forgotten,
+}
+
+/// Takes a backup that is in the ward's store no more, or about to be deleted there, out of what its object says, and out
+/// of the tenant's newest one; with its last store the object goes.
 ///
 /// # Errors
-/// If the cluster refuses: then nothing is deleted.
-pub async fn let_go(
+/// If the cluster refuses: then nothing is deleted, or forgotten.
+pub async fn depart(
     ward: &Ward,
     seen: &Seen,
     slot: Slot,
+    why: Departure,
     context: &Context,
     now: Timestamp,
 ) -> Result<(), Error> {
     let here = seen.backups.iter().filter(|backup| slot_of(backup) == Some(slot));
     for backup in here.filter(|backup| lies_in(backup, &ward.store.name)) {
-        match without(ward, backup, now) {
+        match without(ward, backup, why, now) {
             Some(status) => set(context, backup, &status).await?,
             None => delete(context, backup).await?,
         }
@@ -412,23 +415,48 @@ pub async fn note_lock(
 }
 
 /// The status of `backup` without the ward's store; `None` if it lies nowhere else.
-fn without(ward: &Ward, backup: &Backup, now: Timestamp) -> Option<BackupStatus> {
+fn without(ward: &Ward, backup: &Backup, why: Departure, now: Timestamp) -> Option<BackupStatus> {
+    let store = &ward.store.name;
     let mut status = backup.status.clone()?;
-    status.stores.retain(|stored| stored.name != ward.store.name);
+    status.stores.retain(|stored| stored.name != *store);
     if !status.stores.iter().any(|stored| stored.commit.is_some()) {
         return None;
     }
-    // So that it is not copied there again. While another store waits for its copy, that is still so: whoever copies sees
-    // in the register that this one has let it go.
-    if is_true(backup, BackupCondition::Copied) {
-        let kind = format!("{:?}", BackupCondition::Copied);
-        let message = format!("retention deleted it in {}", ward.store.name);
-        let saying = Saying::yes(BackupCondition::Copied, BackupReason::Expired, message);
+    let mut said = Vec::new();
+    match why {
+        // So that it is not copied there again. While another store waits for its copy, that is still so: whoever copies
+        // sees in the register that this one has let it go.
+        Departure::LetGo if is_true(backup, BackupCondition::Copied) => {
+            let message = format!("retention deleted it in {store}");
+            said.push(Saying::yes(BackupCondition::Copied, BackupReason::Expired, message));
+        }
+        Departure::LetGo => {}
+        // If the policy still wants it there, it is copied there again from where it is.
+        Departure::Forgotten => {
+            let message = format!("its commit in {store} is gone, and somebody has acknowledged that");
+            said.push(Saying::no(BackupCondition::Copied, BackupReason::Copying, message.clone()));
+            if is_told_gone(backup, store) {
+                said.push(Saying::yes(BackupCondition::Intact, BackupReason::AsAsked, message));
+            }
+        }
+    }
+    for saying in said {
         let dated = saying.dated(&status.conditions, backup.metadata.generation, now);
-        status.conditions.retain(|condition| condition.type_ != kind);
+        status.conditions.retain(|condition| condition.type_ != dated.type_);
         status.conditions.push(dated);
     }
     Some(status)
+}
+
+/// Whether `backup` says that its commit in `store` was taken away.
+fn is_told_gone(backup: &Backup, store: &str) -> bool {
+    let kind = format!("{:?}", BackupCondition::Intact);
+    let rolled_back = format!("{:?}", BackupReason::CatalogueRolledBack);
+    let conditions = backup.status.iter().flat_map(|status| &status.conditions);
+    let found = conditions.into_iter().find(|condition| condition.type_ == kind);
+    found.is_some_and(|condition| {
+        condition.reason == rolled_back && condition.message.contains(&format!(" {store} "))
+    })
 }
 
 async fn set(context: &Context, backup: &Backup, status: &BackupStatus) -> Result<(), Error> {
@@ -488,7 +516,7 @@ mod tests {
     }
 
     fn planned(backups: &[Backup], committed: &BTreeSet<Slot>) -> Plan {
-        plan("ada", backups, committed, &BTreeSet::new())
+        plan("ada", "helsinki", backups, committed, &BTreeSet::new())
     }
 
     #[test]
@@ -496,14 +524,14 @@ mod tests {
         let backups: Vec<Backup> = (20..=27).map(complete).collect();
         let committed = slots(1..=27);
 
-        let plan = plan("ada", &backups, &committed, &slots([1, 2, 25]));
+        let plan = plan("ada", "helsinki", &backups, &committed, &slots([1, 2, 25]));
 
         assert_eq!(plan.rebuild, [slot(1), slot(2)]);
         assert_eq!((plan.recopy, plan.prune), (names([25]), names([20])));
-        let all = super::plan("ada", &backups, &committed, &slots(1..=19));
+        let all = super::plan("ada", "helsinki", &backups, &committed, &slots(1..=19));
         assert_eq!(all.rebuild.len(), BROUGHT_TO_BE_COPIED);
         let waiting: Vec<Backup> = (4..=27).map(|day| backup(day, &["Complete"])).collect();
-        let full = super::plan("ada", &waiting, &committed, &slots(1..=27));
+        let full = super::plan("ada", "helsinki", &waiting, &committed, &slots(1..=27));
         assert_eq!(full.rebuild, [], "as many wait as are kept");
     }
 
@@ -545,6 +573,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_another_store_only_is_pruned_like_any_other() {
+        let mut backups: Vec<Backup> = (1..=10).map(complete).collect();
+        backups[1].status.as_mut().unwrap().stores[0].name = "frankfurt".to_owned();
+
+        assert_eq!(planned(&backups, &slots((1..=10).filter(|day| *day != 2))).prune, names([3, 2, 1]));
+    }
+
+    #[test]
     fn what_waits_for_its_copy_stays() {
         let mut backups: Vec<Backup> = (2..=10).map(complete).collect();
         backups.push(backup(1, &["Complete"]));
@@ -564,7 +600,7 @@ mod tests {
         assert_eq!(planned(&[begun.clone(), running], &committed).rebuild, [slot(10), slot(9)]);
         assert_eq!(planned(&[complete(10), begun.clone()], &committed).rebuild, [slot(9)]);
         let of_long_ago =
-            super::plan("ada", &[complete(20), begun.clone()], &slots(9..=20), &BTreeSet::new());
+            super::plan("ada", "helsinki", &[complete(20), begun.clone()], &slots(9..=20), &BTreeSet::new());
         assert_eq!(of_long_ago.rebuild, [slot(9)], "also when newer ones came meanwhile");
         assert_eq!(planned(&[complete(20), begun], &slots(10..=20)).prune, names([9]), "it is gone");
         assert_eq!(planned(&[complete(10)], &committed).rebuild, []);

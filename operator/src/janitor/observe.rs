@@ -687,11 +687,12 @@ pub async fn in_use(ward: &Ward, context: &Context) -> InUse {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{copy::check::tests::tenant, store::check::tests::store};
 
-    fn ward(annotations: &[(&str, &str)]) -> Ward {
+    /// Ada's archive in Helsinki, and how she is annotated.
+    pub fn ward(annotations: &[(&str, &str)]) -> Ward {
         let mut tenant = tenant().as_ref().clone();
         let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         tenant.metadata.annotations = Some(annotations.collect());

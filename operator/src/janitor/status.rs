@@ -385,7 +385,156 @@ async fn change(
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
+    use crate::{
+        archive::erase::Kept,
+        janitor::{
+            observe::tests::ward,
+            plan::tests::{now, seen, slot},
+        },
+    };
+
+    fn in_days(count: i64) -> Timestamp {
+        now() + SignedDuration::from_hours(24 * count)
+    }
+
+    fn waits(digest: &str, why: Why) -> Waits {
+        Waits { digest: digest.to_owned(), deletions: 12, of: 20, why }
+    }
+
+    /// What is told of five backups, of which `outcome` deleted some.
+    fn told(plan: &Plan, outcome: &Outcome) -> KeptIn {
+        kept(&ward(&[]), &seen(5), plan, outcome, None, now())
+    }
+
+    /// Reasons and notes of what is news of five backups.
+    fn heard(ward: &Ward, plan: &Plan, outcome: &Outcome, before: Option<&KeptIn>) -> Vec<(String, String)> {
+        let news = news(ward, &seen(5), plan, outcome, before, None);
+        news.into_iter().map(|news| (news.reason, news.note)).collect()
+    }
+
+    #[test]
+    fn what_is_kept_is_told_as_it_is_after_the_look() {
+        let plan = Plan {
+            // Stores keep whole seconds, and so is it told.
+            blocked: [(slot(3), in_days(9) + SignedDuration::from_millis(500)), (slot(4), in_days(12))]
+                .into(),
+            uncopied: [slot(1)].into(),
+            held_back: Some(HeldBack { backups: 2, why: "a drill failed. ".repeat(200) }),
+            waits: Some(waits("d1", Why::Many)),
+            ..Plan::default()
+        };
+        let outcome = Outcome { deleted: vec![slot(2), slot(4)], ..Outcome::default() };
+
+        let kept = told(&plan, &outcome);
+
+        assert_eq!((kept.store.as_str(), kept.backups), ("helsinki", 3));
+        assert_eq!((kept.oldest, kept.newest), (Some(slot(3)), Some(slot(0))));
+        assert_eq!((kept.locked, kept.locked_until), (2, Some(Time(in_days(9)))));
+        assert_eq!(kept.awaits_acknowledgement.as_deref(), Some("d1"));
+        assert_eq!((kept.uncopied, kept.held_back), (1, 2));
+        assert_eq!(kept.held_back_for.unwrap().chars().count(), MOST_CHARS);
+        assert_eq!((kept.looked, kept.failure, kept.finding), (Some(Time(now())), None, None));
+    }
+
+    #[test]
+    fn of_backups_that_are_missing_the_first_few_are_named_and_where_there_is_nothing_nothing_is_told() {
+        let plan = Plan { missing: (100..140).map(slot).collect(), ..Plan::default() };
+
+        let oldest: Vec<Slot> = (124..140).rev().map(slot).collect();
+        assert_eq!(told(&plan, &Outcome::default()).missing, oldest);
+        let empty = kept(&ward(&[]), &seen(0), &Plan::default(), &Outcome::default(), None, now());
+        let expected =
+            KeptIn { looked: Some(Time(now())), failure: None, ..with_failure(None, "helsinki", "") };
+        assert_eq!(empty, expected);
+    }
+
+    #[test]
+    fn what_retention_deleted_is_news_with_the_first_few_and_how_many_are_left() {
+        let outcome = Outcome { deleted: vec![slot(3), slot(4)], ..Outcome::default() };
+
+        let heard = heard(&ward(&[]), &Plan::default(), &outcome, None);
+
+        let note =
+            format!("retention deleted 2 backups of ada in helsinki: {}, {}; 3 are left", slot(3), slot(4));
+        assert_eq!(heard, [("RetentionDeleted".to_owned(), note)]);
+        let many: Vec<Slot> = (0..7).map(slot).collect();
+        assert!(listed(&many).ends_with(&format!("{} and 2 more", slot(4))), "{}", listed(&many));
+        assert_eq!(super::tests::heard(&ward(&[]), &Plan::default(), &Outcome::default(), None), []);
+    }
+
+    #[test]
+    fn what_a_lock_keeps_is_news_once_and_again_when_it_is_more() {
+        let ward = ward(&[]);
+        let blocked = |days: &[i64]| Plan {
+            blocked: days.iter().map(|ago| (slot(*ago), in_days(20 - ago))).collect(),
+            ..Plan::default()
+        };
+        let (one, two) = (blocked(&[4]), blocked(&[3, 4]));
+        let before = told(&one, &Outcome::default());
+
+        let first = heard(&ward, &one, &Outcome::default(), None);
+
+        let note = format!(
+            "retention would delete 1 backups of ada in helsinki which a lock keeps, the first until {}",
+            in_days(16)
+        );
+        assert_eq!(first, [("KeptByLock".to_owned(), note)]);
+        assert_eq!(heard(&ward, &one, &Outcome::default(), Some(&before)), []);
+        let more = heard(&ward, &two, &Outcome::default(), Some(&before));
+        assert_eq!(more.len(), 1);
+        assert!(more[0].1.contains("2 backups") && more[0].1.ends_with(&in_days(16).to_string()), "{more:?}");
+    }
+
+    #[test]
+    fn a_lock_that_the_catalogue_did_not_tell_of_is_news_and_until_when_as_far_as_the_store_says() {
+        let kept = |until| Kept { key: "v1/ada/commits/x.json".to_owned(), until };
+        let outcome = Outcome { kept: vec![kept(Some(in_days(3))), kept(None)], ..Outcome::default() };
+
+        let heard = heard(&ward(&[]), &Plan::default(), &outcome, None);
+
+        let notes: Vec<_> = heard.iter().map(|(reason, note)| (reason.as_str(), note.as_str())).collect();
+        let until = format!("a lock keeps v1/ada/commits/x.json in helsinki until {}", in_days(3));
+        let unsaid =
+            "a lock keeps v1/ada/commits/x.json in helsinki until a time that the store does not say";
+        assert_eq!(notes, [("KeptByLock", until.as_str()), ("KeptByLock", unsaid)]);
+    }
+
+    #[test]
+    fn a_question_is_news_once_and_says_how_to_answer_it_on_the_tenant_or_on_the_store() {
+        let asking = |digest: &str| Plan { waits: Some(waits(digest, Why::Many)), ..Plan::default() };
+        let of_ada = ward(&[]);
+        let of_nobody = Ward { tenant: None, ..of_ada.clone() };
+        let asked = |ward: &Ward, plan: &Plan, before: Option<&KeptIn>| {
+            heard(ward, plan, &Outcome::default(), before)
+        };
+        let before = told(&asking("d1"), &Outcome::default());
+
+        let first = asked(&of_ada, &asking("d1"), None);
+
+        assert_eq!(first.len(), 1);
+        assert_eq!(first[0].0, "AcknowledgementNeeded");
+        let command = "kubectl annotate --overwrite journaltenant ada valv.eu/acknowledge-deletion=d1";
+        assert!(first[0].1.contains("12 of 20 backups") && first[0].1.ends_with(command), "{first:?}");
+        assert_eq!(asked(&of_ada, &asking("d1"), Some(&before)), []);
+        assert_eq!(asked(&of_ada, &asking("d2"), Some(&before)).len(), 1, "that is another question");
+        let of_store = asked(&of_nobody, &asking("d1"), None);
+        assert!(of_store[0].1.contains("annotate --overwrite backupstore helsinki "), "{of_store:?}");
+    }
+
+    #[test]
+    fn each_question_has_its_own_words() {
+        let all =
+            [Why::Many, Why::Tightened, Why::Damaged, Why::Missing, Why::NeverCommitted, Why::Leftovers];
+
+        let words: std::collections::BTreeSet<String> =
+            all.into_iter().map(|why| question(&ward(&[]), &waits("d1", why))).collect();
+
+        assert_eq!(words.len(), all.len());
+        assert!(words.iter().all(|words| words.contains("12") && words.ends_with("=d1")), "{words:?}");
+    }
 
     #[test]
     fn a_look_that_failed_is_said_and_what_was_known_before_stands() {

@@ -1,6 +1,13 @@
 //! Whole looks, at a store and a cluster in memory.
 
-use std::{collections::HashMap, future::ready};
+mod keeping;
+mod loss;
+
+use std::{
+    collections::HashMap,
+    future::ready,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use ::http::{Method, Request, StatusCode};
 use bytes::Bytes;
@@ -11,7 +18,10 @@ use kube::{
     runtime::{events::Reporter, reflector::store::Writer, watcher::Event},
 };
 use serde_json::{Value, json};
-use valv_crds::reference::{IDENTITY_LABEL, STORE_LABEL};
+use valv_crds::{
+    Backup, JournalTenant,
+    reference::{IDENTITY_LABEL, STORE_LABEL},
+};
 
 use super::{rounds::Subject, *};
 use crate::{
@@ -43,6 +53,12 @@ struct Answers {
     drills: Arc<Mutex<Vec<Value>>>,
     /// The events that were told.
     events: Arc<Mutex<Vec<Value>>>,
+    /// Other objects, by path.
+    objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    /// Whether it refuses to have `Backup`s changed.
+    refuses: Arc<AtomicBool>,
+    /// The UID of its namespace `kube-system`.
+    cluster: String,
 }
 
 impl Answers {
@@ -72,12 +88,55 @@ impl Answers {
             );
         }
         if path.ends_with("/namespaces/kube-system") {
-            return (StatusCode::OK, json!({ "metadata": { "name": "kube-system", "uid": "c1" } }));
+            return (StatusCode::OK, json!({ "metadata": { "name": "kube-system", "uid": self.cluster } }));
+        }
+        if let Some(answer) = self.of_objects(request) {
+            return answer;
         }
         if request.method() == Method::GET {
             return (StatusCode::NOT_FOUND, Value::Null);
         }
         (StatusCode::OK, request.body().clone())
+    }
+
+    /// What is answered to a wish that concerns an object, which is carried out.
+    fn of_objects(&self, request: &Request<Value>) -> Option<(StatusCode, Value)> {
+        let (path, body) = (request.uri().path(), request.body());
+        let mut objects = self.objects.lock().unwrap();
+        let is_change = request.method() != Method::GET && path.contains("/backups/");
+        if is_change && self.refuses.load(Ordering::SeqCst) {
+            return Some((StatusCode::FORBIDDEN, Value::Null));
+        }
+        let done = |object: &Value| (StatusCode::OK, object.clone());
+        match *request.method() {
+            Method::POST if path.ends_with("/backups") => {
+                let name = body["metadata"]["name"].as_str().unwrap();
+                let key = format!("{path}/{name}");
+                if objects.contains_key(&key) {
+                    return Some((StatusCode::CONFLICT, Value::Null));
+                }
+                let mut made = body.clone();
+                made["metadata"]["uid"] = json!(format!("uid-of-{name}"));
+                objects.insert(key, made.clone());
+                Some(done(&made))
+            }
+            Method::PUT => {
+                let object = objects.get_mut(path.strip_suffix("/status")?)?;
+                object["status"] = body["status"].clone();
+                Some(done(object))
+            }
+            Method::DELETE => objects.remove(path).as_ref().map(done),
+            _ => objects.get(path).map(done),
+        }
+    }
+}
+
+/// Under which path the API has an object.
+fn path_of(object: &Value) -> String {
+    let name = object["metadata"]["name"].as_str().unwrap();
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("/apis/valv.eu/v1alpha1/namespaces/{namespace}/backups/{name}"),
+        None => format!("/apis/valv.eu/v1alpha1/journaltenants/{name}"),
     }
 }
 
@@ -87,7 +146,8 @@ struct World {
     frankfurt: FakeStore,
     key: Arc<SigningKey>,
     answers: Answers,
-    backups: Writer<DeserializeGuard<valv_crds::Backup>>,
+    backups: Writer<DeserializeGuard<Backup>>,
+    tenants: Writer<DeserializeGuard<JournalTenant>>,
     context: Context,
 }
 
@@ -104,10 +164,15 @@ where
 
 /// The newest `last` backups are kept.
 async fn world(last: i32) -> World {
+    world_in("c1", last).await
+}
+
+/// The same in another cluster.
+async fn world_in(cluster: &str, last: i32) -> World {
     let (helsinki, frankfurt) = (FakeStore::start(noon).await, FakeStore::start(noon).await);
     let pem = SigningKey::generate().unwrap();
     let key = Arc::new(SigningKey::from_pem(&pem).unwrap());
-    let answers = Answers::default();
+    let answers = Answers { cluster: cluster.to_owned(), ..Answers::default() };
     for (name, identity) in [("w", "writer"), ("c", "committer"), ("r", "reader"), ("j", "janitor")] {
         for store in ["helsinki", "frankfurt"] {
             let secret = json!({ "metadata": { "name": format!("{store}-{name}"),
@@ -131,7 +196,10 @@ async fn world(last: i32) -> World {
         ready(if status == StatusCode::OK {
             fake_api::respond(status, &body)
         } else {
-            fake_api::refuse(status, "NotFound")
+            fake_api::refuse(
+                status,
+                if status == StatusCode::NOT_FOUND { "NotFound" } else { "as the test says" },
+            )
         })
     });
     let (mut tenants, mut policies, mut stores, mut backups) =
@@ -169,8 +237,38 @@ async fn world(last: i32) -> World {
         now: noon,
     };
     // What reads them lives as long as the test.
-    std::mem::forget((tenants, policies, stores));
-    World { helsinki, frankfurt, key, answers, backups, context }
+    std::mem::forget((policies, stores));
+    World { helsinki, frankfurt, key, answers, backups, tenants, context }
+}
+
+/// Ada, whom her own controller has told of, and whose newest backup is of so many days ago.
+fn ada(days_ago: Option<i64>) -> Value {
+    let mut ada = serde_json::to_value(crate::copy::check::tests::tenant().as_ref()).unwrap();
+    let at = noon().to_string();
+    let last = days_ago.map(
+        |ago| json!({ "slot": slot(ago), "taken": at, "committed": at, "bytes": 1, "stores": ["helsinki"] }),
+    );
+    ada["metadata"]["annotations"] = json!({});
+    ada["status"] = json!({ "backup": { "lastBackup": last } });
+    ada
+}
+
+/// A `Backup` that is complete in these stores, and says that all have it.
+fn complete(days_ago: i64, stores: &[&str]) -> Value {
+    let slot = slot(days_ago);
+    let said = |kind: &str| {
+        json!({ "type": kind, "status": "True", "reason": "Committed", "message": "",
+            "lastTransitionTime": "2026-11-22T01:00:00Z" })
+    };
+    let stored = |store: &&str| json!({ "name": store, "committed": slot.time(), "commit": { "key": "k", "blake3": "0".repeat(64) } });
+    let name = valv_crds::slot::name("ada", slot);
+    json!({
+        "apiVersion": "valv.eu/v1alpha1", "kind": "Backup",
+        "metadata": { "name": name, "namespace": "journal-ada", "uid": name },
+        "spec": { "origin": "Scheduled" },
+        "status": { "slot": slot, "archiveID": "ada", "conditions": [said("Complete"), said("Copied")],
+            "stores": stores.iter().map(stored).collect::<Vec<_>>() },
+    })
 }
 
 /// The folder of a backup of so many days ago.
@@ -238,6 +336,53 @@ impl World {
     fn ward(&self, store: &str, reach: Reach) -> Ward {
         let all = observe::wards(&self.context, noon(), |_| Some(reach));
         all.into_iter().find(|ward| ward.store.name == store).unwrap()
+    }
+
+    /// Puts an object into the cluster, and what it is by now into the operator's memory.
+    fn apply(&mut self, object: Value) {
+        self.answers.objects.lock().unwrap().insert(path_of(&object), object);
+        self.remember();
+    }
+
+    /// The operator hears of all that was changed.
+    fn remember(&mut self) {
+        let objects: Vec<Value> = self.answers.objects.lock().unwrap().values().cloned().collect();
+        let of = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).cloned().collect();
+        fill(&mut self.backups, of("Backup"));
+        fill(&mut self.tenants, of("JournalTenant"));
+    }
+
+    /// Somebody annotates Ada.
+    fn annotate(&mut self, key: &str, value: &str) {
+        let mut ada = self.ada();
+        ada["metadata"]["annotations"][key] = json!(value);
+        self.apply(ada);
+    }
+
+    /// Ada as she is in the cluster.
+    fn ada(&self) -> Value {
+        self.answers.objects.lock().unwrap()["/apis/valv.eu/v1alpha1/journaltenants/ada"].clone()
+    }
+
+    /// What Ada's status says of what is kept in a store.
+    fn kept(&self, store: &str) -> Value {
+        let kept = self.ada()["status"]["backup"]["kept"].as_array().cloned().unwrap_or_default();
+        kept.into_iter().find(|kept| kept["store"] == store).unwrap_or_default()
+    }
+
+    /// The `Backup`s as they are in the cluster, by slot.
+    fn backups(&self) -> BTreeMap<valv_crds::Slot, Backup> {
+        let objects = self.answers.objects.lock().unwrap();
+        let backups = objects.values().filter(|object| object["kind"] == "Backup").cloned();
+        let backups = backups.map(|object| serde_json::from_value::<Backup>(object).unwrap());
+        backups.map(|backup| (observe::slot(&backup).unwrap(), backup)).collect()
+    }
+
+    /// The backups of how many days ago have a commit in a store, of the last hundred days.
+    fn commits(store: &FakeStore) -> Vec<i64> {
+        let keys = store.keys();
+        let archive: ArchiveId = "ada".parse().unwrap();
+        (0..100).filter(|ago| keys.contains(&Commit::key(&archive, slot(*ago)).to_string())).collect()
     }
 
     async fn look(&self, store: &str, reach: Reach) -> Came {
