@@ -544,7 +544,9 @@ async fn what_a_tenant_that_is_gone_left_is_kept_by_its_terms_and_the_store_tell
     assert_eq!([0, 1, 2, 70].map(is_there), [true, true, true, false], "{keys:?}");
     let events = world.answers.events.lock().unwrap().clone();
     let told: Vec<_> = events.iter().map(|event| (&event["regarding"]["kind"], &event["reason"])).collect();
-    assert_eq!(told, [(&json!("BackupStore"), &json!("RetentionDeleted"))]);
+    let of_store = json!("BackupStore");
+    let (deleted, extended) = (json!("RetentionDeleted"), json!("LocksExtended"));
+    assert_eq!(told, [(&of_store, &deleted), (&of_store, &extended)]);
 }
 
 #[tokio::test]
