@@ -869,6 +869,7 @@ mod tests {
             has_started: true,
             end: None,
             waits_for: None,
+            ends_by: None,
         };
         let running = Sighting { pod: Some(pod.clone()), ..Sighting::default() };
         let starting = Sighting { pod: Some(PodSeen { has_started: false, ..pod }), ..Sighting::default() };
