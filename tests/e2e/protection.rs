@@ -125,7 +125,12 @@ fn a_tenant_s_editor_cancels_and_deletes_only_what_was_asked_for_by_hand() {
             })
         };
         let due = format!("{}-20260101t010000z", tenant.name);
-        operator.create(kind::BACKUP, &tenant.namespace, backup(&due, "Scheduled")).await?;
+        // The namespace is there a moment before the operator's rights in it.
+        eventually("the operator may make backups there", KNOWN, async || {
+            operator.create(kind::BACKUP, &tenant.namespace, backup(&due, "Scheduled")).await?;
+            Ok(Seen::Yes(()))
+        })
+        .await?;
         // Positive control: what it asked for by hand it may cancel and delete, once the binding is known.
         eventually("the editor asks by hand", KNOWN, async || {
             editor.create(kind::BACKUP, &tenant.namespace, backup("by-hand", "Manual")).await?;

@@ -96,17 +96,23 @@ pub async fn run(
     surroundings.say(&format!("the key {fingerprint} opens the header of backup {}", read.slot))?;
     let before = proven(&tenant, &fingerprint);
     api.annotate(name, &challenge, ANSWER_ANNOTATION, &answer).await?;
+    let mut is_gone = false;
     for _ in 0..LOOKS {
         sleep(surroundings.look_every).await;
-        let now = proven(&api.tenant(name).await?, &fingerprint);
+        let tenant = api.tenant(name).await?;
+        let now = proven(&tenant, &fingerprint);
         if let Some(when) = now.filter(|now| Some(now) != before.as_ref()) {
             surroundings.say(&format!("proven at {when}"))?;
             return Ok(Verdict::Well);
         }
         let is_refused = match api.find::<ConfigMap>(name, &object).await? {
             Some(found) => !found.metadata.annotations.is_some_and(|all| all.contains_key(ANSWER_ANNOTATION)),
-            // It went because it was answered, or because it is not asked any more: the status says which.
-            None => false,
+            // It went because it was answered, which the status says by the next look; or it is not asked any more.
+            None if is_gone => return not_asked(&tenant, &fingerprint, surroundings),
+            None => {
+                is_gone = true;
+                false
+            }
         };
         if is_refused && proven(&api.tenant(name).await?, &fingerprint) == before {
             surroundings
@@ -212,6 +218,7 @@ mod tests {
     enum Operator {
         Leads,
         IsAway,
+        Withdraws,
     }
 
     impl Fake {
@@ -231,6 +238,9 @@ mod tests {
                 let answer = request.body()["metadata"]["annotations"][ANSWER_ANNOTATION].as_str().unwrap();
                 assert_eq!(request.body()["metadata"]["resourceVersion"], "7");
                 self.answers.push(answer.to_owned());
+                if self.operator == Operator::Withdraws {
+                    return respond(StatusCode::OK, &self.challenge.take().unwrap());
+                }
                 let challenge = self.challenge.as_mut().unwrap();
                 if self.operator == Operator::Leads && answer == self.nonce {
                     self.tenant["status"]["backup"]["keys"][1]["proven"] = json!("2026-11-23T12:00:00Z");
@@ -351,6 +361,18 @@ mod tests {
 
         assert_eq!(verdict, Verdict::Wrong);
         assert!(text.contains("has not taken it yet"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_what_is_just_being_withdrawn_is_told_as_not_asked() {
+        let escrow = x25519::Identity::generate();
+        let fake = fake(&escrow, &[&escrow]);
+        fake.0.lock().unwrap().operator = Operator::Withdraws;
+
+        let (verdict, text) = told(&fake, &escrow).await;
+
+        assert_eq!(verdict, Verdict::Well);
+        assert!(text.contains("nothing is asked of this key now"), "{text}");
     }
 
     #[tokio::test]
