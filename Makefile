@@ -43,7 +43,7 @@ E2E_LONG := backup_faults:: backup_planted:: nodes:: store_faults:: drill_faults
 	upheaval::a_restarted_operator \
 	backups::an_agent_that_is_killed drills::a_drill_with_another_key drills::a_drill_that_is_deleted \
 	drills::a_bit_that_was_flipped drills::a_commit_that_was_taken_away \
-	retention::while_the_clocks_differ retention::data_whose_commit_was_lost retention::nothing_is_copied \
+	retention::while_the_clocks_differ retention::a_commit_that_was_lost retention::while_a_commit_is_gone retention::nothing_is_copied \
 	signing_key:: keys::a_drill_key evidence::a_backup_and
 
 # So that a fresh clone of what was built before is not compiled again
