@@ -28,6 +28,9 @@ pub mod error;
 mod fake_api;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "only tests use it, and they fail by panicking")]
+mod fake_cache;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "only tests use it, and they fail by panicking")]
 mod fake_store;
 pub mod http;
 pub mod io;

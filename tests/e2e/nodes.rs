@@ -22,12 +22,7 @@ const MISSED: Duration = Duration::from_secs(600);
 #[test]
 fn a_node_that_is_drained_delays_a_backup_and_ends_a_drill() {
     run(async |test| {
-        let Some(_) = test.world.local() else {
-            test.not_here("this cluster's nodes are not ours to add");
-            return Ok(());
-        };
-        test.alone().await?;
-        let node = SecondNode::add(test.world)?;
+        let Some(node) = second_node(test).await? else { return Ok(()) };
 
         node.cordon(FIRST).await?;
         let Some((protected, proxy)) = bring(test, 2, 2).await? else { return Ok(()) };
@@ -55,12 +50,7 @@ fn a_node_that_is_drained_delays_a_backup_and_ends_a_drill() {
 #[test]
 fn a_drill_whose_node_dies_fails_and_is_torn_down_when_the_node_is_given_up() {
     run(async |test| {
-        let Some(_) = test.world.local() else {
-            test.not_here("this cluster's nodes are not ours to add");
-            return Ok(());
-        };
-        test.alone().await?;
-        let node = SecondNode::add(test.world)?;
+        let Some(node) = second_node(test).await? else { return Ok(()) };
         let (world, name, into) = drill_on_second(test, &node).await?;
 
         node.dies()?;
@@ -80,6 +70,16 @@ fn a_drill_whose_node_dies_fails_and_is_torn_down_when_the_node_is_given_up() {
         test.measured(said);
         Ok(())
     });
+}
+
+/// Adds a node, while nobody else tests. Absent: these nodes are somebody else's.
+async fn second_node(test: &Test) -> Result<Option<SecondNode<'_>>> {
+    if test.world.local().is_none() {
+        test.not_here("this cluster's nodes are not ours to add");
+        return Ok(None);
+    }
+    test.alone().await?;
+    SecondNode::add(test.world).map(Some)
 }
 
 /// A drill of a tenant of the first node, whose judge runs on the second: who drills, the drill, its namespace.

@@ -3,12 +3,7 @@
 use std::future::{pending, ready};
 
 use ::http::{Request, Response, StatusCode};
-use kube::{
-    Client,
-    client::Body,
-    core::DeserializeGuard,
-    runtime::{events::Reporter, reflector::store::Writer, watcher::Event},
-};
+use kube::{Client, client::Body, runtime::events::Reporter};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -17,26 +12,11 @@ use crate::{
     backup::ledger::{Limits, Place},
     copy::check::tests,
     fake_api,
+    fake_cache::filled,
 };
 
 fn now() -> Timestamp {
     "2026-11-22T03:00:00Z".parse().unwrap()
-}
-
-fn filled<K>(objects: Vec<Value>) -> Store<DeserializeGuard<K>>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + 'static,
-{
-    let mut writer = Writer::default();
-    writer.apply_watcher_event(&Event::Init);
-    for object in objects {
-        writer.apply_watcher_event(&Event::InitApply(serde_json::from_value(object).unwrap()));
-    }
-    writer.apply_watcher_event(&Event::InitDone);
-    let reader = writer.as_reader();
-    // What reads it lives as long as the test.
-    std::mem::forget(writer);
-    reader
 }
 
 /// Twenty backups, which are to be copied from Helsinki to Frankfurt and to Oslo. No Job is there.
@@ -74,10 +54,10 @@ fn context_of(client: Client) -> Context {
     let reporter = Reporter { controller: "test".to_owned(), instance: None };
     Context {
         cluster: fake_api::cluster(client.clone()),
-        tenants: filled(vec![tenant]),
-        policies: filled(vec![serde_json::to_value(tests::policy(&names).as_ref()).unwrap()]),
-        stores: filled(stores.collect()),
-        backups: filled(backups.collect()),
+        tenants: filled([tenant]),
+        policies: filled([serde_json::to_value(tests::policy(&names).as_ref()).unwrap()]),
+        stores: filled(stores),
+        backups: filled(backups),
         signing: Signing::default(),
         settings: Arc::new(Settings::parse(settings, "valv-system").unwrap()),
         breakers: Breakers::default(),

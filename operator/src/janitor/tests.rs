@@ -15,7 +15,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     core::DeserializeGuard,
-    runtime::{events::Reporter, reflector::store::Writer, watcher::Event},
+    runtime::{events::Reporter, reflector::store::Writer},
 };
 use serde_json::{Value, json};
 use valv_crds::{
@@ -36,6 +36,7 @@ use crate::{
     },
     backup::owner,
     fake_api,
+    fake_cache::fill,
     fake_store::FakeStore,
     io::bucket::Put,
     janitor::plan::tests::{attempt, slot},
@@ -149,17 +150,6 @@ struct World {
     backups: Writer<DeserializeGuard<Backup>>,
     tenants: Writer<DeserializeGuard<JournalTenant>>,
     context: Context,
-}
-
-fn fill<K>(writer: &mut Writer<DeserializeGuard<K>>, objects: Vec<Value>)
-where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + 'static,
-{
-    writer.apply_watcher_event(&Event::Init);
-    for object in objects {
-        writer.apply_watcher_event(&Event::InitApply(serde_json::from_value(object).unwrap()));
-    }
-    writer.apply_watcher_event(&Event::InitDone);
 }
 
 /// The newest `last` backups are kept.
@@ -347,7 +337,8 @@ impl World {
     /// The operator hears of all that was changed.
     fn remember(&mut self) {
         let objects: Vec<Value> = self.answers.objects.lock().unwrap().values().cloned().collect();
-        let of = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).cloned().collect();
+        let of =
+            |kind: &str| objects.iter().filter(|object| object["kind"] == kind).cloned().collect::<Vec<_>>();
         fill(&mut self.backups, of("Backup"));
         fill(&mut self.tenants, of("JournalTenant"));
     }

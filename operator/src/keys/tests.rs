@@ -9,11 +9,7 @@ use std::{
 use ::http::{Method, Request, Response, StatusCode};
 use age::x25519;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{
-    client::Body,
-    core::DeserializeGuard,
-    runtime::{events::Reporter, reflector::store::Writer, watcher::Event},
-};
+use kube::{client::Body, runtime::events::Reporter};
 use serde_json::json;
 use valv_crds::{
     protection::KeyRole,
@@ -29,6 +25,7 @@ use crate::{
         write,
     },
     fake_api,
+    fake_cache::filled,
     fake_store::FakeStore,
     overview::tests::{ESCROW_KEY, World, complete, condition, noon},
 };
@@ -209,22 +206,6 @@ struct Looked {
     escrow: x25519::Identity,
 }
 
-fn listed<K>(objects: Vec<Value>) -> Store<DeserializeGuard<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + 'static,
-{
-    let mut writer = Writer::default();
-    writer.apply_watcher_event(&Event::Init);
-    for object in objects {
-        writer.apply_watcher_event(&Event::InitApply(serde_json::from_value(object).unwrap()));
-    }
-    writer.apply_watcher_event(&Event::InitDone);
-    let reader = writer.as_reader();
-    // What reads it lives as long as the test.
-    std::mem::forget(writer);
-    reader
-}
-
 impl Looked {
     /// Nothing was proven yet. The backup is encrypted for `readers` of the two: owner and escrow.
     async fn with(readers: impl FnOnce([&x25519::Identity; 2]) -> Vec<x25519::Recipient>) -> Self {
@@ -259,10 +240,10 @@ impl Looked {
         let context = Context {
             cluster: fake_api::cluster(client.clone()),
             cache: Cache::empty(),
-            tenants: listed(vec![]),
-            policies: listed(vec![World::well().policy]),
-            stores: listed(vec![helsinki]),
-            backups: listed(vec![]),
+            tenants: filled(vec![]),
+            policies: filled(vec![World::well().policy]),
+            stores: filled(vec![helsinki]),
+            backups: filled(vec![]),
             signing: Signing::default(),
             settings: Arc::new(Settings::parse(settings, "valv-system").unwrap()),
             breakers: Breakers::default(),

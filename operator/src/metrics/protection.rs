@@ -435,6 +435,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        fake_cache::fill,
         io::{filled::Filling, kind::Kind},
         metrics::Metrics,
         overview::tests::{World, complete, condition, drill, failed, noon},
@@ -453,18 +454,6 @@ mod tests {
         metrics: Metrics,
     }
 
-    fn fill<K>(writer: &mut Writer<DeserializeGuard<K>>, objects: &[serde_json::Value])
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + fmt::Debug + serde::de::DeserializeOwned + 'static,
-    {
-        writer.apply_watcher_event(&Event::Init);
-        for object in objects {
-            let object = serde_json::from_value(object.clone()).unwrap();
-            writer.apply_watcher_event(&Event::InitApply(object));
-        }
-        writer.apply_watcher_event(&Event::InitDone);
-    }
-
     fn caches(world: &World, leadership: Leadership) -> Caches {
         let (filling, filled) = Filling::new();
         let mut caches = Caches {
@@ -478,8 +467,8 @@ mod tests {
             stores: Writer::default(),
             metrics: Metrics::new(leadership),
         };
-        fill(&mut caches.policies, std::slice::from_ref(&world.policy));
-        fill(&mut caches.stores, std::slice::from_ref(&world.store));
+        fill(&mut caches.policies, [world.policy.clone()]);
+        fill(&mut caches.stores, [world.store.clone()]);
         caches.refill(world);
         caches.metrics.protection(caches.sources());
         caches
@@ -500,9 +489,9 @@ mod tests {
         }
 
         fn refill(&mut self, world: &World) {
-            fill(&mut self.tenants, std::slice::from_ref(&world.tenant));
-            fill(&mut self.backups, &world.backups);
-            fill(&mut self.drills, &world.drills);
+            fill(&mut self.tenants, [world.tenant.clone()]);
+            fill(&mut self.backups, world.backups.clone());
+            fill(&mut self.drills, world.drills.clone());
             self.filling.done();
         }
 
@@ -562,7 +551,7 @@ mod tests {
         caches.metrics.protection(sources);
         assert!(!caches.scrape().contains("tenant="), "{}", caches.scrape());
 
-        fill::<Backup>(&mut backups, &[failed("20261122T010000Z", "2026-11-22T01:10:00Z", "AgentFailed")]);
+        fill::<Backup>(&mut backups, [failed("20261122T010000Z", "2026-11-22T01:10:00Z", "AgentFailed")]);
         caches.backups = backups;
         filling.done();
 
