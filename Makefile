@@ -121,7 +121,7 @@ e2e-here:
 	$(call step,tests on the cluster,cargo test --quiet --workspace --test e2e -- $(or $(TEST),$(addprefix --skip ,$(E2E_LONG))) --test-threads=$(E2E_THREADS) --nocapture)
 
 .PHONY: e2e-long
-e2e-long:
+e2e-long: ## the tests on a real cluster that take long: every fault of stores, clocks, nodes, backups and drills
 	@$(SELF) e2e-here TEST="$(E2E_LONG)"
 
 # Only the local cluster has them. What is written there is locked, and goes with the cluster.
@@ -195,7 +195,7 @@ $(GARAGE):
 	$(call step,building Garage $(GARAGE_VERSION): 10 min once,build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; CARGO_TARGET_DIR="$$build" CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --profile dev --version $(GARAGE_VERSION) --no-default-features --features bundled-libs$(comma)sqlite --root "$(CACHE)/tools/garage-$(GARAGE_VERSION)" garage)
 
 .PHONY: docs-check
-docs-check:
+docs-check: ## the source's documentation, without a broken link
 	$(call step,documentation,RUSTDOCFLAGS="$(DOC_LINTS)" cargo doc --quiet --workspace --no-deps)
 
 .PHONY: chart-check
@@ -225,7 +225,7 @@ bench-operator:
 	$(call step,measuring,$(BINARIES)/bench)
 
 .PHONY: race
-race: root binaries
+race: root binaries ## the pipeline against pgBackRest (SIZE=4: on 4 GiB; ROUNDS=4)
 	$(call step,a race,root="$$($(CLUSTER) race-root)"; store="$$($(CLUSTER) programs --path versitygw)"; VALV_POSTGRES_ROOT="$$root" VALV_VERSITYGW="$$store" VALV_JOURNAL="$(BINARIES)/journal" cargo test --quiet --workspace --test race)
 
 # Once, besides the round that does not count: memory and bytes must be as with 1 GiB.

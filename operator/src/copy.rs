@@ -178,7 +178,7 @@ async fn round(
     if copies.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut jobs = observe::observe(context).await?;
+    let mut jobs = observe::observe(context, now).await?;
     let resting = {
         let mut resting = context.resting();
         resting.retain(|_, until| *until > now);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::actor::{Change, Grace};
+use harness::drilled::left_of;
 use harness::test::unique;
 use harness::{Seen, eventually, kind, refusal, run};
 use serde_json::{Value, json};
@@ -177,8 +178,15 @@ fn what_a_drill_left_whose_finalizer_was_taken_off_is_swept_away() {
         world.back_up().await?;
         let name = world.drill().await?;
         world.says(&name, DrillCondition::Passed, "Unknown", DrillReason::KeyMissing).await?;
+        world.bring_key(&world.drill).await?;
         let into = world.namespace_of(&name).await?;
         let (admin, namespace) = (&test.world.admin, &world.tenant.namespace);
+        eventually("it was restored", SWEPT, async || {
+            let judge = admin.find(kind::JOB, &into, "judge").await?;
+            Ok(Seen::when(judge.map(drop), "nothing is judged yet"))
+        })
+        .await?;
+        ensure!(left_of(test, &into).await?.len() > 1, "there is no volume that could be left");
 
         let free = json!({ "metadata": { "finalizers": null } });
         eventually("it is gone", SWEPT, async || {
@@ -192,14 +200,14 @@ fn what_a_drill_left_whose_finalizer_was_taken_off_is_swept_away() {
         })
         .await?;
 
-        eventually("its namespace is swept away", SWEPT, async || {
-            let found = admin.find(kind::NAMESPACE, "", &into).await?;
-            Ok(Seen::when(found.is_none().then_some(()), "it is there"))
+        let left = eventually("its namespace is swept away", SWEPT, async || {
+            if admin.find(kind::NAMESPACE, "", &into).await?.is_some() {
+                return Ok(Seen::NotYet("it is there".to_owned()));
+            }
+            Ok(Seen::Yes(left_of(test, &into).await?))
         })
         .await?;
-        let volumes = admin.list(kind::PERSISTENT_VOLUME, "", "").await?;
-        let is_left = |volume: &&Value| volume["spec"]["claimRef"]["namespace"] == into.as_str();
-        ensure!(!volumes.iter().any(|volume| is_left(&volume)), "a volume is left");
+        ensure!(left.is_empty(), "its namespace went before its volumes: {left:?}");
         Ok(())
     });
 }

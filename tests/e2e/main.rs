@@ -1,8 +1,8 @@
 //! Valv on a real cluster: each test is a sentence that somebody who runs journals relies on.
 //!
 //! `cargo run -p valv-tests --bin harness -- install` first; then `cargo test -p valv-tests --test e2e`, or
-//! with `-- NAME` only those whose name has it. Tests run side by side. Those in `upheaval.rs` and `warm.rs` run
-//! one by one, since they disturb everybody or measure; they come last because of their modules' names.
+//! with `-- NAME` only those whose name has it. Tests run side by side; what disturbs everybody, or measures, asks to be
+//! alone.
 
 mod backup_faults;
 mod backup_planted;

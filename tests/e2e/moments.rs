@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use faults::{Fault, FaultProxy, Objects};
+use harness::bare_debian::restores;
 use harness::operator::NAMESPACE;
 use harness::protected::{BACKED_UP, Protected};
 use harness::{Seen, Test, eventually, kind};
@@ -52,8 +53,8 @@ pub async fn held_at(protected: &Protected<'_>, proxy: &FaultProxy, moment: Mome
     Ok(name)
 }
 
-/// Lets the store answer again: the backup `name` is complete, without a hand, and there are so many commits, one of each
-/// backup.
+/// Lets the store answer again: the backup `name` is complete, without a hand, there are so many commits, one of each
+/// backup, and it can be restored without Valv.
 pub async fn goes_on(
     protected: &Protected<'_>,
     proxy: &FaultProxy,
@@ -66,7 +67,7 @@ pub async fn goes_on(
     ensure!(protected.commits()?.len() == commits, "{:?}, not {commits}", protected.commits()?);
     let versions = protected.versions_of_commit(name).await?;
     ensure!(versions == 1, "its commit was put {versions} times");
-    Ok(())
+    restores(protected, name).await
 }
 
 /// How many objects an agent puts. The last is the manifest.

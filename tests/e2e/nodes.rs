@@ -6,14 +6,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use faults::{Fault, Objects};
 use harness::drilled::Drilled;
+use harness::operator::NAMESPACE;
 use harness::saying::says;
 use harness::second_node::{FIRST, SECOND, SecondNode};
-use harness::{Test, kind, run};
+use harness::{Seen, Test, eventually, kind, run};
 use serde_json::{Value, json};
+use valv_crds::backup::BackupReason;
 use valv_crds::drill::{DrillCondition, DrillReason};
 
 use crate::drill_store_faults::running;
-use crate::moments::{Moment, goes_on, held_at};
+use crate::moments::{Moment, goes_on, held_at, reading_pod};
 use crate::store_faults::bring;
 
 /// A node is missed after 50 s, and its pods are given up after 300 s more.
@@ -32,6 +34,7 @@ fn a_node_that_is_drained_delays_a_backup_and_ends_a_drill() {
         ensure!(asked >= 3, "a journal, its database and an agent were to go, and {asked} pods were asked");
         proxy.set(Fault::None);
         node.uncordon(SECOND).await?;
+        let drained = protected.attempt_fails(&name, 1, BackupReason::AgentFailed).await?;
         goes_on(&protected, &proxy, &name, 1).await.context("a backup")?;
         protected.tenant.ready().await?;
         // Its volumes are that node's.
@@ -40,9 +43,41 @@ fn a_node_that_is_drained_delays_a_backup_and_ends_a_drill() {
         let (world, name, into) = drill_on_second(test, &node).await?;
         ensure!(node.drain(&[&into]).await? >= 1, "nothing of the drill was there");
         let (reason, message) = world.ends(&name, "False").await?;
-        world.leaves_nothing(&name).await?;
+        ensure!(reason == "CannotRestore", "{reason}: {message}");
         world.passes().await.context("the next drill, on the other node")?;
-        test.measured(format_args!("the drill that was drained: {reason}: {message}"));
+        test.measured(format_args!("a backup that was drained: {drained}; a drill: {message}"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_backup_that_is_read_back_on_a_node_that_dies_is_read_back_on_another() {
+    run(async |test| {
+        let Some(node) = second_node(test).await? else { return Ok(()) };
+        node.cordon(SECOND).await?;
+        let Some((protected, proxy)) = bring(test, 5, 2).await? else { return Ok(()) };
+        // The agent runs where the tenant's volumes are; whoever reads back needs none.
+        let name = held_at(&protected, &proxy, Moment::Before(Objects::Data, 1)).await?;
+        node.cordon(FIRST).await?;
+        node.uncordon(SECOND).await?;
+        proxy.set(Fault::ReadsHeldAfter { reads: 0 });
+        let (pod, _) = reading_pod(test, &protected, &name).await?;
+        let pod = test.world.admin.get(kind::POD, NAMESPACE, &pod).await?;
+        ensure!(pod["spec"]["nodeName"] == SECOND, "it runs on {}", pod["spec"]["nodeName"]);
+        node.uncordon(FIRST).await?;
+
+        node.dies()?;
+
+        let failed = eventually("whoever reads back is missed", MISSED, async || {
+            let status = protected.backup(&name).await?["status"].clone();
+            let failed = status["attempt"]["reading"]["failed"].clone();
+            Ok(Seen::when(failed.is_object().then_some(failed), status))
+        })
+        .await?;
+        ensure!(failed["reason"] == "AgentFailed", "{failed}");
+        goes_on(&protected, &proxy, &name, 1).await?;
+        node.is_given_up()?;
+        test.measured(failed["message"].to_string());
         Ok(())
     });
 }

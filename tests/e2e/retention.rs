@@ -112,7 +112,7 @@ fn a_commit_that_was_taken_away_is_said_and_nothing_more_is_deleted() {
 }
 
 #[test]
-fn retention_deletes_what_is_old_and_unlocked_commit_first_and_leaves_the_rest() {
+fn retention_deletes_what_is_old_and_unlocked_with_its_commit_and_leaves_the_rest() {
     run(async |test| {
         let Some(world) = World::bring(test).await? else { return Ok(()) };
         let name = world.back_up().await?;

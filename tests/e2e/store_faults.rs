@@ -7,6 +7,7 @@
 use anyhow::{Context, Result, ensure};
 use faults::{Fault, FaultProxy, Objects};
 use futures::future::try_join_all;
+use harness::bare_debian::restores;
 use harness::manifest::merge;
 use harness::protected::{BACKED_UP, Protected, Wanted};
 use harness::store::stores;
@@ -68,10 +69,27 @@ fn a_store_that_is_busy_or_whose_answers_are_lost_only_delays_a_backup() {
                 .says(&name, BackupCondition::Intact, "True", BackupReason::AsAsked)
                 .await
                 .with_context(|| format!("{fault:?}"))?;
-            ensure!(proxy.requests() > 3, "the double was not asked: {intact}");
+            ensure!(proxy.puts(Objects::Data) >= 3, "no third object was put through the double: {intact}");
+            restores(&protected, &name).await.with_context(|| format!("{fault:?}"))?;
         }
 
         test.measured("503 to every third request, and every third answer lost: both complete");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_store_that_is_gone_in_the_middle_ends_a_backup_with_its_reason_and_the_next_one_is_complete() {
+    run(async |test| {
+        let Some((protected, proxy)) = bring(test, 2, 0).await? else { return Ok(()) };
+
+        let name = held_at(&protected, &proxy, Moment::Before(Objects::Data, 1)).await?;
+        proxy.set(Fault::Unreachable);
+        let reason = BackupReason::StoreUnavailable;
+        let said = protected.says(&name, BackupCondition::Stalled, "True", reason).await?;
+
+        is_mended(&protected, &proxy, 0).await?;
+        test.measured(said);
         Ok(())
     });
 }
@@ -92,7 +110,7 @@ fn a_store_that_is_slow_for_long_ends_a_backup_with_its_reason_and_the_next_one_
     });
 }
 
-/// Nothing more than so many was committed, and the next backup is complete.
+/// Nothing more than so many was committed, and the next backup is complete, and can be restored without Valv.
 async fn is_mended(protected: &Protected<'_>, proxy: &FaultProxy, commits: usize) -> Result<()> {
     ensure!(protected.commits()?.len() == commits, "something was committed: {:?}", protected.commits()?);
     proxy.set(Fault::None);
@@ -102,7 +120,7 @@ async fn is_mended(protected: &Protected<'_>, proxy: &FaultProxy, commits: usize
         "{next} is not one commit: {:?}",
         protected.commits()?
     );
-    Ok(())
+    restores(protected, &next).await
 }
 
 #[test]
@@ -208,13 +226,16 @@ async fn waits(test: &Test, fault: Fault, reason: StoreReason) -> Result<Option<
 
     proxy.set(fault);
     let name = protected.back_up(json!({})).await?;
-    waits_for_the_store(&protected, &name).await.with_context(|| format!("{fault:?}"))?;
+    waits_for_the_store(&protected, &name, BackupReason::StoreUnavailable)
+        .await
+        .with_context(|| format!("{fault:?}"))?;
     ensure!(protected.commits()?.is_empty(), "{fault:?}: something was committed");
     is_told_of_the_store(&protected, &proxy, reason).await.with_context(|| format!("{fault:?}"))?;
 
     proxy.set(Fault::None);
     let said = protected.says(&name, BackupCondition::Complete, "True", BackupReason::Committed).await;
     said.with_context(|| format!("after {fault:?}"))?;
+    restores(&protected, &name).await.with_context(|| format!("after {fault:?}"))?;
     Ok(Some(()))
 }
 
@@ -232,10 +253,13 @@ async fn is_told_of_the_store(
 }
 
 /// Waits until a backup says that it waits for its store, and returns what it says.
-async fn waits_for_the_store(protected: &Protected<'_>, name: &str) -> Result<String> {
+async fn waits_for_the_store(
+    protected: &Protected<'_>,
+    name: &str,
+    by_itself: BackupReason,
+) -> Result<String> {
     // By its own look first, and by the store's condition as soon as its breaker has opened.
-    let reasons = [BackupReason::StoreUnavailable, BackupReason::TlsRefused, BackupReason::StoreNotReady]
-        .map(|reason| format!("{reason:?}"));
+    let reasons = [by_itself, BackupReason::StoreNotReady].map(|reason| format!("{reason:?}"));
     eventually(format!("{name} says that it waits for its store"), BACKED_UP, async || {
         let object = protected.backup(name).await?;
         let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
@@ -256,12 +280,13 @@ fn a_store_whose_certificate_has_expired_is_not_spoken_to() {
 
         proxy.present(&proxy::certificate(server, Validity::Expired)?)?;
         let name = protected.back_up(json!({})).await?;
-        let said = waits_for_the_store(&protected, &name).await?;
+        let said = waits_for_the_store(&protected, &name, BackupReason::TlsRefused).await?;
         ensure!(protected.commits()?.is_empty(), "something was committed: {said}");
         let said = is_told_of_the_store(&protected, &proxy, StoreReason::TlsRefused).await?;
 
         proxy.present(&proxy::certificate(server, Validity::Valid)?)?;
         protected.says(&name, BackupCondition::Complete, "True", BackupReason::Committed).await?;
+        restores(&protected, &name).await?;
         test.measured(&said);
         Ok(())
     });

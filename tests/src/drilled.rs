@@ -97,6 +97,11 @@ impl<'a> Drilled<'a> {
         self.test
     }
 
+    /// Changes what the policy says of drills.
+    pub async fn change_drills(&self, drill: Value) -> Result<()> {
+        self.protected.change_policy(json!({ "drill": drill })).await
+    }
+
     /// The folder of its archive, on the machine that the store runs on.
     pub fn archive(&self) -> PathBuf {
         self.protected.archive(self.protected.store())
@@ -188,13 +193,14 @@ impl<'a> Drilled<'a> {
             },
         });
         admin.create(kind::POD, &tenant.namespace, pod).await?;
-        eventually(format!("{name} ends"), DRILLED, async || {
+        let ended = eventually(format!("{name} ends"), DRILLED, async || {
             let pod = admin.get(kind::POD, &tenant.namespace, &name).await?;
-            ensure!(pod["status"]["phase"] != "Failed", "{script}: {}", pod["status"]);
-            let is_done = pod["status"]["phase"] == "Succeeded";
-            Ok(Seen::when(is_done.then_some(()), pod["status"].to_string()))
+            let status = pod["status"].clone();
+            let is_over = ["Succeeded", "Failed"].iter().any(|phase| status["phase"] == *phase);
+            Ok(Seen::when(is_over.then(|| status.clone()), status))
         })
         .await?;
+        ensure!(ended["phase"] == "Succeeded", "{script}: {ended}");
         admin.delete(kind::POD, &tenant.namespace, &name, Grace::None).await
     }
 
@@ -259,18 +265,16 @@ impl<'a> Drilled<'a> {
     /// Waits until nothing of a drill is left: neither its namespace nor a volume.
     pub async fn leaves_nothing(&self, name: &str) -> Result<()> {
         self.says(name, DrillCondition::TornDown, "True", DrillReason::AsAsked).await?;
-        let into = self.namespace_of(name).await?;
-        let admin = &self.test.world.admin;
-        ensure!(admin.find(kind::NAMESPACE, "", &into).await?.is_none(), "{into} is there");
-        let volumes = admin.list(kind::PERSISTENT_VOLUME, "", "").await?;
-        let is_left = |volume: &&Value| volume["spec"]["claimRef"]["namespace"] == into.as_str();
-        ensure!(!volumes.iter().any(|volume| is_left(&volume)), "a volume is left");
+        let left = left_of(self.test, &self.namespace_of(name).await?).await?;
+        ensure!(left.is_empty(), "{left:?}");
         Ok(())
     }
 
-    /// Waits until a drill is over, and asks that it passed or did not. Returns its reason and message.
+    /// Waits until a drill is over, and asks that it passed or did not, and that nothing is left of it. Returns its reason
+    /// and message.
     pub async fn ends(&self, name: &str, status: &str) -> Result<(String, String)> {
         let ended = self.ended(name).await?;
+        self.leaves_nothing(name).await?;
         ensure!(ended["status"] == status, "{ended}");
         let text = |field: &str| ended[field].as_str().unwrap_or_default().to_owned();
         Ok((text("reason"), text("message")))
@@ -302,4 +306,16 @@ impl<'a> Drilled<'a> {
         self.ends(&name, "True").await?;
         Ok(name)
     }
+}
+
+/// What there is of a drill that restored into this namespace: volumes of its claims, and the namespace.
+///
+/// # Errors
+/// If the API server cannot be asked.
+pub async fn left_of(test: &Test, into: &str) -> Result<Vec<String>> {
+    let admin = &test.world.admin;
+    let volumes = admin.list(kind::PERSISTENT_VOLUME, "", "").await?;
+    let volumes = volumes.iter().filter(|volume| volume["spec"]["claimRef"]["namespace"] == into);
+    let namespace = admin.find(kind::NAMESPACE, "", into).await?;
+    Ok(volumes.chain(&namespace).map(|object| object["metadata"]["name"].to_string()).collect())
 }

@@ -18,6 +18,7 @@
 
 pub mod actor;
 pub mod audit;
+pub mod bare_debian;
 pub mod base_backup;
 pub mod drilled;
 pub mod eventually;

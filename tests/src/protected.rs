@@ -13,6 +13,7 @@ use valv_cluster::Identity;
 use valv_crds::backup::{BackupCondition, BackupReason};
 use valv_crds::store::{StoreCondition, StoreReason};
 
+use crate::actor::Change;
 use crate::eventually::{Seen, eventually};
 use crate::kind;
 use crate::manifest::merge;
@@ -111,6 +112,18 @@ impl<'a> Protected<'a> {
         );
         let tenant = test.tenant("saved")?.with(&protection)?;
         Ok(Some(Self { test, stores: brought, policy, tenant, protection, owner, escrow, drill }))
+    }
+
+    /// The test that it is of.
+    pub fn test(&self) -> &'a Test {
+        self.test
+    }
+
+    /// Changes its policy's spec.
+    pub async fn change_policy(&self, spec: Value) -> Result<()> {
+        let change = json!({ "spec": spec });
+        let admin = &self.test.world.admin;
+        admin.change(kind::BACKUP_POLICY, "", &self.policy, Change::Merge(&change)).await.map(drop)
     }
 
     /// The first store.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use valv_cluster::s3::{Method, Request};
+use valv_cluster::s3::{AccessKey, Method, Request};
 use valv_cluster::{BUCKET, Identity, Protection, Store};
 use valv_crds::reference::{IDENTITY_LABEL, STORE_LABEL};
 use valv_crds::store::{StoreCondition, StoreReason};
@@ -64,6 +64,14 @@ impl BackupStore {
         self.own_bucket.as_ref().map_or(BUCKET, |own| &own.name)
     }
 
+    /// The key of one of its identities.
+    pub fn key(&self, identity: Identity) -> Result<AccessKey> {
+        match &self.own_bucket {
+            Some(own) => own.key(identity),
+            None => self.server.key(identity),
+        }
+    }
+
     /// The folder with its objects, on the machine that it runs on.
     pub fn objects(&self) -> PathBuf {
         self.server.objects().with_file_name(self.bucket()).join(&self.name)
@@ -101,10 +109,7 @@ impl BackupStore {
     /// Makes the Secrets of these identities.
     pub async fn bring_secrets(&self, identities: &[Identity]) -> Result<()> {
         for identity in identities {
-            let key = match &self.own_bucket {
-                Some(own) => own.key(*identity)?,
-                None => self.server.key(*identity)?,
-            };
+            let key = self.key(*identity)?;
             let name = self.secret(*identity);
             let secret = json!({
                 "apiVersion": "v1", "kind": "Secret",

@@ -437,18 +437,27 @@ impl Course {
     /// counts rows says it.
     async fn previous(&self) -> Result<Previous, Stop> {
         let Some(slot) = self.run.previous else { return Ok(Previous::None) };
-        match self.manifest_of(slot).await {
-            Ok(manifest) => Ok(Previous::Read(Box::new(manifest))),
-            Err(error) => match reasons::of_commit(&error).or_else(|| reasons::of_manifest(&error)) {
-                Some(reason) => Ok(Previous::Unreadable(Unreadable { reason, why: chain(&error) })),
-                None => Err(read_failed("read the manifest of the backup before")(error)),
+        let (reason, error) = match self.commit_of(slot).await {
+            Ok(found) => match self.archive.manifest(&found.commit.manifest).await {
+                Ok(manifest) => return Ok(Previous::Read(Box::new(manifest))),
+                // Retention deletes the commit first: where that is gone by now, nobody tampered.
+                Err(error) => match self.commit_of(slot).await {
+                    Err(gone) if reasons::of_commit(&gone) == Some(DrillReason::NoBackup) => {
+                        (Some(DrillReason::NoBackup), gone)
+                    }
+                    _ => (reasons::of_manifest(&error), error),
+                },
             },
+            Err(error) => (reasons::of_commit(&error), error),
+        };
+        match reason {
+            Some(reason) => Ok(Previous::Unreadable(Unreadable { reason, why: chain(&error) })),
+            None => Err(read_failed("read the manifest of the backup before")(error)),
         }
     }
 
-    async fn manifest_of(&self, slot: Slot) -> Result<Manifest, fetch::Error> {
-        let found = self.archive.commit(&self.run.archive, slot, &self.trusted).await?;
-        self.archive.manifest(&found.commit.manifest).await
+    async fn commit_of(&self, slot: Slot) -> Result<FoundCommit, fetch::Error> {
+        self.archive.commit(&self.run.archive, slot, &self.trusted).await
     }
 
     /// Leaves the manifests for whoever judges the database.

@@ -286,8 +286,9 @@ impl Archive {
         let mut tries = self.retries.begin();
         loop {
             match self.bucket.head(key, version).await {
-                Ok(meta) => {
+                Ok(mut meta) => {
                     tries.succeeded();
+                    meta.retained_until = self.lock_of(key, version, &meta).await?;
                     return Ok(meta);
                 }
                 Err(error) => tries.again_after(error).await?,

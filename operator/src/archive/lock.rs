@@ -16,7 +16,7 @@ use super::{
     fetch::{self, Archive},
     layout::DataObject,
 };
-use crate::io::bucket::{self, Bucket, Bypass, Kind, LockMode, Version};
+use crate::io::bucket::{self, Bucket, Bypass, Kind, LockMode, Meta, Version};
 
 /// Objects whose locks are extended at the same time.
 const IN_FLIGHT: usize = 8;
@@ -142,9 +142,30 @@ impl Archive {
             match self.bucket.head(key, version).await {
                 Ok(meta) => {
                     tries.succeeded();
-                    return Ok(meta.retained_until);
+                    return self.lock_of(key, version, &meta).await;
                 }
                 Err(error) if error.kind == Kind::NotFound => return Ok(None),
+                Err(error) => tries.again_after(error).await?,
+            }
+        }
+    }
+
+    /// Until when the version is locked that HEAD told `meta` of. Where HEAD says nothing of a lock, it is asked for itself:
+    /// not every store tells it of a version that something lies over.
+    pub(super) async fn lock_of(
+        &self,
+        key: &str,
+        version: Option<&Version>,
+        meta: &Meta,
+    ) -> Result<Option<Timestamp>, bucket::Error> {
+        let (None, Some(version)) = (meta.retained_until, version) else { return Ok(meta.retained_until) };
+        let mut tries = self.retries.begin();
+        loop {
+            match self.bucket.retained_until(key, version).await {
+                Ok(until) => {
+                    tries.succeeded();
+                    return Ok(until);
+                }
                 Err(error) => tries.again_after(error).await?,
             }
         }

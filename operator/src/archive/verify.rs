@@ -368,12 +368,15 @@ async fn look(
     };
     // What is gone altogether is not hidden.
     let covered = if ours.is_none() && covered == Some(Flaw::Hidden) { None } else { covered };
+    let locked = match ours {
+        // Only there HEAD may hide it, and another request for each object of a store without locks is too much.
+        Some(meta) if covered.is_some() => {
+            Some(archive.lock_of(key, version, &meta).await.map_err(Error::Store)?)
+        }
+        ours => ours.map(|meta| meta.retained_until),
+    };
     let finding = |flaw| Finding::of(key, flaw);
-    Ok(Look {
-        broken: broken.map(finding),
-        covered: covered.map(finding),
-        locked: ours.map(|meta| meta.retained_until),
-    })
+    Ok(Look { broken: broken.map(finding), covered: covered.map(finding), locked })
 }
 
 async fn head(

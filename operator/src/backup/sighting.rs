@@ -15,6 +15,9 @@ use crate::agent::last_words::{Failure, LastWords};
 /// Jobs and pods come by two watches, without an order between them: a Job's end may be seen before its pod's words.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// What is said of a pod on a node that is silent.
+pub const NODE_SILENT: &str = "the agent's pod was to end and does not: its node does not answer";
+
 /// A pod that was to end has ended by then, or its node answers nobody: the time that it was given to end comes before.
 const ENDS_WITHIN: Duration = GRACE;
 
@@ -157,7 +160,7 @@ impl Sighting {
             if self.why.as_deref() == Some("DeadlineExceeded") {
                 return self.too_long();
             }
-            let message = "the agent's pod was to end and does not: its node does not answer".to_owned();
+            let message = NODE_SILENT.to_owned();
             return failed(BackupReason::AgentFailed, message);
         }
         match self.job {

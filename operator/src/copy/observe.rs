@@ -14,6 +14,7 @@ use crate::{
         last_words::Failure,
         verify::Depth,
     },
+    backup::sighting,
     io::{cluster::Error, kind::Kind},
     segmentation::Role,
 };
@@ -64,12 +65,12 @@ pub enum Standing {
 ///
 /// # Errors
 /// If the API server refuses it, or does not answer.
-pub async fn observe(context: &Context) -> Result<Jobs, Error> {
+pub async fn observe(context: &Context, now: Timestamp) -> Result<Jobs, Error> {
     let namespace = &context.settings.operator_namespace;
     let labels = format!("{ROLE_LABEL}={}", Role::Copy.as_str());
     let jobs = context.cluster.list_in::<Job>(Kind::Job, namespace, &labels).await?;
     let pods = context.cluster.list_in::<Pod>(Kind::Pod, namespace, &labels).await?;
-    Ok(newest(&jobs, &pods))
+    Ok(newest(&jobs, &pods, now))
 }
 
 /// Has copies that are being begun take their places, as if their Jobs were there.
@@ -82,7 +83,7 @@ pub fn count_as_begun(jobs: &mut Jobs, beginning: impl IntoIterator<Item = (Stri
 }
 
 /// The newest Job of each copy.
-fn newest(jobs: &[Job], pods: &[Pod]) -> Jobs {
+fn newest(jobs: &[Job], pods: &[Pod], now: Timestamp) -> Jobs {
     let mut newest = Jobs::new();
     for job in jobs {
         let label = |name: &str| job.labels().get(name).cloned();
@@ -96,36 +97,47 @@ fn newest(jobs: &[Job], pods: &[Pod]) -> Jobs {
         if newest.get(&key).is_none_or(|seen: &Seen| seen.number < number) {
             let depth = job.annotations().get(objects::DEPTH_ANNOTATION);
             let depth = depth.and_then(|depth| depth.parse().ok());
-            newest.insert(key, Seen { name: job.name_any(), number, depth, standing: standing(job, pods) });
+            let standing = standing(job, pods, now);
+            newest.insert(key, Seen { name: job.name_any(), number, depth, standing });
         }
     }
     newest
 }
 
-fn standing(job: &Job, pods: &[Pod]) -> Standing {
+fn standing(job: &Job, pods: &[Pod], now: Timestamp) -> Standing {
     let status = job.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let ended = conditions.iter().find(|condition| {
         ["Complete", "Failed"].contains(&condition.type_.as_str()) && condition.status == "True"
     });
-    let Some(ended) = ended else { return Standing::Active };
-    let at = ended.last_transition_time.as_ref().map(|time| time.0);
-    let silent = |message: String| Standing::Failed {
+    // By its owner's UID: a name can be another's.
+    let is_its =
+        |pod: &&Pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
+    let pod = pods.iter().find(is_its);
+    let words = pod.and_then(last_words);
+    let silent = |message: String, at: Option<Timestamp>| Standing::Failed {
         failure: Failure { reason: BackupReason::AgentFailed, message },
         unanswered: None,
         at,
     };
-    // By its owner's UID: a name can be another's.
-    let is_its =
-        |pod: &&Pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
-    match pods.iter().find(is_its).and_then(last_words) {
+    let Some(ended) = ended else {
+        // A Job whose pod is on a dead node does not end before somebody takes the node away. Should its agent run all the
+        // same, it puts the same bytes.
+        let ends_by = pod.and_then(|pod| pod.metadata.deletion_timestamp.as_ref()).map(|time| time.0);
+        if words.is_none() && sighting::is_lost(ends_by, now) {
+            return silent(sighting::NODE_SILENT.to_owned(), ends_by);
+        }
+        return Standing::Active;
+    };
+    let at = ended.last_transition_time.as_ref().map(|time| time.0);
+    match words {
         Some(LastWords::Failure(Failed { failure, unanswered })) => {
             Standing::Failed { failure, unanswered, at }
         }
         Some(LastWords::Copied(arrived)) if ended.type_ == "Complete" => Standing::Arrived(arrived),
         Some(LastWords::Copied(_)) | None => {
             let why = ended.reason.clone().unwrap_or_default();
-            silent(format!("the copying pod left no result: the Job ended as {} {why}", ended.type_))
+            silent(format!("the copying pod left no result: the Job ended as {} {why}", ended.type_), at)
         }
     }
 }
@@ -181,7 +193,11 @@ pub(super) mod tests {
     }
 
     fn seen(jobs: &[Job], pods: &[Pod]) -> Seen {
-        newest(jobs, pods)[&("u1".to_owned(), "frankfurt".to_owned())].clone()
+        seen_at("2026-11-22T03:00:00Z", jobs, pods)
+    }
+
+    fn seen_at(now: &str, jobs: &[Job], pods: &[Pod]) -> Seen {
+        newest(jobs, pods, now.parse().unwrap())[&("u1".to_owned(), "frankfurt".to_owned())].clone()
     }
 
     #[test]
@@ -223,5 +239,24 @@ pub(super) mod tests {
             let standing = seen(&[job], &[pod]).standing;
             assert!(matches!(standing, Standing::Failed { .. }), "{standing:?}");
         }
+    }
+
+    #[test]
+    fn a_copy_on_a_dead_node_has_failed_although_its_job_never_says_so() {
+        let mut job = job(1, None);
+        let ending = json!([{ "type": "FailureTarget", "status": "True" }]);
+        job.status = Some(serde_json::from_value(json!({ "conditions": ending })).unwrap());
+        let mut pod = pod("job-1", &LastWords::Copied(arrived()));
+        pod.metadata.deletion_timestamp =
+            Some(serde_json::from_value(json!("2026-11-22T02:00:00Z")).unwrap());
+        pod.status = None;
+
+        let at = |now: &str| seen_at(now, &[job.clone()], &[pod.clone()]).standing;
+
+        assert_eq!(at("2026-11-22T02:00:30Z"), Standing::Active);
+        let Standing::Failed { failure, at, .. } = at("2026-11-22T02:01:00Z") else {
+            panic!("it waits for ever")
+        };
+        assert_eq!((failure.reason, at), (BackupReason::AgentFailed, "2026-11-22T02:00:00Z".parse().ok()));
     }
 }

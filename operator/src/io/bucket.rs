@@ -613,6 +613,30 @@ impl Bucket {
         Ok(())
     }
 
+    /// Until when a version of `key` is locked, asked for itself: versitygw's HEAD tells it of the latest version alone.
+    ///
+    /// `None` if it is not locked, or the store or its rights do not tell.
+    pub async fn retained_until(&self, key: &str, version: &Version) -> Result<Option<Timestamp>, Error> {
+        let request = self
+            .client
+            .get_object_retention()
+            .bucket(&self.place.bucket)
+            .key(self.full(key))
+            .version_id(&version.0);
+        let asked = async {
+            match request.send().await {
+                Ok(answer) => Ok(time(answer.retention().and_then(ObjectLockRetention::retain_until_date))),
+                // versitygw gives the answer's root a name that the SDK does not read.
+                Err(SdkError::ResponseError(error)) => Ok(error.raw().body().bytes().and_then(date_within)),
+                Err(error) => Err(error),
+            }
+        };
+        match self.attempt(Operation::Retention, key, None, asked).await {
+            Err(Error { kind: Kind::NotFound | Kind::Denied | Kind::Other { .. }, .. }) => Ok(None),
+            answered => answered,
+        }
+    }
+
     /// Whether the bucket keeps versions.
     pub async fn versioning(&self) -> Result<Versioning, Error> {
         let request = self.client.get_bucket_versioning().bucket(&self.place.bucket);
@@ -940,6 +964,14 @@ fn lock_mode(answer: Option<&ObjectLockMode>) -> Option<LockMode> {
 
 fn time(answer: Option<&DateTime>) -> Option<Timestamp> {
     answer.and_then(|time| Timestamp::from_second(time.secs()).ok())
+}
+
+/// The date of an `ObjectLockRetention`, whatever its root is called.
+fn date_within(body: &[u8]) -> Option<Timestamp> {
+    let text = str::from_utf8(body).ok()?;
+    let (_, rest) = text.split_once("<RetainUntilDate>")?;
+    let (date, _) = rest.split_once('<')?;
+    date.parse().ok()
 }
 
 #[cfg(test)]

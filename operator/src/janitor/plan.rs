@@ -138,51 +138,48 @@ pub fn plan(terms: &Terms, store: &Store, seen: &Seen, now: Timestamp) -> Result
     } else if !missing.is_empty() {
         let (deletions, of) = (missing.len(), seen.catalogue.entries.len());
         plan.waits = Some(Waits { digest, deletions, of, why: Why::Missing });
+        // Also what only the cluster knew: the question stays the same until it is answered for all of them.
+        register.committed.extend(&missing);
         plan.missing = missing;
         plan.register = next(seen, register, &plan, now);
         return Ok(plan);
     }
     // What the rules of before would have let go too.
-    let mut before: Vec<Slot> = match &seen.recorded {
+    let before: Vec<Slot> = match &seen.recorded {
         Some(recorded) if recorded.retention != terms.retention || recorded.time_zone != terms.time_zone => {
             let before = retention::plan(&rules(recorded)?, lock, &catalogue, now).delete;
             wanted.delete.iter().filter(|slot| before.contains(slot)).copied().collect()
         }
         Some(_) | None => wanted.delete.clone(),
     };
-    let is_tightened = before.len() != wanted.delete.len();
-    let is_damaged = |slot: &Slot| catalogue.get(slot).is_some_and(|backup| backup.state == State::Damaged);
-    before.retain(|slot| !is_damaged(slot));
     let of = seen.catalogue.entries.len();
     let usual = usize::try_from(terms.retention.acknowledge_above).unwrap_or_default();
     let is_usual = |slots: &[Slot]| slots.len() <= usual && slots.len() * 2 <= of;
-    let why = match (is_usual(&wanted.delete), wanted.delete.iter().any(is_damaged)) {
-        (false, _) => Some(Why::Many),
-        (true, true) => Some(Why::Damaged),
-        (true, false) => is_tightened.then_some(Why::Tightened),
-    };
-    // What goes meanwhile is not asked about: the next look asks the same.
-    let asked: Vec<Slot> = match why {
-        Some(Why::Damaged) => wanted.delete.iter().filter(|slot| !before.contains(slot)).copied().collect(),
-        _ => wanted.delete.clone(),
+    let is_damaged = |slot: &Slot| catalogue.get(slot).is_some_and(|backup| backup.state == State::Damaged);
+    let (damaged, sound): (Vec<Slot>, Vec<Slot>) = wanted.delete.iter().partition(|slot| is_damaged(slot));
+    // What goes without a word is not asked about, and what is damaged is asked about apart: the next look asks the same.
+    let (free, rest): (Vec<Slot>, Vec<Slot>) =
+        sound.iter().partition(|slot| is_usual(&before) && before.contains(slot));
+    let (why, asked) = match (rest.is_empty(), damaged.is_empty()) {
+        (false, _) if is_usual(&wanted.delete) => (Some(Why::Tightened), rest),
+        (false, _) => (Some(Why::Many), rest),
+        (true, false) => (Some(Why::Damaged), damaged),
+        (true, true) => (None, vec![]),
     };
     let digest = digest_of(&store.name, terms, &asked, register.acknowledged);
-    let is_acknowledged = seen.acknowledged.contains(&digest);
-    if why.is_some() && is_acknowledged && seen.unknown_use.is_none() {
+    let is_acknowledged = why.is_some() && seen.acknowledged.contains(&digest);
+    if is_acknowledged && seen.unknown_use.is_none() {
         register.acknowledged = register.acknowledged.saturating_add(1);
     }
+    let goes = |slot: &Slot| free.contains(slot) || is_acknowledged && asked.contains(slot);
+    plan.delete = wanted.delete.into_iter().filter(goes).collect();
     plan.waits =
         why.filter(|_| !is_acknowledged).map(|why| Waits { digest, deletions: asked.len(), of, why });
-    plan.delete = match &plan.waits {
-        None => wanted.delete,
-        Some(_) if is_usual(&before) => before,
-        Some(_) => vec![],
-    };
     if seen.unknown_use.is_some() {
         plan.delete.clear();
     }
     // Damage says nothing against the rules.
-    let against = plan.waits.as_ref().filter(|waits| waits.why != Why::Damaged || is_tightened);
+    let against = plan.waits.as_ref().filter(|waits| waits.why != Why::Damaged);
     plan.record = record(terms, seen, against, now);
     plan.register = next(seen, register, &plan, now);
     Ok(plan)
@@ -536,6 +533,53 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn the_next_look_asks_the_same_when_what_needs_no_word_is_gone() {
+        let mut seen = seen(6);
+        seen.recorded = Some(rules_of(5, 5));
+        let asked = planned(&rules_of(4, 5), &seen);
+        assert_eq!(asked.delete, [slot(5)]);
+
+        seen.catalogue.entries.remove(&slot(5));
+
+        let next = planned(&rules_of(4, 5), &seen);
+        assert_eq!((next.delete, next.waits.unwrap().digest), (vec![], asked.waits.unwrap().digest));
+    }
+
+    #[test]
+    fn of_more_than_usual_nothing_goes_before_the_word_also_if_some_is_damaged() {
+        let mut seen = seen(20);
+        seen.drilled.damaged = BTreeMap::from([(slot(16), "a drill: SegmentMissing".to_owned())]);
+
+        let asked = planned(&rules_of(14, 5), &seen);
+
+        let waits = asked.waits.unwrap();
+        assert_eq!((asked.delete, waits.why, waits.deletions), (vec![], Why::Many, 5));
+        seen.acknowledged = vec![waits.digest];
+        let acknowledged = planned(&rules_of(14, 5), &seen);
+        assert_eq!(acknowledged.delete, [14, 15, 17, 18, 19].map(slot));
+    }
+
+    #[test]
+    fn what_is_damaged_is_asked_about_apart_after_what_tighter_rules_let_go() {
+        let mut seen = seen(8);
+        seen.recorded = Some(rules_of(7, 5));
+        seen.drilled.damaged = BTreeMap::from([(slot(6), "a drill: SegmentMissing".to_owned())]);
+        let tighter = rules_of(5, 5);
+
+        let waits = planned(&tighter, &seen).waits.unwrap();
+        assert_eq!((waits.why, waits.deletions), (Why::Tightened, 2));
+
+        seen.acknowledged = vec![waits.digest];
+        let acknowledged = planned(&tighter, &seen);
+        assert_eq!(acknowledged.delete, [slot(5), slot(7)]);
+        seen.catalogue.entries.retain(|slot, _| !acknowledged.delete.contains(slot));
+        seen.recorded = acknowledged.record;
+        seen.register = acknowledged.register;
+        let waits = planned(&tighter, &seen).waits.unwrap();
+        assert_eq!((waits.why, waits.deletions), (Why::Damaged, 1));
+    }
+
+    #[test]
     fn looser_rules_are_written_down_at_once_and_so_is_a_hold() {
         let mut seen = seen(6);
         seen.recorded = Some(rules_of(6, 5));
@@ -562,6 +606,8 @@ pub(super) mod tests {
         assert_eq!(plan.missing, BTreeSet::from([slot(1)]));
         assert_eq!((plan.delete.len(), plan.record), (0, None));
         assert_eq!(plan.waits.unwrap().why, Why::Missing);
+        // Only the cluster knew of it. Were its object the first to go, the question would be another.
+        assert!(plan.register.unwrap().committed.contains(&slot(1)));
     }
 
     #[test]

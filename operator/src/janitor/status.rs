@@ -187,7 +187,7 @@ fn question(ward: &Ward, waits: &Waits) -> String {
         ),
         Why::Damaged => (
             format!(
-                "retention would delete {deletions} of {of} backups of {archive} in {store}, some of which a drill or a copy found damaged"
+                "retention would delete {deletions} of {of} backups of {archive} in {store}, which a drill or a copy found damaged"
             ),
             "when you know why and they are not needed",
         ),

@@ -404,6 +404,18 @@ async fn a_tenant_that_could_not_be_made_again_fails_the_drill_and_a_changed_one
     let judged = drill.judged(&drill.judge).await;
     assert_eq!(verdict(&judged, "RowCounts"), pair("Warned", "PreviousUnreadable"), "{judged:?}");
 
+    // One whose commit is there and whose manifest is not: somebody took it away, and retention did not.
+    let next = "20261122T020000Z";
+    let earlier =
+        tenant.store.keys().into_iter().find(|key| key.contains(SLOT) && key.ends_with("manifest.json"));
+    fs::remove_file(tenant.store.file(&earlier.unwrap())).unwrap();
+    backed_up(&tenant, next, &"ef".repeat(16)).await;
+    let mut robbed = Drill::of(&tenant.store, &tenant.keys);
+    (robbed.restore["slot"], robbed.restore["previous"]) = (json!(next), json!(SLOT));
+    robbed.restored(&robbed.restore).await;
+    let left = fs::read(robbed.pod.volume().join("drill/previous-unreadable.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&left).unwrap()["reason"], "ManifestMissing");
+
     // A Secret that was backed up with nothing in it.
     let secret = tenant.pod.root().join("valv/tenant/..2026/secrets/letters/key");
     fs::write(secret, "").unwrap();

@@ -382,6 +382,34 @@ async fn a_promoted_backup_is_locked_as_a_whole_and_cannot_be_deleted_before_tha
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn locks_of_what_something_lies_over_are_seen_and_extended() {
+    let (store, keys) = (Store::start(Keeps::LockedVersions), Keys::new());
+    let bucket = store.bucket();
+    let (slot, locked) = ("20261122T010000Z", from_now(600));
+    let backup = kept(&bucket, "ada", slot, &mixed(20 * MEBIBYTE, 15), &keys, Some(locked)).await;
+    let manifest_key = backup.named.key.clone();
+    bucket
+        .put(&segment_key(&backup.manifest, 0), Bytes::from_static(b"younger"), &Put::default())
+        .await
+        .unwrap();
+    bucket.delete(&segment_key(&backup.manifest, 1), None).await.unwrap();
+    bucket.put(&manifest_key, Bytes::from_static(b"{}"), &Put::default()).await.unwrap();
+    let reader = archive(&bucket);
+
+    let verdict =
+        verify(&reader, &backup.manifest, Depth::Metadata, &watch::Sender::default()).await.unwrap();
+    assert_eq!((verdict.covered.total, verdict.lock.until()), (2, Some(locked)));
+
+    let until = from_now(3600);
+    let catalogue = reader.catalogue(&"ada".parse().unwrap(), &[keys.public()]).await.unwrap();
+    let entry = &catalogue.entries[&slot.parse().unwrap()];
+    lock::extend(&reader, &bucket, entry, until, LockMode::Compliance).await.unwrap();
+    let verdict =
+        verify(&reader, &backup.manifest, Depth::Metadata, &watch::Sender::default()).await.unwrap();
+    assert_eq!(verdict.lock.until(), Some(until));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_backup_is_gone_in_all_versions_and_its_neighbours_are_not() {
     for keeps in [Keeps::Latest, Keeps::LockedVersions] {
         let (store, keys) = (Store::start(keeps), Keys::new());

@@ -9,11 +9,13 @@ pub enum Objects {
     Commits,
     /// The operator's records of whose an archive is.
     Owners,
+    /// The operator's records of drills.
+    Records,
 }
 
 impl Objects {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Data, Self::Commits, Self::Owners];
+    pub const ALL: [Self; 4] = [Self::Data, Self::Commits, Self::Owners, Self::Records];
 
     /// What the object at `path` is; absent: something else. A probe's objects lie under names that no archive can have.
     pub(crate) fn at(path: &str) -> Option<Self> {
@@ -26,6 +28,7 @@ impl Objects {
             ("data", _) => Some(Self::Data),
             ("commits", _) => Some(Self::Commits),
             ("records", "owner.json") => Some(Self::Owners),
+            ("records", name) if name.starts_with("drill-") => Some(Self::Records),
             _ => None,
         }
     }

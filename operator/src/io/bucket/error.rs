@@ -44,6 +44,8 @@ pub enum Operation {
     Delete,
     /// `PutObjectRetention`.
     Retain,
+    /// `GetObjectRetention`.
+    Retention,
     /// `GetBucketVersioning`.
     Versioning,
     /// `GetObjectLockConfiguration`.
@@ -60,6 +62,7 @@ impl fmt::Display for Operation {
             Self::ListVersions => "list the versions of",
             Self::Delete => "delete",
             Self::Retain => "extend the retention of",
+            Self::Retention => "read the retention of",
             Self::Versioning => "read the versioning of",
             Self::ObjectLock => "read the object lock of",
         })
