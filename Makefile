@@ -101,12 +101,15 @@ test: root ## everything that gates a change
 
 .PHONY: test-all
 test-all: root ## test, and what takes longer: the demo, every fault of backups and drills, accessibility, measurements, Garage, all of ground
-	@$(MAKE) test
-	@$(WITH_CLUSTER) $(SELF) demo e2e-long axe bench-operator $(if $(KUBECONFIG),,stores)
-	@$(MAKE) race
-	@$(MAKE) race-large
-	@$(MAKE) conformance-garage
-	@$(MAKE) ground
+	@started=$$SECONDS; \
+	if tests/parts.sh "$(SELF)" test test-cluster race race-large conformance-garage ground; \
+	then printf '\nmake test-all: PASSED in %s s\n' "$$((SECONDS - started))"; \
+	else printf '\nmake test-all: FAILED after %s s\n' "$$((SECONDS - started))"; exit 1; fi
+
+# What takes longer and needs the cluster, in one.
+.PHONY: test-cluster
+test-cluster: root binaries
+	@$(WITH_CLUSTER) tests/parts.sh "$(SELF)" demo e2e-long axe bench-operator $(if $(KUBECONFIG),,stores)
 
 .PHONY: e2e
 e2e: root ## the tests on a real cluster; one of them: make e2e TEST=name; the cluster stays up
