@@ -18,8 +18,8 @@ use crate::drill_store_faults::running;
 use crate::moments::{Moment, goes_on, held_at, reading_pod};
 use crate::store_faults::bring;
 
-/// A node is missed after 50 s, and its pods are given up after 300 s more.
-const MISSED: Duration = Duration::from_secs(600);
+/// A node is missed after 50 s, its pods are to go 20 s later, and count as gone a minute and a half after that.
+const MISSED: Duration = Duration::from_secs(360);
 
 #[test]
 fn a_node_that_is_drained_delays_a_backup_and_ends_a_drill() {

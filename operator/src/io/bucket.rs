@@ -627,8 +627,10 @@ impl Bucket {
             match request.send().await {
                 Ok(answer) => Ok(time(answer.retention().and_then(ObjectLockRetention::retain_until_date))),
                 // versitygw gives the answer's root a name that the SDK does not read.
-                Err(SdkError::ResponseError(error)) => Ok(error.raw().body().bytes().and_then(date_within)),
-                Err(error) => Err(error),
+                Err(error) => match error.raw_response().filter(|answer| answer.status().is_success()) {
+                    Some(answer) => Ok(answer.body().bytes().and_then(date_within)),
+                    None => Err(error),
+                },
             }
         };
         match self.attempt(Operation::Retention, key, None, asked).await {

@@ -386,7 +386,8 @@ async fn locks_of_what_something_lies_over_are_seen_and_extended() {
     let (store, keys) = (Store::start(Keeps::LockedVersions), Keys::new());
     let bucket = store.bucket();
     let (slot, locked) = ("20261122T010000Z", from_now(600));
-    let backup = kept(&bucket, "ada", slot, &mixed(20 * MEBIBYTE, 15), &keys, Some(locked)).await;
+    let backup = kept(&bucket, "ada", slot, &mixed(40 * MEBIBYTE, 15), &keys, Some(locked)).await;
+    assert!(backup.manifest.segments() > 1);
     let manifest_key = backup.named.key.clone();
     bucket
         .put(&segment_key(&backup.manifest, 0), Bytes::from_static(b"younger"), &Put::default())

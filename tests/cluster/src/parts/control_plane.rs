@@ -61,6 +61,8 @@ pub fn apiserver(site: &Site) -> Result<Part> {
     ]);
     command.arg(format!("--audit-policy-file={}", policy.display()));
     command.arg(format!("--audit-log-path={}", site.folder.audit_log().display()));
+    // Five minutes by default. Whoever tests what a dead node leaves need not wait for that.
+    command.arg("--default-unreachable-toleration-seconds=20");
     // Tests read it from its beginning: it is not rotated below a gigabyte.
     command.args(["--audit-log-maxsize=1024", "--v=1"]);
     Ok(Part { name: "apiserver", command })
