@@ -37,14 +37,16 @@ GARAGE := $(CACHE)/tools/garage-$(GARAGE_VERSION)/bin/garage
 DOC_LINTS := --deny warnings --allow rustdoc::private_intra_doc_links
 E2E_THREADS ?= 6
 TEST ?=
-# What gates no change by itself, for it takes long: make test-all has it.
-E2E_LONG := backup_faults:: backup_planted:: nodes:: store_faults:: drill_faults:: drill_judges:: drill_store_faults:: \
-	warped:: upheaval::a_drill_whose_operator upheaval::of_two_operators upheaval::a_leader_that_was_frozen \
-	upheaval::a_restarted_operator \
+# What gates no change by itself, for it takes long: make test-all has it. First what runs side by side,
+E2E_LONG := backup_faults::a_database backup_faults::a_pod backup_faults::an_agent backup_planted:: \
+	store_faults:: drill_faults:: drill_judges:: drill_store_faults:: \
 	backups::an_agent_that_is_killed drills::a_drill_with_another_key drills::a_drill_that_is_deleted \
 	drills::a_bit_that_was_flipped drills::a_commit_that_was_taken_away \
 	retention::while_the_clocks_differ retention::a_commit_that_was_lost retention::while_a_commit_is_gone retention::nothing_is_copied \
-	signing_key:: keys::a_drill_key evidence::a_backup_and
+	keys::a_drill_key evidence::a_backup_and
+# and then what has to be alone: all others would have to end before each of these.
+E2E_ALONE := backup_faults::a_node backup_faults::an_operator backup_faults::of_two nodes:: signing_key:: warped:: \
+	upheaval::a_drill_whose_operator upheaval::of_two_operators upheaval::a_leader_that_was_frozen upheaval::a_restarted_operator
 
 # So that a fresh clone of what was built before is not compiled again
 RESTORE = .ci/sources restore "$(CARGO_TARGET_DIR)"
@@ -121,11 +123,19 @@ e2e-here:
 	@$(MAKE) cluster-up
 	$(call step,installing Valv,$(HARNESS) install)
 	$(call step,what opens a backup,$(call debian,/usr/bin/age,age); $(call debian,/usr/bin/zstd,zstd))
-	$(call step,tests on the cluster,cargo test --quiet --workspace --test e2e -- $(or $(TEST),$(addprefix --skip ,$(E2E_LONG))) --test-threads=$(E2E_THREADS) --nocapture)
+	$(call step,tests on the cluster,cargo test --quiet --workspace --test e2e -- $(or $(TEST),$(addprefix --skip ,$(E2E_LONG) $(E2E_ALONE))) --test-threads=$(E2E_THREADS) --nocapture)
 
 .PHONY: e2e-long
 e2e-long: ## the tests on a real cluster that take long: every fault of stores, clocks, nodes, backups and drills
+	@tests/parts.sh "$(SELF)" e2e-side-by-side e2e-alone
+
+.PHONY: e2e-side-by-side
+e2e-side-by-side:
 	@$(SELF) e2e-here TEST="$(E2E_LONG)"
+
+.PHONY: e2e-alone
+e2e-alone:
+	@$(SELF) e2e-here TEST="$(E2E_ALONE)"
 
 # Only the local cluster has them. What is written there is locked, and goes with the cluster.
 .PHONY: stores
