@@ -76,7 +76,7 @@ fn a_backup_that_is_read_back_on_a_node_that_dies_is_read_back_on_another() {
         .await?;
         ensure!(failed["reason"] == "AgentFailed", "{failed}");
         goes_on(&protected, &proxy, &name, 1).await?;
-        node.is_given_up()?;
+        node.is_given_up().await?;
         test.measured(failed["message"].to_string());
         Ok(())
     });
@@ -99,7 +99,7 @@ fn a_drill_whose_node_dies_fails_and_is_torn_down_when_the_node_is_given_up() {
             world.condition(&name, left).await?["status"] != "True",
             "its volumes are on a node that is gone"
         );
-        node.is_given_up()?;
+        node.is_given_up().await?;
         world.leaves_nothing(&name).await.with_context(|| format!("{into}, after its node was given up"))?;
         world.passes().await.context("the next drill, on the other node")?;
         test.measured(said);
