@@ -43,9 +43,10 @@ E2E_LONG := backup_faults::a_database backup_faults::a_pod backup_faults::an_age
 	backups::an_agent_that_is_killed drills::a_drill_with_another_key drills::a_drill_that_is_deleted \
 	drills::a_bit_that_was_flipped drills::a_commit_that_was_taken_away \
 	retention::while_the_clocks_differ retention::a_commit_that_was_lost retention::while_a_commit_is_gone retention::nothing_is_copied \
-	keys::a_drill_key evidence::a_backup_and
+	retention::backup_objects drills::a_drill_that_is_cancelled progress::a_drill \
+	keys::a_drill_key keys::each_holder evidence:: lost_secrets::a_lost_authority lost_secrets::a_lost_password_is_replaced
 # and then what has to be alone: all others would have to end before each of these.
-E2E_ALONE := backup_faults::a_node backup_faults::an_operator backup_faults::of_two nodes:: signing_key:: warped:: \
+E2E_ALONE := warm:: backup_faults::a_node backup_faults::an_operator backup_faults::of_two nodes:: signing_key:: warped:: \
 	upheaval::a_drill_whose_operator upheaval::of_two_operators upheaval::a_leader_that_was_frozen upheaval::a_restarted_operator
 
 # So that a fresh clone of what was built before is not compiled again
