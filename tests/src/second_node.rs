@@ -1,6 +1,5 @@
 //! A second node of the local cluster, for a while.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -78,8 +77,8 @@ impl<'a> SecondNode<'a> {
         block_in_place(|| self.cluster.kill_node(NUMBER))
     }
 
-    /// Gives it up, as an administrator does with a node that does not come back: its disks are destroyed, and then the
-    /// volumes that lay on them are deleted, which their provisioner cannot do without it.
+    /// Gives it up, as an administrator does with a node that does not come back. The volumes on its own disks, which went
+    /// with it, are deleted too: their provisioner cannot do that without it.
     pub async fn is_given_up(&self) -> Result<()> {
         block_in_place(|| self.cluster.remove_node(NUMBER))?;
         for volume in self.admin.list(kind::PERSISTENT_VOLUME, "", "").await? {
@@ -88,8 +87,6 @@ impl<'a> SecondNode<'a> {
             if places.is_none_or(|place| place != SECOND) {
                 continue;
             }
-            let folder = ["hostPath", "local"].iter().find_map(|kind| volume["spec"][kind]["path"].as_str());
-            fs::remove_dir_all(folder.context("a volume of a node is a folder")?)?;
             let name = volume["metadata"]["name"].as_str().context("a volume has a name")?;
             self.admin.delete(kind::PERSISTENT_VOLUME, "", name, Grace::Usual).await?;
         }
