@@ -33,7 +33,7 @@ use crate::{
         verify::{self, MOST_SAMPLED, Verdict},
     },
     error::chain,
-    io::bucket::{self, Kind, Meta, Version},
+    io::bucket::{self, Kind, Version},
 };
 
 /// What `valv agent verify` is told.
@@ -212,7 +212,7 @@ async fn read_back(arguments: &Verify, now: fn() -> Timestamp) -> Result<Verifie
     let bucket = store_access::bucket(&run.store, &arguments.store_credentials).map_err(Error::Store)?;
     let options = fetch::Options { retry: run.store.retry_rule(), ..fetch::Options::default() };
     let archive = Archive::new(bucket, options);
-    let (manifest, meta) = manifest(arguments, &archive).await?;
+    let (manifest, locked_until) = manifest(arguments, &archive).await?;
     if (&manifest.archive, manifest.slot) != (&run.archive, run.slot) {
         return Err(Error::Foreign { key: arguments.manifest.clone() });
     }
@@ -224,17 +224,19 @@ async fn read_back(arguments: &Verify, now: fn() -> Timestamp) -> Result<Verifie
     let looking = verify::verify(&archive, &manifest, depth, &progress);
     let looking = pulse::with_lines(progress.subscribe(), total_bytes, stage, looking);
     let mut verdict = looking.await.map_err(Error::Read)?;
-    verdict.lock = verdict.lock.and(meta.retained_until);
+    verdict.lock = verdict.lock.and(locked_until);
     judge(verdict, depth.seed(), now())
 }
 
-/// The manifest, if it is the one that was named. Its size is the store's word, and the digest proves it.
-async fn manifest(arguments: &Verify, archive: &Archive) -> Result<(Manifest, Meta), Error> {
+/// The manifest, if it is the one that was named, and until when it is locked. Its size is the store's word, and the digest
+/// proves it.
+async fn manifest(arguments: &Verify, archive: &Archive) -> Result<(Manifest, Option<Timestamp>), Error> {
     let version = arguments.version.as_deref().filter(|version| !version.is_empty()).map(Version::new);
     let key = arguments.manifest.clone();
     let meta = archive.meta_of(&key, version.as_ref()).await.map_err(Error::Look)?;
+    let locked_until = archive.lock_of(&key, version.as_ref(), &meta).await.map_err(Error::Look)?;
     let named = ManifestRef { key, version, size: meta.size_bytes, blake3: arguments.blake3 };
-    Ok((archive.manifest(&named).await.map_err(Error::Manifest)?, meta))
+    Ok((archive.manifest(&named).await.map_err(Error::Manifest)?, locked_until))
 }
 
 fn judge(verdict: Verdict, seed: Option<u32>, at: Timestamp) -> Result<Verified, Error> {

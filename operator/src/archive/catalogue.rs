@@ -138,6 +138,10 @@ struct Lying {
 }
 
 impl Listing {
+    fn is_too_long(&self) -> bool {
+        self.slots.len() > MOST_SLOTS
+    }
+
     /// Takes in one line. Lines may come in any order.
     fn add(&mut self, archive: &ArchiveId, line: ListedVersion) {
         let slot = match line.key.parse() {
@@ -219,28 +223,18 @@ impl Archive {
 
     async fn list_commits(&self, archive: &ArchiveId) -> Result<Listing, Error> {
         let prefix = Key::commits_prefix(archive);
-        let mut tries = self.retries.begin();
-        loop {
+        let listed = self.retries.ask(async || {
             let mut listing = Listing::default();
-            let mut is_too_long = false;
-            let listed = self
-                .each_version(&prefix, |line| {
-                    listing.add(archive, line);
-                    is_too_long = listing.slots.len() > MOST_SLOTS;
-                    !is_too_long
-                })
-                .await;
-            match listed {
-                Ok(()) if is_too_long => return Err(Error::TooMany { archive: archive.clone() }),
-                Ok(()) => {
-                    tries.succeeded();
-                    return Ok(listing);
-                }
-                Err(error) => tries
-                    .again_after(error)
-                    .await
-                    .map_err(|source| Error::List { archive: archive.clone(), source })?,
-            }
+            let add = |line| {
+                listing.add(archive, line);
+                !listing.is_too_long()
+            };
+            self.each_version(&prefix, add).await.map(|()| listing)
+        });
+        match listed.await {
+            Ok(listing) if listing.is_too_long() => Err(Error::TooMany { archive: archive.clone() }),
+            Ok(listing) => Ok(listing),
+            Err(source) => Err(Error::List { archive: archive.clone(), source }),
         }
     }
 
@@ -339,16 +333,10 @@ impl Archive {
         version: Option<&Version>,
         limit_bytes: u64,
     ) -> Result<Option<Small>, fetch::Error> {
-        let mut tries = self.retries.begin();
-        loop {
-            match self.small_once(key, version, limit_bytes).await {
-                Ok(found) => {
-                    tries.succeeded();
-                    return Ok(Some(found));
-                }
-                Err(error) if error.kind == Kind::NotFound => return Ok(None),
-                Err(error) => tries.again_after(error).await.map_err(fetch::Error::Store)?,
-            }
+        match self.retries.ask(|| self.small_once(key, version, limit_bytes)).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(fetch::Error::Store(error)),
         }
     }
 
@@ -416,21 +404,15 @@ impl Archive {
     /// If the store does not let us look.
     pub async fn has_manifest(&self, folder: &Folder) -> Result<bool, bucket::Error> {
         let key = folder.key(DataObject::Manifest).to_string();
-        let mut tries = self.retries.begin();
-        loop {
+        let listed = self.retries.ask(async || {
             let mut is_there = false;
-            let listed = self.each_version(&key, |line| {
+            let look = |line: ListedVersion| {
                 is_there |= line.key == key && matches!(line.content, Content::Object { .. });
                 !is_there
-            });
-            match listed.await {
-                Ok(()) => {
-                    tries.succeeded();
-                    return Ok(is_there);
-                }
-                Err(error) => tries.again_after(error).await?,
-            }
-        }
+            };
+            self.each_version(&key, look).await.map(|()| is_there)
+        });
+        listed.await
     }
 
     /// The archives that the store has, whoever made them.
@@ -455,16 +437,7 @@ impl Archive {
     }
 
     async fn folders(&self, prefix: &str, limit: usize) -> Result<Vec<String>, bucket::Error> {
-        let mut tries = self.retries.begin();
-        loop {
-            match self.bucket.folders(prefix, limit).await {
-                Ok(folders) => {
-                    tries.succeeded();
-                    return Ok(folders);
-                }
-                Err(error) => tries.again_after(error).await?,
-            }
-        }
+        self.retries.ask(|| self.bucket.folders(prefix, limit)).await
     }
 }
 

@@ -27,7 +27,7 @@ use super::{
     progress::Progress,
     retry::{Retries, RetryRule},
 };
-use crate::io::bucket::{self, Bucket, Content, LockMode, Pace, Place, Put, Version};
+use crate::io::bucket::{self, Bucket, Content, ListedVersion, LockMode, Pace, Place, Put, Version};
 
 /// Segments whose places in the target are listed together: a page of a listing.
 const LISTED: u32 = 1000;
@@ -202,31 +202,20 @@ impl Copier {
     ) -> Result<BTreeMap<SegmentName, (Option<Version>, u64)>, Error> {
         let Some(first) = group.first() else { return Ok(BTreeMap::new()) };
         let prefix = format!("{folder}{part}/{:05}", thousand(first));
-        let mut tries = self.target.retries.begin();
-        loop {
+        let listed = self.target.retries.ask(async || {
             let mut there = BTreeMap::new();
-            let listed = self
-                .target
-                .each_version(&prefix, |line| {
-                    if let (Ok(Key::Data { object: DataObject::Segment(name), .. }), Place::Latest) =
-                        (line.key.parse(), line.place)
-                        && let Content::Object { size_bytes } = line.content
-                    {
-                        there.insert(name, (line.version, size_bytes));
-                    }
-                    true
-                })
-                .await;
-            match listed {
-                Ok(()) => {
-                    tries.succeeded();
-                    return Ok(there);
+            let add = |line: ListedVersion| {
+                if let (Ok(Key::Data { object: DataObject::Segment(name), .. }), Place::Latest) =
+                    (line.key.parse(), line.place)
+                    && let Content::Object { size_bytes } = line.content
+                {
+                    there.insert(name, (line.version, size_bytes));
                 }
-                Err(error) => {
-                    tries.again_after(error).await.map_err(|error| Error::Look(fetch::Error::Store(error)))?
-                }
-            }
-        }
+                true
+            };
+            self.target.each_version(&prefix, add).await.map(|()| there)
+        });
+        listed.await.map_err(|error| Error::Look(fetch::Error::Store(error)))
     }
 
     /// One segment, there if it is what was committed, else sent.
@@ -265,16 +254,8 @@ impl Copier {
             pace: self.pace.clone(),
             ..Put::default()
         };
-        let mut tries = self.retries.begin();
-        loop {
-            match self.writer.put(key, bytes.clone(), &how).await {
-                Ok(version) => {
-                    tries.succeeded();
-                    return Ok(version);
-                }
-                Err(error) => tries.again_after(error).await.map_err(Error::Store)?,
-            }
-        }
+        let sent = self.retries.ask(|| self.writer.put(key, bytes.clone(), &how));
+        sent.await.map_err(Error::Store)
     }
 }
 

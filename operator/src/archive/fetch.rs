@@ -193,19 +193,14 @@ impl Archive {
 
     /// What lies under `key`, the latest first as far as the store's word goes.
     async fn versions_of(&self, key: &str) -> Result<Lying, Error> {
-        let mut tries = self.retries.begin();
-        let listed = loop {
-            match self.list_versions_of(key).await {
-                Ok(listed) => break listed,
-                // A store without versions need not have the question.
-                Err(bucket::Error { kind: Kind::Other { .. }, .. }) => {
-                    return Ok(Lying { objects: vec![None], markers: 0 });
-                }
-                Err(error) => tries.again_after(error).await.map_err(Error::Store)?,
+        let listed = self.retries.ask(async || match self.list_versions_of(key).await {
+            // A store without versions need not have the question.
+            Err(bucket::Error { kind: Kind::Other { .. }, .. }) => {
+                Ok(Lying { objects: vec![None], markers: 0 })
             }
-        };
-        tries.succeeded();
-        Ok(listed)
+            listed => listed,
+        });
+        listed.await.map_err(Error::Store)
     }
 
     async fn list_versions_of(&self, key: &str) -> Result<Lying, bucket::Error> {
@@ -281,34 +276,16 @@ impl Archive {
         Ok((manifest, named))
     }
 
-    /// Size and lock of an object, by the store's word: for whoever knows only its digest.
+    /// What the store says of an object without giving it out.
     pub async fn meta_of(&self, key: &str, version: Option<&Version>) -> Result<Meta, bucket::Error> {
-        let mut tries = self.retries.begin();
-        loop {
-            match self.bucket.head(key, version).await {
-                Ok(mut meta) => {
-                    tries.succeeded();
-                    meta.retained_until = self.lock_of(key, version, &meta).await?;
-                    return Ok(meta);
-                }
-                Err(error) => tries.again_after(error).await?,
-            }
-        }
+        self.retries.ask(|| self.bucket.head(key, version)).await
     }
 
     async fn latest_version(&self, key: &str) -> Result<Option<Version>, Error> {
-        let mut tries = self.retries.begin();
-        loop {
-            match self.bucket.head(key, None).await {
-                Ok(meta) => {
-                    tries.succeeded();
-                    return Ok(meta.version);
-                }
-                Err(error) if error.kind == Kind::NotFound => {
-                    return Err(Error::Broken(Finding::of(key, Flaw::Missing)));
-                }
-                Err(error) => tries.again_after(error).await.map_err(Error::Store)?,
-            }
+        match self.meta_of(key, None).await {
+            Ok(meta) => Ok(meta.version),
+            Err(error) if error.kind == Kind::NotFound => Err(Error::Broken(Finding::of(key, Flaw::Missing))),
+            Err(error) => Err(Error::Store(error)),
         }
     }
 
@@ -393,17 +370,19 @@ impl Archive {
         version: Option<&Version>,
         limit_bytes: u64,
     ) -> Result<Vec<u8>, Error> {
-        let mut tries = self.retries.begin();
-        loop {
-            match self.document_once(key, version, limit_bytes).await {
-                Ok(bytes) => {
-                    tries.succeeded();
-                    return Ok(bytes);
-                }
-                Err(Error::Store(error)) => tries.again_after(error).await.map_err(Error::Store)?,
-                Err(error) => return Err(error),
-            }
-        }
+        self.read(|| self.document_once(key, version, limit_bytes)).await
+    }
+
+    /// Has `once` read until the store does not fail it. What is wrong with what was read stays wrong.
+    async fn read<T, F>(&self, once: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let read = self.retries.ask(async || match once().await {
+            Err(Error::Store(error)) => Err(error),
+            read => Ok(read),
+        });
+        read.await.map_err(Error::Store)?
     }
 
     async fn document_once(
@@ -474,17 +453,10 @@ impl Archive {
     /// had. Hashed as it comes, for it has no place in memory.
     pub(super) async fn digest_of(&self, folder: &Folder, entry: &Entry) -> Result<Option<Blake3>, Error> {
         let key = folder.key(DataObject::Segment(entry.key)).to_string();
-        let mut tries = self.retries.begin();
-        loop {
-            match self.digest_once(&key, entry.version.as_ref()).await {
-                Ok(digest) => {
-                    tries.succeeded();
-                    return Ok(Some(digest));
-                }
-                Err(Error::Store(error)) => tries.again_after(error).await.map_err(Error::Store)?,
-                Err(Error::Broken(_)) => return Ok(None),
-                Err(error) => return Err(error),
-            }
+        match self.read(|| self.digest_once(&key, entry.version.as_ref())).await {
+            Ok(digest) => Ok(Some(digest)),
+            Err(Error::Broken(_)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -116,14 +116,9 @@ async fn extend_one(
     if standing.is_some_and(|standing| standing >= until) {
         return Ok(());
     }
-    let mut tries = reader.retries.begin();
-    loop {
-        match committer.retain_with(&key, version.as_ref(), until, mode, Bypass::Never).await {
-            Ok(()) => break,
-            Err(error) => tries.again_after(error).await.map_err(Error::Retain)?,
-        }
-    }
-    tries.succeeded();
+    let extending =
+        reader.retries.ask(|| committer.retain_with(&key, version.as_ref(), until, mode, Bypass::Never));
+    extending.await.map_err(Error::Retain)?;
     match reader.locked_until(&key, version.as_ref()).await.map_err(Error::Retain)? {
         Some(found) if found >= until => Ok(()),
         found => Err(Error::Unheeded { key, wanted: until, found }),
@@ -137,37 +132,22 @@ impl Archive {
         key: &str,
         version: Option<&Version>,
     ) -> Result<Option<Timestamp>, bucket::Error> {
-        let mut tries = self.retries.begin();
-        loop {
-            match self.bucket.head(key, version).await {
-                Ok(meta) => {
-                    tries.succeeded();
-                    return self.lock_of(key, version, &meta).await;
-                }
-                Err(error) if error.kind == Kind::NotFound => return Ok(None),
-                Err(error) => tries.again_after(error).await?,
-            }
+        match self.meta_of(key, version).await {
+            Ok(meta) => self.lock_of(key, version, &meta).await,
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     /// Until when the version is locked that HEAD told `meta` of. Where HEAD says nothing of a lock, it is asked for itself:
     /// not every store tells it of a version that something lies over.
-    pub(super) async fn lock_of(
+    pub async fn lock_of(
         &self,
         key: &str,
         version: Option<&Version>,
         meta: &Meta,
     ) -> Result<Option<Timestamp>, bucket::Error> {
         let (None, Some(version)) = (meta.retained_until, version) else { return Ok(meta.retained_until) };
-        let mut tries = self.retries.begin();
-        loop {
-            match self.bucket.retained_until(key, version).await {
-                Ok(until) => {
-                    tries.succeeded();
-                    return Ok(until);
-                }
-                Err(error) => tries.again_after(error).await?,
-            }
-        }
+        self.retries.ask(|| self.bucket.retained_until(key, version)).await
     }
 }

@@ -12,7 +12,7 @@ use super::{
     fetch::Archive,
     layout::{ArchiveId, Key},
 };
-use crate::io::bucket::{Content, Version};
+use crate::io::bucket::{Content, ListedVersion, Version};
 
 /// One version of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,25 +48,17 @@ impl Archive {
         archive: &ArchiveId,
         key: &str,
     ) -> Result<Vec<RecordVersion>, Error> {
-        let mut tries = self.retries.begin();
-        let versions = loop {
+        let listed = self.retries.ask(async || {
             let mut versions = Vec::new();
-            let listed = self.each_version(key, |line| {
+            let add = |line: ListedVersion| {
                 if line.key == key && matches!(line.content, Content::Object { .. }) {
                     versions.push(RecordVersion { version: line.version, put: line.modified });
                 }
                 versions.len() < MOST_LISTED
-            });
-            match listed.await {
-                Ok(()) => break versions,
-                Err(error) => tries
-                    .again_after(error)
-                    .await
-                    .map_err(|source| Error::List { archive: archive.clone(), source })?,
-            }
-        };
-        tries.succeeded();
-        Ok(versions)
+            };
+            self.each_version(key, add).await.map(|()| versions)
+        });
+        listed.await.map_err(|source| Error::List { archive: archive.clone(), source })
     }
 
     /// The first `most` versions of the record `key`, as the store lists them: the latest first, in S3.
@@ -102,10 +94,9 @@ impl Archive {
         most: usize,
     ) -> Result<Vec<RecordListed>, Error> {
         let prefix = format!("{}records/{beginning}", Key::archive_prefix(archive));
-        let mut tries = self.retries.begin();
-        let records = loop {
+        let listed = self.retries.ask(async || {
             let mut records: BTreeMap<String, Vec<Option<Version>>> = BTreeMap::new();
-            let listed = self.each_version(&prefix, |line| {
+            let add = |line: ListedVersion| {
                 let is_record =
                     matches!(line.key.parse(), Ok(Key::Record { archive: whose, .. }) if whose == *archive);
                 if is_record && matches!(line.content, Content::Object { .. }) {
@@ -121,16 +112,10 @@ impl Archive {
                     }
                 }
                 true
-            });
-            match listed.await {
-                Ok(()) => break records,
-                Err(error) => tries
-                    .again_after(error)
-                    .await
-                    .map_err(|source| Error::List { archive: archive.clone(), source })?,
-            }
-        };
-        tries.succeeded();
+            };
+            self.each_version(&prefix, add).await.map(|()| records)
+        });
+        let records = listed.await.map_err(|source| Error::List { archive: archive.clone(), source })?;
         Ok(records.into_iter().rev().map(|(key, versions)| RecordListed { key, versions }).collect())
     }
 

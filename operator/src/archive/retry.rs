@@ -75,9 +75,30 @@ impl Retries {
         Self { rule, left: Mutex::new(rule.budget) }
     }
 
-    /// The tries of one request.
+    /// The tries of one request: for what [`ask`](Self::ask) cannot send.
     pub fn begin(&self) -> Tries<'_> {
         Tries { retries: self, failures: 0 }
+    }
+
+    /// Sends `request` until it is answered.
+    ///
+    /// # Errors
+    /// As [`Tries::again_after`].
+    pub async fn ask<T, F>(&self, request: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut tries = self.begin();
+        loop {
+            // In a box: in each other, futures of all these layers are too deep for the compiler.
+            match Box::pin(request()).await {
+                Ok(answer) => {
+                    tries.succeeded();
+                    return Ok(answer);
+                }
+                Err(error) => tries.again_after(error).await?,
+            }
+        }
     }
 
     /// Takes one retry out of the budget, if there is one.
@@ -142,14 +163,7 @@ pub async fn ask<T, F>(rule: RetryRule, request: impl Fn() -> F) -> Result<T, Er
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let retries = Retries::new(rule);
-    let mut tries = retries.begin();
-    loop {
-        match request().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => tries.again_after(error).await?,
-        }
-    }
+    Retries::new(rule).ask(request).await
 }
 
 /// Puts one small object, as often as `rule` lets it. An answer that was lost makes the next try find what it put itself:

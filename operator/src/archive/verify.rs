@@ -384,16 +384,10 @@ async fn head(
     key: &str,
     version: Option<&bucket::Version>,
 ) -> Result<Option<Meta>, Error> {
-    let mut tries = archive.retries.begin();
-    loop {
-        match archive.bucket.head(key, version).await {
-            Ok(meta) => {
-                tries.succeeded();
-                return Ok(Some(meta));
-            }
-            Err(error) if error.kind == Kind::NotFound => return Ok(None),
-            Err(error) => tries.again_after(error).await.map_err(Error::Store)?,
-        }
+    match archive.meta_of(key, version).await {
+        Ok(meta) => Ok(Some(meta)),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(Error::Store(error)),
     }
 }
 

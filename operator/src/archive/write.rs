@@ -349,16 +349,8 @@ impl Run {
             pace: self.pace.clone(),
             ..Put::default()
         };
-        let mut tries = self.retries.begin();
-        loop {
-            match self.bucket.put(key, bytes.clone(), &how).await {
-                Ok(version) => {
-                    tries.succeeded();
-                    return Ok(version);
-                }
-                Err(error) => tries.again_after(error).await.map_err(Error::Store)?,
-            }
-        }
+        let sent = self.retries.ask(|| self.bucket.put(key, bytes.clone(), &how));
+        sent.await.map_err(Error::Store)
     }
 }
 
