@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use harness::actor::{Change, Grace};
 use harness::drilled::left_of;
 use harness::operator::NAMESPACE;
+use harness::page;
 use harness::saying::says;
 use harness::store::{BackupStore, stores};
 use harness::test::unique;
@@ -33,7 +34,7 @@ const BACKED_UP: Duration = Duration::from_secs(120);
 const DRILLED: Duration = Duration::from_secs(300);
 
 /// The page on records, which must be true.
-const RECORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/drill-record.md");
+const RECORDS: &str = "drill-record.md";
 
 /// The namespace of the keys, as the chart has it.
 const KEYS: &str = "valv-keys";
@@ -285,16 +286,13 @@ fn sums_up(measured: &Value) -> Result<()> {
 
 /// What the block of the page on records says of one, with the operator's public key; its payload, if it verifies.
 async fn verified(test: &Test, record: &[u8]) -> Result<Value> {
-    let page = fs::read_to_string(RECORDS)?;
-    let section = page.split("## Verify it").nth(1).context("the page has no such section")?;
-    let block =
-        section.split("```sh\n").nth(1).and_then(|block| block.split("```").next()).context("a block")?;
+    let block = page::block(RECORDS, "## Verify it")?;
     let public = test.world.admin.get(kind::CONFIG_MAP, NAMESPACE, "valv-signing-key-public").await?;
     let public = public["data"]["signing.pub"].as_str().context("the signing key is published")?;
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join("record.json"), record)?;
     fs::write(folder.path().join("valv-signing.pub"), public)?;
-    let shell = Command::new("bash").args(["-c", block]).current_dir(folder.path()).output()?;
+    let shell = Command::new("bash").args(["-c", &block]).current_dir(folder.path()).output()?;
     let printed = String::from_utf8_lossy(&shell.stdout);
     ensure!(shell.status.success(), "{printed}{}", String::from_utf8_lossy(&shell.stderr));
     ensure!(printed.contains("Signature Verified Successfully"), "{printed}");

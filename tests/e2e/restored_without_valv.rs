@@ -3,7 +3,8 @@
 
 use age::x25519;
 use anyhow::{Context, ensure};
-use harness::bare_debian::{BareDebian, block};
+use harness::bare_debian::{BareDebian, PAGE};
+use harness::page;
 use harness::protected::{Protected, Wanted};
 use harness::run;
 
@@ -49,7 +50,7 @@ fn the_page_s_block_restores_a_tenant_in_a_bare_debian() {
         let younger = Request::new(Method::Put, &commit).body("{}");
         protected.store().server.administrator()?.must(&younger.checked())?;
         ensure!(debian.restores("tenant", &protected.escrow).is_err(), "any commit will do");
-        let listed = debian.runs(&block(COVERED)?)?;
+        let listed = debian.runs(&page::block(PAGE, COVERED)?)?;
         let versions: Vec<_> =
             listed.split("<VersionId>").skip(1).filter_map(|rest| rest.split('<').next()).collect();
         let [_, oldest] = versions.as_slice() else { anyhow::bail!("not two versions: {listed}") };

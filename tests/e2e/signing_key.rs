@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use harness::actor::Grace;
 use harness::drilled::Drilled;
 use harness::operator::NAMESPACE;
+use harness::page;
 use harness::tenant::base64;
 use harness::{Seen, Test, eventually, kind, run};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use valv_crds::store::{StoreCondition, StoreReason};
 
 /// The page that must be true.
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations/signing-key.md");
+const PAGE: &str = "operations/signing-key.md";
 
 const SECRET: &str = "valv-signing-key";
 
@@ -144,9 +144,8 @@ impl Desk {
 
     /// Runs the block of the page that has `word` in it.
     fn runs(&self, word: &str) -> Result<String> {
-        let page = fs::read_to_string(Path::new(PAGE))?;
-        let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-        let found: Vec<_> = blocks.filter(|block| block.contains(word)).collect();
+        let mut found = page::blocks(PAGE, "# ")?;
+        found.retain(|block| block.contains(word));
         let [block] = found.as_slice() else { bail!("{} blocks of the page have {word:?}", found.len()) };
         let mut script = block.replace("age1…", &self.recipient);
         if self.has_trusted && word == "age --decrypt" {

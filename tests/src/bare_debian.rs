@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use age::secrecy::ExposeSecret;
@@ -13,12 +13,13 @@ use valv_cluster::{Cluster, Identity};
 
 use crate::kind;
 use crate::operator::NAMESPACE;
+use crate::page;
 use crate::protected::Protected;
 use crate::store::BackupStore;
 use crate::test::Test;
 
 /// The page that must be true.
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/backup-format.md");
+pub const PAGE: &str = "backup-format.md";
 
 /// The section whose block restores.
 const SECTION: &str = "## Restore without Valv";
@@ -85,7 +86,7 @@ impl BareDebian {
         fs::copy(server.ca(), debian.path("upper/etc/store.pem"))?;
         fs::write(debian.path("upper/etc/operator.pem"), public)?;
         fs::write(debian.path("upper/etc/hosts"), format!("{} {}\n", server.address.ip(), server.host()))?;
-        fs::write(debian.path("upper/restore.sh"), block(SECTION)?)?;
+        fs::write(debian.path("upper/restore.sh"), page::block(PAGE, SECTION)?)?;
         Ok(debian)
     }
 
@@ -163,14 +164,3 @@ root=$1/root script=$3
 shift 3
 exec chroot "$root" /usr/bin/env -i "$@" bash -euo pipefail -c "$script"
 "#;
-
-/// The first block of a section, as it stands on the page.
-///
-/// # Errors
-/// If there is none.
-pub fn block(section: &str) -> Result<String> {
-    let page = fs::read_to_string(Path::new(PAGE))?;
-    let section = page.split(section).nth(1).context("the page has no such section")?;
-    let block = section.split("```bash\n").nth(1).context("the section has no block")?;
-    Ok(block.split("```").next().unwrap_or_default().to_owned())
-}

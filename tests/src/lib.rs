@@ -30,6 +30,7 @@ pub mod manifest;
 pub mod operator;
 pub mod own_bucket;
 pub mod ownership;
+pub mod page;
 pub mod plugin;
 pub mod probe;
 pub mod process;

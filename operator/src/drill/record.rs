@@ -442,7 +442,7 @@ mod tests {
         let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
         put("record.json", &record.seal(&key).unwrap());
         put("valv-signing.pub", key.public().to_pem().as_bytes());
-        let (_, rest) = PAGE.split_once("```sh\n").unwrap();
+        let (_, rest) = PAGE.split_once("```bash\n").unwrap();
         let script = rest.split_once("```").unwrap().0;
         let run = || {
             let shell = std::process::Command::new("bash")
