@@ -481,9 +481,7 @@ fn promises_that_were_missed_are_told_although_the_drill_passed() {
         ensure!(world.object(&named).await?["status"]["measured"]["rpoSeconds"].is_null());
 
         for (rpo, reason) in [("1m", "BothMissed"), ("4h", "RecoveryTimeMissed")] {
-            let promised = json!({ "spec": { "objectives": { "rpo": rpo, "rto": "1s" } } });
-            let (admin, policy) = (&test.world.admin, &world.protected.policy);
-            admin.change(kind::BACKUP_POLICY, "", policy, Change::Merge(&promised)).await?;
+            world.protected.change_policy(json!({ "objectives": { "rpo": rpo, "rto": "1s" } })).await?;
             let name = world.passes().await?;
             let met = world.condition(&name, DrillCondition::ObjectivesMet).await?;
             ensure!(met["status"] == "False" && met["reason"] == reason, "{met}");
@@ -599,13 +597,12 @@ fn the_schedule_makes_a_drill_which_passes_and_is_told_of_the_tenant() {
         let Some(world) = bring(test, json!([]), "4h").await? else { return Ok(()) };
         world.back_up().await?;
         let (admin, tenant) = (&test.world.admin, &world.protected.tenant);
-        let policy = &world.protected.policy;
-        let every = |cron: &str| {
+        let every = async |cron: &str| {
             let schedule = json!({ "cron": cron, "timeZone": "UTC", "window": "1s" });
-            json!({ "spec": { "drill": { "schedule": schedule } } })
+            world.change_drills(json!({ "schedule": schedule })).await
         };
 
-        admin.change(kind::BACKUP_POLICY, "", policy, Change::Merge(&every("* * * * *"))).await?;
+        every("* * * * *").await?;
         let drill = eventually("the schedule makes a drill", Duration::from_secs(120), async || {
             let drills = admin.list(kind::RESTORE_DRILL, &tenant.namespace, "").await?;
             let made = drills.iter().find(|drill| drill["spec"]["origin"] == "Scheduled").cloned();
@@ -613,7 +610,7 @@ fn the_schedule_makes_a_drill_which_passes_and_is_told_of_the_tenant() {
         })
         .await?;
         // One is enough.
-        admin.change(kind::BACKUP_POLICY, "", policy, Change::Merge(&every("0 5 1 1 *"))).await?;
+        every("0 5 1 1 *").await?;
 
         let name = drill["metadata"]["name"].as_str().context("it has a name")?;
         let (of, slot) = valv_crds::slot::parse_name(name)?;

@@ -164,6 +164,7 @@ fn a_drill_that_takes_too_long_is_ended_and_leaves_nothing() {
         proxy.set(Fault::Slow { bytes_per_second: 40 * 1024 });
         let name = world.drill(json!({})).await?;
         let said = world.says(&name, DrillCondition::Passed, "False", DrillReason::DeadlineExceeded).await?;
+        ensure!(!said.contains("turn"), "it never began: {said}");
         proxy.set(Fault::None);
         world.leaves_nothing(&name).await?;
         world.change_drills(json!({ "schedule": { "deadline": "1h" } })).await?;

@@ -40,7 +40,8 @@ impl Helm {
 
     /// `helm upgrade --install --wait`, with the values of the tests and, over them, these.
     ///
-    /// The namespace is made first: what the chart's README asks for, and marked as the harness's.
+    /// The namespace is made first: what the chart's README asks for, and marked as the harness's. What a test changed by
+    /// hand is helm's again.
     pub async fn install(self, values: &Value) -> Result<()> {
         let namespace = json!({
             "apiVersion": kind::NAMESPACE.api_version(),
@@ -55,8 +56,9 @@ impl Helm {
         merge(&mut all, values.clone());
         let text = serde_yaml::to_string(&all)?;
         let chart = chart().display().to_string();
-        let arguments = ["upgrade", "--install", NAME, &chart, "--wait", "--timeout=3m", "--values=-"];
-        self.helm(&arguments, text).await
+        let install = ["upgrade", "--install", NAME, &chart, "--wait", "--timeout=3m", "--values=-"];
+        let whoever_changed_it = ["--server-side=true", "--force-conflicts"];
+        self.helm(&[install.as_slice(), &whoever_changed_it].concat(), text).await
     }
 
     /// `helm uninstall --wait`.
@@ -75,8 +77,8 @@ impl Helm {
             "reconcile": { "resync": RESYNC },
             // Where neither of the local cluster's stores says to be.
             "location": { "region": "here-1", "country": "SE" },
-            // Of a journal that is to fail a drill, nobody waits longer.
-            "drills": { "journalLimit": "3m" },
+            // Of a journal that is to fail a drill, nobody waits longer; and no test for the drills of another.
+            "drills": { "journalLimit": "3m", "concurrent": 32 },
         });
         if let Some(cluster) = world.local() {
             let nodes = cluster.nodes()?.into_iter().map(|node| format!("{}/32", cluster.node_ip(node)));

@@ -240,10 +240,10 @@ impl Looked {
         let context = Context {
             cluster: fake_api::cluster(client.clone()),
             cache: Cache::empty(),
-            tenants: filled(vec![]),
+            tenants: filled([]),
             policies: filled(vec![World::well().policy]),
             stores: filled(vec![helsinki]),
-            backups: filled(vec![]),
+            backups: filled([]),
             signing: Signing::default(),
             settings: Arc::new(Settings::parse(settings, "valv-system").unwrap()),
             breakers: Breakers::default(),
