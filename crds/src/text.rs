@@ -160,6 +160,107 @@ pub(crate) fn countries(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A day, `2026-11-22`.
+pub(crate) fn day(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        10,
+        &[(
+            "self.matches('^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$')",
+            "a day is written year-month-day, e.g. 2026-11-22",
+        )],
+    )
+}
+
+/// A provider's name of a region or a zone.
+pub(crate) fn place_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 63,
+        "pattern": "^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$",
+    })
+}
+
+/// Names of the provider register, each once.
+pub(crate) fn register_names(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": label_name(generator),
+        "x-kubernetes-validations": [{
+            "rule": "self.all(one, self.exists_one(other, other == one))",
+            "message": "a name stands twice",
+        }],
+    })
+}
+
+/// A host name, or `*.` and a host name of at least two labels.
+pub(crate) fn host_pattern(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        253,
+        &[(
+            "self.matches('^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)+$')",
+            "a host is a whole name in lower case, or *. and what the name ends with: a * stands nowhere else",
+        )],
+    )
+}
+
+/// Countries and unions of them, each once.
+pub(crate) fn territories(_: &mut SchemaGenerator) -> Schema {
+    let one = checked(
+        3,
+        &[
+            ("self.matches('^([A-Z]{2}|EEA)$')", "two capital letters of ISO 3166-1, e.g. FI, or EU or EEA"),
+            (
+                "!(self in ['EL', 'UK'])",
+                "EL and UK are no countries of ISO 3166-1: Greece is GR, the United Kingdom GB",
+            ),
+        ],
+    );
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 60,
+        "items": one,
+        "x-kubernetes-validations": [{
+            "rule": "self.all(one, self.exists_one(other, other == one))",
+            "message": "a country stands twice",
+        }],
+    })
+}
+
+/// Registries of images, each once.
+pub(crate) fn registries(_: &mut SchemaGenerator) -> Schema {
+    let one = checked(
+        253,
+        &[(
+            "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[1-9][0-9]{0,4})?(/[a-z0-9]([-a-z0-9._]*[a-z0-9])?)*$')",
+            "a registry is host, host:port, or either with folders after it; no scheme, no *",
+        )],
+    );
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 32,
+        "items": one,
+        "x-kubernetes-validations": [{
+            "rule": "self.all(one, self.exists_one(other, other == one))",
+            "message": "a registry stands twice",
+        }],
+    })
+}
+
+/// What an exception is for: a kind and a name.
+pub(crate) fn subject(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        300,
+        &[(
+            "self.matches('^(store|image|node|class|tenant|provider|passage|system)/.+$')",
+            "subject is store/, image/, node/, class/, tenant/, provider/, passage/ or system/ and a name",
+        )],
+    )
+}
+
 /// Five fields of cron: minute, hour, day of month, month, day of week. Numbers, names, `*`, `-`, `,`, `/`.
 pub(crate) fn cron(_: &mut SchemaGenerator) -> Schema {
     let field = |one: &str| {
