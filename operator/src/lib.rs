@@ -51,6 +51,7 @@ pub mod schedule;
 pub mod segmentation;
 pub mod settings;
 pub mod signing;
+pub mod sovereignty;
 pub mod store;
 pub mod tenant;
 pub mod uninstall;
