@@ -131,8 +131,8 @@ e2e-long: ## the tests on a real cluster that take long: every fault of stores, 
 	@tests/parts.sh "$(SELF)" e2e-side-by-side e2e-alone
 
 .PHONY: e2e-side-by-side
-e2e-side-by-side: # more at once, for these wait most of their time
-	@$(SELF) e2e-here TEST="$(E2E_LONG)" E2E_THREADS=10
+e2e-side-by-side:
+	@$(SELF) e2e-here TEST="$(E2E_LONG)"
 
 .PHONY: e2e-alone
 e2e-alone:

@@ -77,8 +77,8 @@ impl Helm {
             "reconcile": { "resync": RESYNC },
             // Where neither of the local cluster's stores says to be.
             "location": { "region": "here-1", "country": "SE" },
-            // Of a journal that is to fail a drill, nobody waits longer; and no test for the drills of another.
-            "drills": { "journalLimit": "3m", "concurrent": 32 },
+            // Of a journal that is to fail a drill, nobody waits longer.
+            "drills": { "journalLimit": "3m" },
         });
         if let Some(cluster) = world.local() {
             let nodes = cluster.nodes()?.into_iter().map(|node| format!("{}/32", cluster.node_ip(node)));
