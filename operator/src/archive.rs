@@ -10,7 +10,7 @@
 //! | what the agent says: segments, all of it    | [`index`], [`manifest`]                 | nothing    |
 //! | what the operator says, signed              | [`commit`], [`envelope`]                | nothing    |
 //! | for whom                                    | [`recipients`]                          | nothing    |
-//! | slices, frames, segments                    | [`frame`], [`segment`]                  | nothing    |
+//! | slices, frames, segments                    | [`slice`](mod@slice), [`frame`], [`segment`] | nothing |
 //! | stream → bucket                             | [`write`](mod@write)                   | the bucket |
 //! | bucket → stream                             | [`fetch`], [`read`]                     | the bucket |
 //! | bucket → verdict, without a key             | [`verify`], [`finding`]                 | the bucket |
@@ -36,6 +36,7 @@ pub mod erase;
 pub mod fetch;
 pub mod finding;
 pub mod frame;
+mod idle;
 pub mod index;
 pub mod layout;
 pub mod lock;
@@ -47,6 +48,7 @@ pub mod records;
 pub mod register;
 pub mod retry;
 pub mod segment;
+pub mod slice;
 pub mod terms;
 pub mod verify;
 pub mod write;

@@ -479,7 +479,7 @@ async fn whoever_takes_no_more_of_a_stream_has_not_restored_it() {
     };
     let (read, first) = tokio::join!(reading, taking);
 
-    assert!(first == data[..first.len()]);
+    assert!(first[..] == data[..first.len()]);
     assert!(matches!(read, Err(read::Error::Sink { part: Part::Database, .. })), "{read:?}");
 }
 

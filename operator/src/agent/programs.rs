@@ -72,6 +72,15 @@ pub enum Error {
     },
 }
 
+/// What becomes of a base backup's WAL while it is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wal {
+    /// It is read, from the start of the backup to its end.
+    Verified,
+    /// Another run reads it.
+    LeftOut,
+}
+
 /// Where PostgreSQL's programs are, and which major they should be.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -142,15 +151,29 @@ impl Programs {
         self.output("initdb", &args, volume.handed_on().map_err(Error::Volume)?).await.map(drop)
     }
 
-    /// Whether the base backup in the folder `data` is whole: its files as its own list names them, and its WAL. Must
-    /// run before anything in it is changed.
+    /// Whether the base backup in the folder `data` is whole: its files as its own list names them, but for those
+    /// `left_out` (paths below it), and its WAL. Must run before anything in it is changed.
     ///
     /// # Errors
     /// [`Error::Failed`] with what it found.
-    pub async fn verify_backup(&self, volume: &Volume, data: &Path) -> Result<(), Error> {
-        let data = data.display().to_string();
+    pub async fn verify_backup(
+        &self,
+        volume: &Volume,
+        data: &Path,
+        left_out: &[String],
+        wal: Wal,
+    ) -> Result<(), Error> {
         let stdin = volume.handed_on().map_err(Error::Volume)?;
-        self.output("pg_verifybackup", &["--quiet", &data], stdin).await.map(drop)
+        let left_out: Vec<String> = left_out.iter().map(|path| format!("--ignore={path}")).collect();
+        let data = data.display().to_string();
+        let mut args = vec!["--quiet"];
+        match wal {
+            Wal::Verified => {}
+            Wal::LeftOut => args.push("--no-parse-wal"),
+        }
+        args.extend(left_out.iter().map(String::as_str));
+        args.push(&data);
+        self.output("pg_verifybackup", &args, stdin).await.map(drop)
     }
 
     /// What `pg_controldata` says of the database in the folder `data`, by its own names.

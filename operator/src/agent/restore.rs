@@ -15,6 +15,7 @@
 //! - Memory is the same for any size.
 
 pub mod extract;
+pub mod halves;
 pub mod reasons;
 pub mod tenant;
 pub mod untar;
@@ -46,7 +47,7 @@ use super::{
     drill_file,
     drill_words::{DrillWords, Failure, Restored, reason_of_store},
     durable::{self, FileError},
-    programs::{self, Programs},
+    programs::{self, Programs, Wal},
     pulse, run_file, store_access,
     verdicts::Verdicts,
     volume::{self, Volume},
@@ -61,6 +62,7 @@ use crate::{
         manifest::Manifest,
         read::{self, SLICES_WAITING},
         recipients::{Identities, InvalidIdentity},
+        slice::Slice,
         verify::{self, Depth},
     },
     error::chain,
@@ -669,10 +671,21 @@ impl Course {
         Err(Stop::Verdict)
     }
 
-    /// Whether the files are those of the base backup, as PostgreSQL's own program says.
+    /// Whether the files are those of the base backup, as PostgreSQL's own program says. What was written is made
+    /// lasting meanwhile.
     async fn verify_backup(&mut self) -> Result<(), Stop> {
-        match self.programs.verify_backup(&self.volume, &self.volume.unfinished()).await {
+        let data = self.volume.unfinished();
+        let share = |source| Stop::Failed(Error::Folder(FileError::of("read", &data)(source)));
+        let [first, second] = halves::of(&data).map_err(share)?;
+        let (programs, volume) = (&self.programs, &self.volume);
+        let (one, other, lasting) = tokio::join!(
+            programs.verify_backup(volume, &data, &first, Wal::Verified),
+            programs.verify_backup(volume, &data, &second, Wal::LeftOut),
+            programs.sync(volume, &data)
+        );
+        match one.and(other) {
             Ok(()) => {
+                lasting.map_err(|error| Stop::Failed(Error::Programs(error)))?;
                 self.verdicts.passed(Check::VerifyBackup);
                 Ok(())
             }
@@ -776,29 +789,29 @@ fn seconds_since(started: Instant) -> i64 {
 
 /// A stream that comes in slices, read on a thread of its own.
 struct Slices {
-    coming: mpsc::Receiver<Vec<u8>>,
-    slice: Vec<u8>,
+    coming: mpsc::Receiver<Slice>,
+    slice: Option<Slice>,
     taken: usize,
 }
 
 impl Slices {
-    fn of(coming: mpsc::Receiver<Vec<u8>>) -> Self {
-        Self { coming, slice: Vec::new(), taken: 0 }
+    fn of(coming: mpsc::Receiver<Slice>) -> Self {
+        Self { coming, slice: None, taken: 0 }
     }
 }
 
 impl io::BufRead for Slices {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.taken == self.slice.len() {
+        while self.slice.as_ref().is_none_or(|slice| self.taken == slice.len()) {
             // Before the next comes: so that there is never one more in memory.
-            self.slice = Vec::new();
+            self.slice = None;
             self.taken = 0;
-            match self.coming.blocking_recv() {
-                Some(slice) => self.slice = slice,
-                None => break,
+            self.slice = self.coming.blocking_recv();
+            if self.slice.is_none() {
+                break;
             }
         }
-        Ok(self.slice.get(self.taken..).unwrap_or_default())
+        Ok(self.slice.as_ref().and_then(|slice| slice.get(self.taken..)).unwrap_or_default())
     }
 
     fn consume(&mut self, bytes: usize) {
@@ -828,6 +841,7 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+    use crate::archive::slice::Slices as Memory;
 
     #[test]
     fn a_store_that_refuses_is_told_apart_from_one_that_is_away_and_from_what_is_no_store() {
@@ -850,8 +864,11 @@ mod tests {
     #[test]
     fn slices_are_one_stream() {
         let (taker, coming) = mpsc::channel(8);
-        for slice in [&b"a jour"[..], b"", b"nal", b"'s"] {
-            taker.try_send(slice.to_vec()).unwrap();
+        let slices = Memory::new();
+        for bytes in [&b"a jour"[..], b"", b"nal", b"'s"] {
+            let mut slice = slices.take();
+            slice.room().extend_from_slice(bytes);
+            taker.try_send(slice).unwrap();
         }
         drop(taker);
         let (mut start, mut rest) = ([0; 8], String::new());

@@ -1,8 +1,8 @@
 //! The way back: segments become the stream that they were.
 //!
 //! ```text
-//! index pages ─→ fetch and verify, several ahead ─→ decrypt, decompress ─→ sink
-//!                                                   one thread
+//! index pages ─→ fetch and verify ─→ decrypt, cut into frames ─→ decompress ─→ sink
+//!                several ahead       one thread                  several at once, handed on in order
 //! ```
 //!
 //! Input: a manifest that was verified, identities. Output: a tar stream. A segment is decrypted only after
@@ -10,10 +10,7 @@
 //!
 //! Dropping the future cancels.
 
-use std::{
-    collections::VecDeque,
-    io::{self, BufReader, Read},
-};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
@@ -25,15 +22,19 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     fetch::{self, Archive, Segment},
-    frame::{SLICE_BYTES, SLICE_LOG},
+    frame::{Decompressors, Frames},
     layout::Part,
     manifest::{Manifest, PartSummary},
     progress::Progress,
     recipients::{Identities, x25519_stanzas},
+    slice::Slice,
 };
 
 /// Slices that wait for whoever takes them.
-pub const SLICES_WAITING: usize = 4;
+pub const SLICES_WAITING: usize = 2;
+
+/// Slices that wait to be decompressed, or for those before them. One more is taken, and one more given.
+const SLICES_OPENING: usize = 2;
 
 /// A part could not be restored. What reached the sink is the true beginning of its stream.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +148,8 @@ pub async fn part(
     Ok(restored)
 }
 
-/// The same, for who takes the stream slice by slice: none of it is copied.
+/// The same, for who takes the stream slice by slice: none of it is copied. The memory of a slice that is dropped is
+/// used again.
 ///
 /// The stream is whole only when this returned `Ok`: that `taker` is dropped says nothing by itself.
 pub async fn slices(
@@ -155,20 +157,23 @@ pub async fn slices(
     manifest: &Manifest,
     part: Part,
     identities: &Identities,
-    taker: mpsc::Sender<Vec<u8>>,
+    taker: mpsc::Sender<Slice>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Restored, Error> {
     let summary = manifest.part(part).ok_or(Error::NoPart { part })?;
     progress.send_modify(|progress| progress.part = Some(part));
     let (to_open, fetched) = mpsc::channel(1);
+    let (opening, in_order) = mpsc::channel(SLICES_OPENING);
     let opened = async {
-        let opener = Opener { part, identities: identities.clone(), progress: progress.clone(), taker };
+        let opener =
+            Opener { identities: identities.clone(), decompressors: Arc::new(Decompressors::new()), opening };
         match spawn_blocking(move || opener.open_all(fetched)).await {
             Ok(opened) => opened,
             Err(source) => Err(Error::Worker { part, source }),
         }
     };
-    let ((), restored) = try_join!(fetch_all(archive, manifest, summary, to_open), opened)?;
+    let fetched = fetch_all(archive, manifest, summary, to_open);
+    let ((), (), restored) = try_join!(fetched, opened, hand_on_all(part, in_order, taker, progress))?;
     Ok(restored)
 }
 
@@ -246,66 +251,119 @@ async fn hand_on(
     }
 }
 
-/// Decrypts and decompresses segments, on a thread of its own.
+/// Decrypts segments on a thread of its own, and has their frames decompressed on others.
 struct Opener {
-    part: Part,
     identities: Identities,
-    progress: watch::Sender<Progress>,
-    taker: mpsc::Sender<Vec<u8>>,
+    decompressors: Arc<Decompressors>,
+    opening: mpsc::Sender<Opening>,
+}
+
+/// A slice that is being decompressed.
+type Coming = AbortOnDropHandle<io::Result<Slice>>;
+
+/// A slice that is being decompressed, or the end of its segment.
+struct Opening {
+    of: Arc<Opened>,
+    slice: Option<Coming>,
+}
+
+/// The segment that a slice is of.
+struct Opened {
+    key: String,
+    size: u64,
+    plain: u64,
+    recipients: usize,
+}
+
+impl Opened {
+    fn wrong_length(&self, found: u64) -> Error {
+        Error::Length { key: self.key.clone(), expected: self.plain, found }
+    }
 }
 
 impl Opener {
-    /// Ends without an error when whoever fetches has gone: that side says why.
-    fn open_all(self, mut fetched: mpsc::Receiver<Message<Segment>>) -> Result<Restored, Error> {
-        let mut restored = Restored::default();
+    /// Ends without an error when whoever fetches or takes has gone: that side says why.
+    fn open_all(self, mut fetched: mpsc::Receiver<Message<Segment>>) -> Result<(), Error> {
         while let Some(Message::Next(segment)) = fetched.blocking_recv() {
-            let recipients = x25519_stanzas(segment.bytes.as_ref()).unwrap_or(0);
-            self.open(&segment)?;
-            restored.segments += 1;
-            restored.plain_bytes += segment.entry.plain;
-            restored.note_recipients(recipients);
-            self.progress.send_modify(|progress| progress.add(segment.entry.size, segment.entry.plain));
+            if let Gone::Yes = self.open(&segment)? {
+                break;
+            }
         }
-        Ok(restored)
+        Ok(())
     }
 
-    fn open(&self, segment: &Segment) -> Result<(), Error> {
+    fn open(&self, segment: &Segment) -> Result<Gone, Error> {
         let Segment { key, entry, bytes } = segment;
-        let content = |source| Error::Content { key: key.clone(), source };
+        let recipients = x25519_stanzas(bytes.as_ref()).unwrap_or(0);
+        let of = Arc::new(Opened { key: key.clone(), size: entry.size, plain: entry.plain, recipients });
         let opened = age::Decryptor::new_buffered(bytes.as_ref())
             .and_then(|decryptor| decryptor.decrypt(self.identities.as_age()));
-        let frames = opened.map_err(|source| {
+        let opened = opened.map_err(|source| {
             if matches!(source, age::DecryptError::NoMatchingKeys) {
                 Error::NoKey { key: key.clone() }
             } else {
                 Error::Open { key: key.clone(), source }
             }
         })?;
-        let mut stream = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(1 << 16, frames))
-            .map_err(content)?;
-        stream.window_log_max(SLICE_LOG).map_err(content)?;
+        let mut frames = Frames::of(opened);
+        let content = |source| Error::Content { key: key.clone(), source };
+        while let Some(frame) = frames.next_frame().map_err(content)? {
+            let decompressors = Arc::clone(&self.decompressors);
+            let slice = AbortOnDropHandle::new(spawn_blocking(move || decompressors.decompress(&frame)));
+            if let Gone::Yes = self.hand_on(&of, Some(slice)) {
+                return Ok(Gone::Yes);
+            }
+        }
+        Ok(self.hand_on(&of, None))
+    }
 
-        let mut found = 0;
-        loop {
-            let mut slice = Vec::with_capacity(SLICE_BYTES);
-            stream.by_ref().take(SLICE_BYTES as u64).read_to_end(&mut slice).map_err(content)?;
-            found += slice.len() as u64;
-            // Also before the end: so that a segment of zeros without end does not fill a disk.
-            if found > entry.plain || (slice.is_empty() && found != entry.plain) {
-                return Err(Error::Length { key: key.clone(), expected: entry.plain, found });
-            }
-            if slice.is_empty() {
-                return Ok(());
-            }
-            let gone = |_| Error::Sink { part: self.part, source: io::ErrorKind::BrokenPipe.into() };
-            self.taker.blocking_send(slice).map_err(gone)?;
+    fn hand_on(&self, of: &Arc<Opened>, slice: Option<Coming>) -> Gone {
+        match self.opening.blocking_send(Opening { of: Arc::clone(of), slice }) {
+            Ok(()) => Gone::No,
+            Err(_) => Gone::Yes,
         }
     }
 }
 
+/// Hands slices on in the order of the stream, each when it is there.
+///
+/// Ends without an error when the opener has gone: that side says why.
+async fn hand_on_all(
+    part: Part,
+    mut in_order: mpsc::Receiver<Opening>,
+    taker: mpsc::Sender<Slice>,
+    progress: &watch::Sender<Progress>,
+) -> Result<Restored, Error> {
+    let mut restored = Restored::default();
+    let mut found = 0;
+    while let Some(Opening { of, slice }) = in_order.recv().await {
+        let Some(slice) = slice else {
+            if found != of.plain {
+                return Err(of.wrong_length(found));
+            }
+            restored.segments += 1;
+            restored.plain_bytes += found;
+            restored.note_recipients(of.recipients);
+            progress.send_modify(|progress| progress.add(of.size, of.plain));
+            found = 0;
+            continue;
+        };
+        let slice = slice.await.map_err(|source| Error::Worker { part, source })?;
+        let slice = slice.map_err(|source| Error::Content { key: of.key.clone(), source })?;
+        found += slice.len() as u64;
+        // Already before its end: so that a segment of zeros without end does not fill a disk.
+        if found > of.plain {
+            return Err(of.wrong_length(found));
+        }
+        let gone = |_| Error::Sink { part, source: io::ErrorKind::BrokenPipe.into() };
+        taker.send(slice).await.map_err(gone)?;
+    }
+    Ok(restored)
+}
+
 async fn sink_all(
     part: Part,
-    mut slices: mpsc::Receiver<Vec<u8>>,
+    mut slices: mpsc::Receiver<Slice>,
     mut sink: impl AsyncWrite + Unpin,
 ) -> Result<(), Error> {
     let failed = |source| Error::Sink { part, source };

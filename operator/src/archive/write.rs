@@ -45,6 +45,7 @@ use super::{
     recipients::Recipients,
     retry::{Retries, RetryRule},
     segment::{self, ContentMd5, OpenSegment, Sealed},
+    slice::Slices,
 };
 use crate::io::bucket::{self, Bucket, LockMode, Pace, Put, Version};
 
@@ -364,11 +365,12 @@ async fn slice(
     mut source: impl AsyncRead + Unpin,
     to_pack: mpsc::Sender<Message<Coming>>,
 ) -> Result<(), Error> {
+    let slices = Slices::new();
     loop {
-        let mut slice = Vec::with_capacity(SLICE_BYTES);
+        let mut slice = slices.take();
         while slice.len() < SLICE_BYTES {
-            let mut room = (&mut slice).limit(SLICE_BYTES);
-            room.set_limit(SLICE_BYTES - room.get_ref().len());
+            let left = SLICE_BYTES - slice.len();
+            let mut room = slice.room().limit(left);
             let read = source.read_buf(&mut room).await;
             if read.map_err(|source| Error::Source { part, source })? == 0 {
                 break;
