@@ -1,7 +1,7 @@
 //! A race: this pipeline against pgBackRest, on the same database, to the same store, on the same machine, in turns.
 //!
-//! `make race` (`SIZE=4` for 4 GiB; `ROUNDS=2` for fewer rounds, 0 for only the one that does not count). What it measures, and what it found: docs/race.md. Needs
-//! root, `VALV_POSTGRES_ROOT` with pgBackRest in it, `VALV_VERSITYGW` and `VALV_JOURNAL`.
+//! `make race` (`SIZE=4` for 4 GiB; `ROUNDS=2` for fewer rounds, 0 for only the one whose time does not count). What it
+//! measures, and what it found: docs/race.md. Needs root, `VALV_POSTGRES_ROOT` with pgBackRest in it, `VALV_VERSITYGW` and `VALV_JOURNAL`.
 //!
 //! Each of the two has a bucket of its own in the one store. Whatever was restored is started and compared, row by row, with
 //! what was backed up; that is not part of the time. It fails if what does not depend on the machine is not as promised: the
@@ -23,6 +23,8 @@ mod pgbackrest;
 #[path = "agent/pod.rs"]
 #[allow(dead_code, reason = "the tests of the agent use the rest")]
 mod pod;
+#[path = "race/restored.rs"]
+mod restored;
 #[path = "archive/store.rs"]
 #[allow(dead_code, reason = "the tests of the archive use the rest")]
 mod store;
@@ -36,12 +38,13 @@ use std::{env, process::ExitCode, sync::Arc};
 use self::{
     journal::Journal,
     pgbackrest::PgBackRest,
+    restored::Restored,
     store::{Keeps, Store},
     table::{Program, Table, Work},
     valv_pipeline::Valv,
 };
 
-/// Rounds that count, after one that does not: each does all four, every other one beginning with the other program.
+/// Rounds whose time counts, after one whose time does not: each does all four, every other one beginning with the other program.
 const ROUNDS: usize = 4;
 
 fn main() -> ExitCode {
@@ -55,23 +58,25 @@ fn main() -> ExitCode {
         let store = Arc::new(Store::start(Keeps::Latest));
         let mut valv = Valv::new(store.clone());
         let rest = PgBackRest::new(store, &journal).await;
-        let mut table = Table::default();
+        let (mut table, mut restored) = (Table::default(), Restored::default());
         for round in 0..=rounds {
             match round {
-                0 => println!("a round that does not count"),
+                0 => println!("a round whose time does not count, for memory is looked at often"),
                 round => println!("round {round} of {rounds}"),
             }
             for turn in 0..2 {
                 let program = if (round + turn) % 2 == 0 { Program::PgBackRest } else { Program::Valv };
-                for work in [Work::Backup, Work::Restore] {
-                    let run = match (program, work) {
-                        (Program::Valv, Work::Backup) => valv.back_up(&journal).await,
-                        (Program::Valv, Work::Restore) => valv.restore(&journal).await,
-                        (Program::PgBackRest, Work::Backup) => rest.back_up(&journal).await,
-                        (Program::PgBackRest, Work::Restore) => rest.restore(&journal).await,
-                    };
-                    table.note(round, program, work, run);
-                }
+                let run = match program {
+                    Program::Valv => valv.back_up(round, &journal).await,
+                    Program::PgBackRest => rest.back_up(round, &journal).await,
+                };
+                table.note(round, program, Work::Backup, run);
+                let (run, pod) = match program {
+                    Program::Valv => valv.restore(round, &journal).await,
+                    Program::PgBackRest => rest.restore(round, &journal).await,
+                };
+                table.note(round, program, Work::Restore, run);
+                restored.keep_files_of(pod);
             }
         }
         if rounds == 0 {

@@ -20,8 +20,12 @@ use super::{
     table::Run,
 };
 
-/// How often memory is looked at.
-const INTERVAL: Duration = Duration::from_millis(25);
+/// How often memory is looked at in the round whose time does not count. Each look stops the program for a while, the
+/// longer the more memory it has.
+const OFTEN: Duration = Duration::from_millis(25);
+
+/// How often in the others.
+const SELDOM: Duration = Duration::from_millis(250);
 
 /// Programs of the pod that are not what is measured.
 const HARNESS: [&str; 5] = ["unshare", "sh", "tail", "setpriv", "chroot"];
@@ -30,11 +34,14 @@ const HARNESS: [&str; 5] = ["unshare", "sh", "tail", "setpriv", "chroot"];
 pub struct Gauge {
     postmaster: u32,
     store: u32,
+    interval: Duration,
 }
 
 impl Gauge {
-    pub fn of(journal: &Journal, store: &Store) -> Self {
-        Self { postmaster: journal.postmaster(), store: store.id() }
+    /// `round` 0 is the one whose time does not count.
+    pub fn of(round: usize, journal: &Journal, store: &Store) -> Self {
+        let interval = if round == 0 { OFTEN } else { SELDOM };
+        Self { postmaster: journal.postmaster(), store: store.id(), interval }
     }
 
     /// Waits for `started`, which must end well.
@@ -44,7 +51,7 @@ impl Gauge {
         let (processor, server, store) = (children_time(), tree_time(self.postmaster), tree_time(self.store));
         let begun = Instant::now();
         let started = start();
-        let watch = Memory::of(started.id());
+        let watch = Memory::of(started.id(), self.interval);
         let ended = started.finish();
         let wall = begun.elapsed();
         let seen = watch.seen();
@@ -130,7 +137,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn of(process: u32) -> Self {
+    fn of(process: u32, interval: Duration) -> Self {
         let (is_over, most) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
         let (until, seen) = (is_over.clone(), most.clone());
         let looking = thread::spawn(move || {
@@ -140,7 +147,7 @@ impl Memory {
                 seen.together = seen.together.max(now.together);
                 seen.largest = seen.largest.max(now.largest);
                 drop(seen);
-                thread::sleep(INTERVAL);
+                thread::sleep(interval);
             }
         });
         Self { is_over, most, looking }

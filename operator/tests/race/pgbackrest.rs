@@ -69,8 +69,8 @@ impl PgBackRest {
         pod.start_program("pgbackrest", &all)
     }
 
-    pub async fn back_up(&self, journal: &Journal) -> Run {
-        let gauge = Gauge::of(journal, &self.store);
+    pub async fn back_up(&self, round: usize, journal: &Journal) -> Run {
+        let gauge = Gauge::of(round, journal, &self.store);
         let before = self.store.bytes(BUCKET);
         let (run, _) = tokio::task::block_in_place(|| {
             gauge.measure(|| self.start(&journal.pod, &["--type=full", "backup"]))
@@ -78,9 +78,9 @@ impl PgBackRest {
         Run { stored: self.store.bytes(BUCKET) - before, ..run }
     }
 
-    /// The newest backup. What it holds is looked at afterwards.
-    pub async fn restore(&self, journal: &Journal) -> Run {
-        let gauge = Gauge::of(journal, &self.store);
+    /// The newest backup, into a pod of its own. What it holds is looked at afterwards.
+    pub async fn restore(&self, round: usize, journal: &Journal) -> (Run, Pod) {
+        let gauge = Gauge::of(round, journal, &self.store);
         let pod = Pod::new();
         self.write_settings(&pod);
         let folder = pod.root().join(TARGET.trim_start_matches('/'));
@@ -90,6 +90,6 @@ impl PgBackRest {
             gauge.measure(|| self.start(&pod, &["--type=immediate", "--target-action=promote", "restore"]))
         });
         journal.must_be_in(&pod).await;
-        run
+        (run, pod)
     }
 }

@@ -45,26 +45,32 @@ enum Kind {
     Promised,
 }
 
-/// All runs that count.
+/// All runs. Of round 0 only the memory counts, which is looked at more often there.
 #[derive(Default)]
 pub struct Table {
     runs: Vec<(usize, Program, Work, Run)>,
 }
 
 impl Table {
-    /// Notes a run, which counts unless it is of round 0.
+    /// Notes a run.
     pub fn note(&mut self, round: usize, program: Program, work: Work, run: Run) {
         if round == 0 && (program, work) == (Program::PgBackRest, Work::Backup) {
             println!("{:<20} {HEADINGS}", "");
         }
         println!("{:<20} {}", format!("{program} {work}"), line(&run));
-        if round > 0 {
-            self.runs.push((round, program, work, run));
-        }
+        self.runs.push((round, program, work, run));
     }
 
+    /// Those whose time counts.
     fn of(&self, program: Program, work: Work) -> impl Iterator<Item = &Run> {
-        self.runs.iter().filter(move |run| (run.1, run.2) == (program, work)).map(|(.., run)| run)
+        let counts = move |run: &&(usize, Program, Work, Run)| run.0 > 0 && (run.1, run.2) == (program, work);
+        self.runs.iter().filter(counts).map(|(.., run)| run)
+    }
+
+    /// The most of its memory that was seen in any round.
+    fn memory(&self, program: Program, work: Work) -> f64 {
+        let runs = self.runs.iter().filter(|run| (run.1, run.2) == (program, work));
+        runs.map(|(.., run)| run.most_bytes.max(run.largest_bytes) as f64).fold(0.0, f64::max)
     }
 
     /// The median of each figure.
@@ -99,10 +105,8 @@ impl Table {
             }
         }
         let wall = |run: &Run| run.wall.as_secs_f64();
-        let memory = [Work::Backup, Work::Restore].map(|work| {
-            let most = |run: &Run| run.most_bytes.max(run.largest_bytes) as f64 / MEMORY_BYTES;
-            self.of(Program::Valv, work).map(most).fold(0.0, f64::max)
-        });
+        let memory =
+            [Work::Backup, Work::Restore].map(|work| self.memory(Program::Valv, work) / MEMORY_BYTES);
         let targets = [
             ("backup, wall", self.ratios(Work::Backup, wall), 1.0, Kind::Told),
             (

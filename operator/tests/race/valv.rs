@@ -52,8 +52,8 @@ impl Valv {
         })
     }
 
-    pub async fn back_up(&mut self, journal: &Journal) -> Run {
-        let gauge = Gauge::of(journal, &self.store);
+    pub async fn back_up(&mut self, round: usize, journal: &Journal) -> Run {
+        let gauge = Gauge::of(round, journal, &self.store);
         self.rounds += 1;
         let pod = &journal.pod;
         write(pod, "ca.crt", &pod.authority.pem());
@@ -96,9 +96,9 @@ impl Valv {
         Run { stored: self.store.bytes(BUCKET) - before, ..run }
     }
 
-    /// The newest backup. What it holds is looked at afterwards.
-    pub async fn restore(&self, journal: &Journal) -> Run {
-        let gauge = Gauge::of(journal, &self.store);
+    /// The newest backup, into a pod of its own. What it holds is looked at afterwards.
+    pub async fn restore(&self, round: usize, journal: &Journal) -> (Run, Pod) {
+        let gauge = Gauge::of(round, journal, &self.store);
         let pod = Pod::new();
         self.write_credentials(&pod);
         write(&pod, "identity", &self.keys.tenant_file);
@@ -130,7 +130,7 @@ impl Valv {
         let passed = verdicts.iter().filter(|verdict| verdict["outcome"] == "Passed").count();
         assert!(passed == verdicts.len() && passed == CHECKS.len(), "{ended:?}");
         journal.must_be_in(&pod).await;
-        run
+        (run, pod)
     }
 
     fn write_credentials(&self, pod: &Pod) {
