@@ -36,6 +36,8 @@ GARAGE_VERSION := 2.5.0
 GARAGE := $(CACHE)/tools/garage-$(GARAGE_VERSION)/bin/garage
 DOC_LINTS := --deny warnings --allow rustdoc::private_intra_doc_links
 E2E_THREADS ?= 6
+# Those that take long wait for drills most of the time.
+E2E_LONG_THREADS ?= 8
 TEST ?=
 # What gates no change by itself, for it takes long: make test-all has it. First what runs side by side,
 E2E_LONG := backup_faults::a_database backup_faults::a_pod backup_faults::an_agent backup_planted:: \
@@ -132,7 +134,7 @@ e2e-long: ## the tests on a real cluster that take long: every fault of stores, 
 
 .PHONY: e2e-side-by-side
 e2e-side-by-side:
-	@$(SELF) e2e-here TEST="$(E2E_LONG)"
+	@$(SELF) e2e-here TEST="$(E2E_LONG)" E2E_THREADS=$(E2E_LONG_THREADS)
 
 .PHONY: e2e-alone
 e2e-alone:

@@ -78,7 +78,9 @@ impl Helm {
             // Where neither of the local cluster's stores says to be.
             "location": { "region": "here-1", "country": "SE" },
             // Of a journal that is to fail a drill, nobody waits longer.
-            "drills": { "journalLimit": "3m" },
+            "drills": { "journalLimit": "3m", "concurrent": 8 },
+            // A node of two processors gives no more than two away, and most tenants of the tests wait most of the time.
+            "database": { "resources": { "requests": { "cpu": "20m" } } },
         });
         if let Some(cluster) = world.local() {
             let nodes = cluster.nodes()?.into_iter().map(|node| format!("{}/32", cluster.node_ip(node)));
