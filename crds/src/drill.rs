@@ -1,13 +1,13 @@
 //! `RestoreDrill`: a restore into a quarantined namespace that is judged, measured, torn down and recorded.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Slot, backup::ObjectDigest, slot::SlotError, text};
+use crate::{Slot, as_text::as_text, backup::ObjectDigest, slot::SlotError, text};
 
 /// One drill of a restore, for the tenant whose namespace this is. Immutable, but that it can be cancelled.
 ///
@@ -104,40 +104,14 @@ impl FromStr for Choice {
     }
 }
 
-impl TryFrom<String> for Choice {
-    type Error = SlotError;
-
-    fn try_from(text: String) -> Result<Self, SlotError> {
-        text.parse()
-    }
-}
-
-impl From<Choice> for String {
-    fn from(choice: Choice) -> Self {
-        choice.to_string()
-    }
-}
-
-impl JsonSchema for Choice {
-    fn schema_name() -> Cow<'static, str> {
-        "Choice".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "maxLength": 16,
-            "x-kubernetes-validations": [{
-                "rule": "self in ['newest', 'random'] || self.matches('^[0-9]{8}T[0-9]{6}Z$')",
-                "message": "backup is newest, random, or a slot such as 20261122T010000Z",
-            }],
-        })
-    }
-}
+as_text!(Choice, {
+    "type": "string",
+    "maxLength": 16,
+    "x-kubernetes-validations": [{
+        "rule": "self in ['newest', 'random'] || self.matches('^[0-9]{8}T[0-9]{6}Z$')",
+        "message": "backup is newest, random, or a slot such as 20261122T010000Z",
+    }],
+});
 
 /// What the operator last saw. Written by the operator only.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]

@@ -2,14 +2,13 @@
 //!
 //! Nothing here is concluded: what is absent is not known, and what is not known is refused.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use jiff::civil::Date;
 use kube::{CustomResource, KubeSchema};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{text, units::Share};
+use crate::{as_text::as_text, text, units::Share};
 
 /// An organisation of the provider register: one that runs what data rest on or pass, or one that owns such a one.
 /// What is absent is not known. The chart brings a catalogue of them; a `SovereigntyPolicy` may say other of each.
@@ -295,38 +294,12 @@ impl fmt::Display for Position {
     }
 }
 
-impl TryFrom<String> for Position {
-    type Error = PositionError;
-
-    fn try_from(text: String) -> Result<Self, PositionError> {
-        text.parse()
-    }
-}
-
-impl From<Position> for String {
-    fn from(position: Position) -> Self {
-        position.to_string()
-    }
-}
-
-impl JsonSchema for Position {
-    fn schema_name() -> Cow<'static, str> {
-        "Position".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "minLength": 4,
-            "maxLength": 17,
-            "pattern": "^-?[0-9]{1,2}([.][0-9]{1,3})?, -?[0-9]{1,3}([.][0-9]{1,3})?$",
-        })
-    }
-}
+as_text!(Position, {
+    "type": "string",
+    "minLength": 4,
+    "maxLength": 17,
+    "pattern": "^-?[0-9]{1,2}([.][0-9]{1,3})?, -?[0-9]{1,3}([.][0-9]{1,3})?$",
+});
 
 #[cfg(test)]
 mod tests {

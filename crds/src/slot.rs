@@ -3,14 +3,13 @@
 //! Names come from the slot, never from the moment of looking: a crashed or a second operator asks for the same
 //! object.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use jiff::{Timestamp, civil::DateTime, tz::Offset};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{reference::DRILL_NAMESPACE_PREFIX, text::SLOT_PATTERN};
+use crate::{as_text::as_text, reference::DRILL_NAMESPACE_PREFIX, text::SLOT_PATTERN};
 
 /// A slot, to the second, in UTC: `20261122T010000Z`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -97,33 +96,7 @@ impl FromStr for Slot {
     }
 }
 
-impl TryFrom<String> for Slot {
-    type Error = SlotError;
-
-    fn try_from(text: String) -> Result<Self, SlotError> {
-        text.parse()
-    }
-}
-
-impl From<Slot> for String {
-    fn from(slot: Slot) -> Self {
-        slot.to_string()
-    }
-}
-
-impl JsonSchema for Slot {
-    fn schema_name() -> Cow<'static, str> {
-        "Slot".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "maxLength": 16, "pattern": SLOT_PATTERN })
-    }
-}
+as_text!(Slot, { "type": "string", "maxLength": 16, "pattern": SLOT_PATTERN });
 
 /// Name of the `Backup` or the `RestoreDrill` of `tenant` for `slot`: `<tenant>-20261122t010000z`.
 ///

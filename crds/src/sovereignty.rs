@@ -1,13 +1,14 @@
 //! `SovereigntyPolicy`: where data may rest, whose law may reach them, and what they may pass.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use jiff::civil::Date;
 use kube::{CustomResource, KubeSchema};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    as_text::as_text,
     provider::ProviderSpec,
     text,
     units::{Days, Share},
@@ -355,41 +356,8 @@ impl fmt::Display for Territory {
     }
 }
 
-/// What serde and the schema need of each: the same text both ways.
-macro_rules! as_text {
-    ($type:ident, $name:literal, $longest:literal, $pattern:literal) => {
-        impl TryFrom<String> for $type {
-            type Error = UnknownCountry;
-
-            fn try_from(text: String) -> Result<Self, UnknownCountry> {
-                text.parse()
-            }
-        }
-
-        impl From<$type> for String {
-            fn from(place: $type) -> Self {
-                place.to_string()
-            }
-        }
-
-        impl JsonSchema for $type {
-            fn schema_name() -> Cow<'static, str> {
-                $name.into()
-            }
-
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "minLength": 2, "maxLength": $longest, "pattern": $pattern })
-            }
-        }
-    };
-}
-
-as_text!(Country, "Country", 2, "^[A-Z]{2}$");
-as_text!(Territory, "Territory", 3, "^([A-Z]{2}|EEA)$");
+as_text!(Country, { "type": "string", "minLength": 2, "maxLength": 2, "pattern": "^[A-Z]{2}$" });
+as_text!(Territory, { "type": "string", "minLength": 2, "maxLength": 3, "pattern": "^([A-Z]{2}|EEA)$" });
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,10 @@
 //! Amounts as people write them, `3h`, `180d`, `1%`, `200Mi`: checked by the schema, and typed once read.
 
-use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+
+use crate::as_text::as_text;
 
 /// A text is not an amount of the kind wanted.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -199,43 +200,10 @@ impl fmt::Display for Share {
     }
 }
 
-/// What serde and the schema need of each: the same text both ways.
-macro_rules! as_text {
-    ($type:ident, $name:literal, $longest:literal, $pattern:literal) => {
-        impl TryFrom<String> for $type {
-            type Error = AmountError;
-
-            fn try_from(text: String) -> Result<Self, AmountError> {
-                text.parse()
-            }
-        }
-
-        impl From<$type> for String {
-            fn from(amount: $type) -> Self {
-                amount.to_string()
-            }
-        }
-
-        impl JsonSchema for $type {
-            fn schema_name() -> Cow<'static, str> {
-                $name.into()
-            }
-
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "minLength": 2, "maxLength": $longest, "pattern": $pattern })
-            }
-        }
-    };
-}
-
-as_text!(Span, "Span", 7, "^[1-9][0-9]{0,5}(s|m|h)$");
-as_text!(Days, "Days", 6, "^[1-9][0-9]{0,4}d$");
-as_text!(ByteSize, "ByteSize", 8, "^[1-9][0-9]{0,5}(Ki|Mi|Gi)$");
-as_text!(Share, "Share", 6, "^(100|[1-9]?[0-9]([.][0-9]{1,2})?)%$");
+as_text!(Span, { "type": "string", "minLength": 2, "maxLength": 7, "pattern": "^[1-9][0-9]{0,5}(s|m|h)$" });
+as_text!(Days, { "type": "string", "minLength": 2, "maxLength": 6, "pattern": "^[1-9][0-9]{0,4}d$" });
+as_text!(ByteSize, { "type": "string", "minLength": 2, "maxLength": 8, "pattern": "^[1-9][0-9]{0,5}(Ki|Mi|Gi)$" });
+as_text!(Share, { "type": "string", "minLength": 2, "maxLength": 6, "pattern": "^(100|[1-9]?[0-9]([.][0-9]{1,2})?)%$" });
 
 #[cfg(test)]
 mod tests {
