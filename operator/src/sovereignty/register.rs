@@ -116,11 +116,6 @@ impl Register {
         self.entries.get(name)
     }
 
-    /// Every name, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
-    }
-
     /// The region that a provider calls so.
     pub fn region(&self, provider: &str, name: &str) -> Option<&Region> {
         self.get(provider)?.regions.iter().find(|region| region.name == name)
@@ -210,7 +205,7 @@ impl Register {
     fn cycles(&self) -> BTreeSet<Problem> {
         let mut found = BTreeSet::new();
         for start in self.entries.keys() {
-            // From each, the shortest way back to it: so a circle is found from each of its members, and told once.
+            // From each, the shortest way back to it by later names alone: so a circle is told once, of its first name.
             let mut ways = vec![vec![start.as_str()]];
             let mut seen = BTreeSet::new();
             while let Some(way) = (!ways.is_empty()).then(|| ways.remove(0)) {
@@ -221,10 +216,8 @@ impl Register {
                 };
                 for owner in &owners.owners {
                     if owner.name == *start {
-                        if way.iter().min() == Some(&start.as_str()) {
-                            found.insert(Problem::Cycle(way.iter().map(|&name| name.to_owned()).collect()));
-                        }
-                    } else if seen.insert(owner.name.as_str()) {
+                        found.insert(Problem::Cycle(way.iter().map(|&name| name.to_owned()).collect()));
+                    } else if owner.name > *start && seen.insert(owner.name.as_str()) {
                         ways.push(way.iter().copied().chain([owner.name.as_str()]).collect());
                     }
                 }

@@ -177,7 +177,11 @@ fn a_zone_of_the_united_kingdom_is_refused_though_its_region_is_in_the_union() {
     assert_eq!((there.complies(), there.standing), (true, Standing::Proven { at }));
     assert_eq!(rules(&british), BTreeSet::from([Rule::Country]));
     assert!(british.to_string().contains("uk-1 of Northern Oy is in GB"), "{british}");
-    assert_eq!(rules(&elsewhere), BTreeSet::from([Rule::Contradiction]));
+    assert_eq!(rules(&elsewhere), BTreeSet::from([Rule::Contradiction, Rule::Apart]));
+    assert!(
+        elsewhere.to_string().contains("the store helsinki lies in SE, as the tenants do"),
+        "{elsewhere}"
+    );
     assert_eq!(rules(&nowhere), BTreeSet::from([Rule::Unknown]));
 }
 
@@ -337,8 +341,19 @@ fn images_come_from_listed_registries_or_from_below_them() {
     ] {
         assert!(!complies(reference), "{reference}");
     }
-    let told = judged(&policy, &all(), &Subject::Image { reference: "nginx" }).to_string();
-    assert!(told.contains("nginx comes from docker.io/library/nginx"), "{told}");
+    for reference in ["nginx", "docker.io/nginx", "library/nginx"] {
+        let told = judged(&policy, &all(), &Subject::Image { reference }).to_string();
+        assert!(told.contains(&format!("{reference} comes from docker.io/library/nginx,")), "{told}");
+    }
+}
+
+#[test]
+fn a_listed_host_is_not_the_same_host_at_another_port() {
+    let policy = policy(json!({ "images": { "registries": ["registry.example"] } }));
+    let complies = |reference: &str| judged(&policy, &all(), &Subject::Image { reference }).complies();
+
+    assert!(complies("registry.example/journal:1"));
+    assert!(!complies("registry.example:5000/journal:1"));
 }
 
 #[test]
@@ -419,6 +434,22 @@ fn tenants_are_where_the_register_says_that_their_region_is() {
     assert_eq!(rule(Home { region: "uk-1", country: "GB", ..at_home() }), BTreeSet::from([Rule::Country]));
     assert_eq!(rule(Home { region: "se-9", ..at_home() }), BTreeSet::from([Rule::Unknown]));
     assert_eq!(rule(Home { provider: None, ..at_home() }), BTreeSet::from([Rule::Unknown]));
+}
+
+#[test]
+fn every_circle_of_owners_is_told_once_also_where_a_shorter_way_leads_through_another() {
+    let owned = |by: &[&str]| known("Any", "SE", &by.iter().map(|name| (*name, "1%")).collect::<Vec<_>>());
+    let register = register(&[
+        ("a", owned(&["d"])),
+        ("b", owned(&["a", "c"])),
+        ("c", owned(&["e"])),
+        ("d", owned(&["b"])),
+        ("e", owned(&["d"])),
+    ]);
+
+    let told: Vec<_> = register.problems(TODAY).iter().map(Problem::to_string).collect();
+
+    assert_eq!(told, ["a, d, b own each other in a circle", "b, c, e, d own each other in a circle"]);
 }
 
 #[test]

@@ -17,6 +17,9 @@ use super::{
     register::Register,
 };
 
+/// The registry of a reference that names none.
+const DOCKER: &str = "docker.io";
+
 /// The policy that judges, and what it knows.
 #[derive(Clone, Copy, Debug)]
 pub struct Judge<'a> {
@@ -373,7 +376,9 @@ impl Bench<'_> {
         let registries = &self.judge.policy.images.registries;
         let from = canonical(reference);
         let known = registries.iter().find(|registry| {
-            from.strip_prefix(registry.as_str()).is_some_and(|rest| rest.starts_with(['/', ':', '@']))
+            let Some(rest) = from.strip_prefix(registry.as_str()) else { return false };
+            // After a host a colon is a port, and that is another registry.
+            rest.starts_with('/') || (registry.contains('/') && rest.starts_with([':', '@']))
         });
         match known {
             Some(registry) => {
@@ -506,18 +511,25 @@ impl Bench<'_> {
 
     fn apart(&mut self, store: &Store<'_>, home: Home<'_>) {
         let rule = self.judge.policy.backups;
-        if rule.other_country == Need::Required && store.country == home.country {
+        // What is proven counts for more than what is stated.
+        let proven = store
+            .proof
+            .as_ref()
+            .and_then(|proof| self.judge.register.zone(store.provider, &proof.primary_zone));
+        let country = proven.map_or(store.country, |zone| zone.country.as_str());
+        if rule.other_country == Need::Required && country == home.country {
             let sentence = format!(
-                "the store {} lies in {}, as the tenants do, and backups.otherCountry is Required",
-                store.name, store.country
+                "the store {} lies in {country}, as the tenants do, and backups.otherCountry is Required",
+                store.name
             );
             self.finds(Rule::Apart, sentence);
         }
         let Some(wanted) = rule.distance_km else { return };
+        let place = proven.map_or(store.region, |zone| zone.name.as_str());
         let (here, there) =
-            (self.position(home.provider, home.region), self.position(Some(store.provider), store.region));
+            (self.position(home.provider, home.region), self.position(Some(store.provider), place));
         let (Some(here), Some(there)) = (here, there) else {
-            let missing = if here.is_none() { home.region } else { store.region };
+            let missing = if here.is_none() { home.region } else { place };
             let sentence = format!(
                 "how far the store {} is from the tenants is not known: the register has no position of {missing}",
                 store.name
@@ -567,13 +579,12 @@ fn listed(territories: &[Territory]) -> String {
 
 /// A reference with all that a container runtime fills in: `nginx` is `docker.io/library/nginx`.
 fn canonical(reference: &str) -> String {
-    let Some((first, _)) = reference.split_once('/') else { return format!("docker.io/library/{reference}") };
     // As the reference's grammar has it: only what has a dot or a port, or is localhost, is a host.
-    if first == "localhost" || first.contains(['.', ':']) {
-        reference.to_owned()
-    } else {
-        format!("docker.io/{reference}")
-    }
+    let is_host = |first: &str| first == "localhost" || first.contains(['.', ':']);
+    let (host, path) =
+        reference.split_once('/').filter(|(first, _)| is_host(first)).unwrap_or((DOCKER, reference));
+    let library = if host == DOCKER && !path.contains('/') { "library/" } else { "" };
+    format!("{host}/{library}{path}")
 }
 
 impl fmt::Display for Verdict {
