@@ -51,7 +51,7 @@ E2E_LONG := backup_faults::a_database backup_faults::a_pod backup_faults::an_age
 E2E_ALONE := warm:: backup_faults::a_node backup_faults::an_operator backup_faults::of_two nodes:: signing_key:: warped:: \
 	upheaval::a_drill_whose_operator upheaval::of_two_operators upheaval::a_leader_that_was_frozen upheaval::a_restarted_operator
 
-# So that a fresh clone of what was built before is not compiled again
+# So that a fresh clone of what was built before is not compiled again, and another clone of it is
 RESTORE = .ci/sources restore "$(CARGO_TARGET_DIR)"
 KEEP = .ci/sources keep "$(CARGO_TARGET_DIR)"
 
@@ -76,7 +76,7 @@ help: ## list what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  %-19s %s\n", $$1, $$2 }'
 
 .PHONY: binaries
-binaries:
+binaries: sources
 	$(call step,compiling,$(BUILD))
 
 # Asked for at once, and not after minutes of compiling. A cluster that KUBECONFIG names needs no root here.
@@ -94,7 +94,7 @@ sources:
 	@$(RESTORE)
 
 .PHONY: demo
-demo: root sources binaries ## a real cluster, a journal on it, its backups, a drill that passes and one that must fail
+demo: root binaries ## a real cluster, a journal on it, its backups, a drill that passes and one that must fail
 	@$(KEEP); started=$$SECONDS; $(WITH_CLUSTER) $(BINARIES)/demo; printf '\ndemo: PASSED in %s s\n' "$$((SECONDS - started))"
 
 .PHONY: test
@@ -168,8 +168,9 @@ unit: binaries ## tests that need no cluster (they start PostgreSQL and an S3 se
 	$(call step,tests without a cluster,root="$$($(CLUSTER) postgres-root)"; store="$$($(CLUSTER) programs --path versitygw)"; VALV_POSTGRES_ROOT="$$root" VALV_VERSITYGW="$$store" cargo test --quiet --workspace)
 
 .PHONY: lint
-lint: $(DENY) ## formatting, clippy, licences, generated files
+lint: sources $(DENY) ## formatting, clippy, licences, generated files
 	$(call step,formatting,cargo fmt --all --check)
+	$(call step,what is compiled again,.ci/test-sources)
 	$(call step,clippy,cargo clippy --quiet --workspace --all-targets -- --deny warnings; cargo clippy --quiet --workspace --test e2e --test ground --test race --test stores -- --deny warnings)
 	$(call step,licences and sources,$(DENY) check --hide-inclusion-graph licenses bans sources)
 	@$(MAKE) binaries
