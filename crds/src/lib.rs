@@ -13,6 +13,7 @@ pub mod database;
 pub mod drill;
 #[cfg(test)]
 mod example;
+pub mod external;
 pub mod journal;
 pub mod policy;
 pub mod protection;
@@ -33,6 +34,7 @@ pub mod units;
 pub use backup::{Backup, BackupSpec, BackupStatus};
 pub use condition::{ConditionType, Reason};
 pub use drill::{RestoreDrill, RestoreDrillSpec, RestoreDrillStatus};
+pub use external::{ExternalSystem, ExternalSystemSpec};
 pub use policy::{BackupPolicy, BackupPolicySpec, BackupPolicyStatus};
 pub use provider::{Provider, ProviderSpec};
 pub use slot::Slot;
@@ -63,6 +65,7 @@ pub fn all_definitions() -> Vec<CustomResourceDefinition> {
         BackupPolicy::crd(),
         SovereigntyPolicy::crd(),
         Provider::crd(),
+        ExternalSystem::crd(),
         JournalTenant::crd(),
         Backup::crd(),
         RestoreDrill::crd(),
@@ -115,6 +118,7 @@ mod tests {
             "backuppolicies Cluster",
             "sovereigntypolicies Cluster",
             "providers Cluster",
+            "externalsystems Cluster",
             "journaltenants Cluster",
             "backups Namespaced",
             "restoredrills Namespaced",

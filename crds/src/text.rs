@@ -17,6 +17,20 @@ fn checked(longest: u32, rules: &[(&str, &str)]) -> Schema {
     })
 }
 
+/// A list of `one`, each once, at least one and at most `most`.
+fn each_once(one: Schema, most: u32, message: &str) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": most,
+        "items": one,
+        "x-kubernetes-validations": [{
+            "rule": "self.all(one, self.exists_one(other, other == one))",
+            "message": message,
+        }],
+    })
+}
+
 /// Name of an object: a DNS subdomain of RFC 1123.
 pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -39,16 +53,7 @@ pub(crate) fn label_name(_: &mut SchemaGenerator) -> Schema {
 
 /// Names of stores, each once, at least one and at most eight.
 pub(crate) fn store_names(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "array",
-        "minItems": 1,
-        "maxItems": 8,
-        "items": label_name(generator),
-        "x-kubernetes-validations": [{
-            "rule": "self.all(one, self.exists_one(other, other == one))",
-            "message": "a name stands twice",
-        }],
-    })
+    each_once(label_name(generator), 8, "a name stands twice")
 }
 
 /// `https://host[:port]` and nothing else: what follows the host is Valv's to say.
@@ -205,6 +210,53 @@ pub(crate) fn host_pattern(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
+/// Host names, whole ones, each once. None of the cluster's own.
+pub(crate) fn host_names(_: &mut SchemaGenerator) -> Schema {
+    let one = checked(
+        253,
+        &[
+            (
+                "self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)+$')",
+                "a name is a whole host name in lower case, with a dot in it and none at its end: no *, no address with a port",
+            ),
+            (
+                "!self.matches('^[0-9.]+$')",
+                "this is an address: write it under addresses, as a CIDR block such as 203.0.113.7/32",
+            ),
+            (
+                "!self.matches('[.](cluster[.]local|svc|localhost|internal)$')",
+                "a name that ends in cluster.local, svc, localhost or internal is within a cluster: nothing outside has it",
+            ),
+        ],
+    );
+    each_once(one, 16, "a name stands twice")
+}
+
+/// CIDR blocks, each once, none of which is a large part of the Internet. What else is wrong with one only a parser can
+/// tell: the operator says it.
+pub(crate) fn networks(_: &mut SchemaGenerator) -> Schema {
+    let one = checked(
+        43,
+        &[
+            (
+                "self.matches('^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-f:.]*:[0-9a-f:.]*)/[0-9]{1,3}$')",
+                "an address is a CIDR block, e.g. 203.0.113.7/32 or 2001:db8::7/128: no *, no name",
+            ),
+            (
+                "self.contains(':') ? self.matches('/(4[89]|[5-9][0-9]|1[01][0-9]|12[0-8])$') : self.matches('/(1[6-9]|2[0-9]|3[0-2])$')",
+                "a block is of /16 at the widest, of IPv6 of /48: a wider one opens what nobody looked at",
+            ),
+        ],
+    );
+    each_once(one, 16, "a block stands twice")
+}
+
+/// TCP ports, each once.
+pub(crate) fn ports(_: &mut SchemaGenerator) -> Schema {
+    let one = json_schema!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": 65_535 });
+    each_once(one, 16, "a port stands twice")
+}
+
 /// Countries and unions of them, each once.
 pub(crate) fn territories(_: &mut SchemaGenerator) -> Schema {
     let one = checked(
@@ -217,16 +269,7 @@ pub(crate) fn territories(_: &mut SchemaGenerator) -> Schema {
             ),
         ],
     );
-    json_schema!({
-        "type": "array",
-        "minItems": 1,
-        "maxItems": 60,
-        "items": one,
-        "x-kubernetes-validations": [{
-            "rule": "self.all(one, self.exists_one(other, other == one))",
-            "message": "a country stands twice",
-        }],
-    })
+    each_once(one, 60, "a country stands twice")
 }
 
 /// Registries of images, each once.
@@ -238,16 +281,7 @@ pub(crate) fn registries(_: &mut SchemaGenerator) -> Schema {
             "a registry is host, host:port, or either with folders after it; no scheme, no *",
         )],
     );
-    json_schema!({
-        "type": "array",
-        "minItems": 1,
-        "maxItems": 32,
-        "items": one,
-        "x-kubernetes-validations": [{
-            "rule": "self.all(one, self.exists_one(other, other == one))",
-            "message": "a registry stands twice",
-        }],
-    })
+    each_once(one, 32, "a registry stands twice")
 }
 
 /// What an exception is for: a kind and a name.

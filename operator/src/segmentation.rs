@@ -3,6 +3,8 @@
 //! Input: the tenant, what the settings say of the network. Output: network policies. Pure. Everything is
 //! denied both ways first; each opening is one policy, named for what it lets through.
 
+pub mod system;
+
 use serde_json::{Value, json};
 use valv_crds::reference::ROLE_LABEL;
 

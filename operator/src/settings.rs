@@ -328,6 +328,11 @@ impl Cidr {
     pub fn contains(self, address: IpAddr) -> bool {
         self.address.is_ipv4() == address.is_ipv4() && network_of(address, self.prefix) == self.address
     }
+
+    /// Whether they have an address in common.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
 }
 
 impl fmt::Display for Cidr {
