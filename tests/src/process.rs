@@ -3,12 +3,14 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
+use valv_cluster::ProcessIdentity;
 
 /// The control group of the pods of the local cluster's first node.
 const PODS: &str = "/valv/node-1/kubepods";
@@ -23,25 +25,48 @@ printf '\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x08kube-dns\x0bkube-sys
 [ "$(timeout 3 dd bs=512 count=1 <&3 2>/dev/null | wc -c)" -gt 12 ] && echo yes
 "#;
 
+/// Between two looks for a process that is to be gone.
+const BLINK: Duration = Duration::from_millis(1);
+
+/// A killed process gives its memory back before it is gone.
+const GONE: Duration = Duration::from_secs(10);
+
 /// Ends every process of every pod of the local cluster's first node at once, as when it loses power, and returns how
-/// many. Its kubelet stays, and starts the pods again.
+/// many, once they are gone. Its kubelet stays, and starts the pods again.
 ///
 /// # Errors
 /// If a process cannot be ended.
 pub fn cut_power() -> Result<usize> {
-    let mut ended = 0;
+    let mut running = vec![];
     for entry in fs::read_dir("/proc")? {
         let folder = entry?.path();
-        let number = folder.file_name().and_then(|name| name.to_str()?.parse().ok());
-        let Some(pid) = number.map(Pid::from_raw) else { continue };
+        let pid = folder.file_name().and_then(|name| name.to_str()?.parse().ok());
         // One that has ended meanwhile has no group.
         let group = fs::read_to_string(folder.join("cgroup")).unwrap_or_default();
-        if group.contains(PODS) && kill(pid, Signal::SIGKILL).is_ok() {
-            ended += 1;
+        if group.contains(PODS) {
+            running.extend(pid.and_then(|pid| ProcessIdentity::of(pid).ok()));
         }
     }
+    let ended = end(&running)?;
     ensure!(ended > 0, "no process is in a control group of {PODS}");
     Ok(ended)
+}
+
+/// Kills these processes, and returns how many of them were there, once none runs any more.
+fn end(running: &[ProcessIdentity]) -> Result<usize> {
+    let mut killed = vec![];
+    for process in running {
+        if kill(Pid::from_raw(process.pid.try_into()?), Signal::SIGKILL).is_ok() {
+            killed.push(process);
+        }
+    }
+    let begun = Instant::now();
+    while let Some(process) = killed.iter().find(|process| process.is_alive()) {
+        let (pid, waited) = (process.pid, GONE.as_secs());
+        ensure!(begun.elapsed() < GONE, "the process {pid} was killed {waited} s ago and runs on");
+        thread::sleep(BLINK);
+    }
+    Ok(killed.len())
 }
 
 /// A process in a pod. The node's processes are this machine's.
@@ -182,5 +207,22 @@ impl PodProcess {
         let printed = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         ensure!(output.status.success(), "{command:?}: {}", printed(&output.stderr));
         Ok(printed(&output.stdout))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many that one which is only told to end, and not waited for, is seen.
+    const PROCESSES: usize = 50;
+
+    #[test]
+    fn what_was_ended_runs_no_more() {
+        for _ in 0..PROCESSES {
+            let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+            assert_eq!(end(&[ProcessIdentity::of(sleeper.id()).unwrap()]).unwrap(), 1);
+            assert!(sleeper.try_wait().unwrap().is_some(), "it runs on");
+        }
     }
 }

@@ -64,6 +64,7 @@ pub mod s3;
 pub use authority::Signed;
 pub use cluster::Cluster;
 pub use network::ELSEWHERE;
+pub use process::Identity as ProcessIdentity;
 pub use store::here::Here;
 pub use store::{BUCKET, Identity, Protection, Store, Validity};
 pub use target::Target;
