@@ -35,6 +35,11 @@ impl Here {
         Ok(here)
     }
 
+    /// Brings its users, its bucket and its policy again, as each `cluster up` does.
+    pub fn bring_again(&self) -> Result<()> {
+        bucket::make(&self.store)
+    }
+
     fn server(&self) -> Server<'_> {
         Server::of(&self.store, &self.settings)
     }

@@ -104,6 +104,8 @@ impl<'a> Server<'a> {
         command.arg("--cert").arg(store.certificate()).arg("--key").arg(store.certificate_key());
         // Without it every request is a connection and a handshake of its own.
         command.arg("--keep-alive");
+        // Kept users are found under each other's names after one of them was changed (versitygw 1.8.0).
+        command.arg("--iam-cache-disable");
         command.arg("--iam-dir").arg(store.folder("users")).arg("posix");
         if store.protection == Protection::VersionsAndLocks {
             command.arg("--versioning-dir").arg(store.folder("versions"));
